@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Stages: the layers of a pipeline. docs/stage.md shows how to write one.
+ *
+ * A stage is one const table, exported from its .so as the symbol
+ * `cairn_stage`. The host allocates each instance and, inside each io, the
+ * stage's scratch. An io goes down by submit() and forward(), and comes up by
+ * complete() and done(), exactly once per submit().
+ *
+ * Threads: submit(), done() and resume() of one io run on the one reactor that
+ * owns the io; different ios of one instance run on different threads at once.
+ * lookup(), unhold(), bind(), clear() and stat() run on callers' threads, at
+ * once with everything. open() and close() run alone.
+ *
+ * A stage never blocks in submit(), done() or resume(), never logs, and never
+ * allocates per io.
+ */
+#ifndef CAIRN_STAGE_H
+#define CAIRN_STAGE_H
+
+#include <sys/uio.h>
+
+#include <cairn/store.h>
+#include <cairn/task.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define CAIRN_STAGE_ABI_MAJOR 1 /* changes when an old stage could misbehave */
+#define CAIRN_STAGE_ABI_MINOR 0 /* changes when a new stage needs a new host */
+
+#define CAIRN_STAGES_MAX 8	/* in one pipeline */
+#define CAIRN_PARTS_MAX	 64	/* in one io */
+#define CAIRN_META_MAX	 64	/* bytes of stage metadata a shard */
+#define CAIRN_PIECE	 65536u /* bytes of stored payload that one CRC32C covers */
+
+struct cairn_io;
+struct cairn_stage_env;
+
+/* ---- options ----------------------------------------------------------- */
+
+enum cairn_option_type {
+	CAIRN_OPTION_SIZE,   /* "8GiB" -> value.u, bytes */
+	CAIRN_OPTION_TIME,   /* "250ms" -> value.u, nanoseconds */
+	CAIRN_OPTION_COUNT,  /* "16" -> value.u */
+	CAIRN_OPTION_NUMBER, /* "0.25" -> value.d */
+	CAIRN_OPTION_BOOL,   /* "yes", "no" -> value.u */
+	CAIRN_OPTION_CHOICE, /* one of `choices` -> value.u, its position */
+	CAIRN_OPTION_TEXT,   /* any text, quoted where it must be -> value.s */
+	CAIRN_OPTION_PATH,   /* likewise, {rank} expanded */
+};
+
+#define CAIRN_OPTION_REQUIRED 0x1u
+
+struct cairn_option {
+	const char *name;
+	enum cairn_option_type type;
+	uint32_t flags;
+	const char *preset;    /* default, as text; NULL: not set */
+	const char *min, *max; /* as text, inclusive; NULL: none */
+	const char *choices;   /* "auto|yes|no" */
+	const char *help;      /* one line */
+};
+
+struct cairn_value {
+	int set; /* 0: neither given nor preset */
+	uint64_t u;
+	double d;
+	const char *s; /* lives as long as the instance */
+};
+
+/* ---- counters ----------------------------------------------------------- */
+
+struct cairn_counter_row {
+	const char *name, *help;
+	int gauge;
+};
+
+/* ---- ios ------------------------------------------------------------------ */
+
+enum cairn_op {
+	CAIRN_OP_LOAD = 1,
+	CAIRN_OP_DUMP = 2,
+	CAIRN_OP_REMOVE = 3,   /* no parts: io->status */
+	CAIRN_OP_PREFETCH = 4, /* no parts: io->status; a tier without a cache says 0 or -ENOENT */
+	CAIRN_OP_DESCRIBE = 5, /* fills raw_length, stored_length and meta; moves no payload */
+};
+
+#define CAIRN_PENDING 0x40000000 /* status of what is not finished */
+
+/*
+ * One shard of an io's block. A stage acts only on parts that are
+ * CAIRN_PENDING, and sets `status` of each that it finishes.
+ */
+struct cairn_part {
+	uint32_t shard;
+	int32_t status; /* CAIRN_PENDING, 0, CAIRN_PRESENT or a negative errno */
+	uint16_t stage; /* who set it; the host fills it in */
+	uint16_t meta_length;
+	uint32_t iov_count;
+	uint64_t offset, length;      /* of the stored bytes as this stage sees them */
+	const struct iovec *iov;      /* lent until complete(); sums up to length */
+	uint64_t raw_length;	      /* of the whole shard as the caller knows it */
+	uint64_t stored_length;	      /* of the whole shard as it is passed down; <= raw_length */
+	uint8_t meta[CAIRN_META_MAX]; /* handed down with a dump, handed back with a load */
+	/*
+	 * CRC32C of each CAIRN_PIECE of the stored bytes. A dump: NULL, or given
+	 * by a stage above that has them; the tier computes what it is not given.
+	 * A load: NULL, or room for crc_count values that the tier fills in.
+	 */
+	uint32_t *crc;
+	uint32_t crc_count;
+};
+
+/* What a tier may know of a namespace. */
+struct cairn_ns_view {
+	const void *desc; /* the description's canonical encoding: the identity */
+	size_t desc_length;
+	uint32_t shard_count; /* 0: variable */
+	uint64_t shard_bytes;
+	void *binding[CAIRN_STAGES_MAX]; /* what bind() of each stage returned */
+};
+
+#define CAIRN_IO_CHAIN	0x1u /* attr.parent was told by the order of the task's keys */
+#define CAIRN_IO_INLINE 0x2u /* runs on the caller's own thread */
+
+struct cairn_io {
+	uint32_t op;	/* enum cairn_op */
+	int32_t status; /* of an io without parts */
+	struct cairn_key key;
+	const struct cairn_ns_view *ns;
+	struct cairn_part *parts;
+	uint32_t part_count;
+	uint32_t shard_count;	      /* a dump: of the block */
+	uint64_t shard_bytes;	      /* likewise: raw bytes of every shard but the last */
+	uint32_t flags;		      /* CAIRN_IO_* */
+	uint32_t durability;	      /* enum cairn_durability */
+	uint32_t task_class;	      /* enum cairn_class */
+	uint32_t level;		      /* the host's: the stage that has it now */
+	uint64_t sequence;	      /* of the submission, one counter per store */
+	uint64_t deadline_ns;	      /* on the host's clock; UINT64_MAX: none */
+	struct cairn_block_attr attr; /* a dump's; all zero but size: none */
+	void *host_private;
+};
+
+/* ---- what the host does for a stage ---------------------------------------- */
+
+struct cairn_stage_host {
+	size_t size;
+	/* Sends the io to the stage below; done() comes later, maybe before this returns. */
+	void (*forward)(struct cairn_io *io);
+	/* Gives the io back up. Every part has a status. The io is no longer the stage's. */
+	void (*complete)(struct cairn_io *io);
+	/* Calls resume() of this stage at @when_ns. One at a time for an io. */
+	void (*resume_at)(struct cairn_io *io, uint64_t when_ns);
+	/* Calls resume() soon, on the io's reactor. From any thread. */
+	void (*resume)(struct cairn_io *io);
+	uint64_t (*now_ns)(void);
+	/*
+	 * Memory for I/O, 4096-aligned, registered where that can be had. NULL: none
+	 * now; resume() of this stage is called when some came back. Larger than
+	 * buffer_max can never be had.
+	 */
+	void *(*buffer_get)(struct cairn_io *io, size_t bytes);
+	void (*buffer_put)(struct cairn_io *io, void *buffer);
+	size_t buffer_max;
+};
+
+struct cairn_stage_env {
+	size_t size;
+	const struct cairn_stage_host *host;
+	uint32_t index;			  /* of this stage in the pipeline; in ns->binding */
+	uint32_t below;			  /* stages below this one */
+	const char *name;		  /* "posix", "posix.2" */
+	const struct cairn_value *values; /* in the order of the option rows */
+	uint64_t *counters;		  /* in the order of the counter rows */
+	void *internal;			  /* for stages of this library: src/core/stage_env.h */
+};
+
+/* Adds to a counter; any thread, relaxed: a figure, never a decision. */
+static inline void cairn_count(const struct cairn_stage_env *env, uint32_t row, uint64_t n)
+{
+	__atomic_fetch_add(&env->counters[row], n, __ATOMIC_RELAXED);
+}
+
+/* Sets a gauge; any thread. */
+static inline void cairn_gauge(const struct cairn_stage_env *env, uint32_t row, uint64_t value)
+{
+	__atomic_store_n(&env->counters[row], value, __ATOMIC_RELAXED);
+}
+
+/* ---- the table --------------------------------------------------------------- */
+
+#define CAIRN_STAGE_TIER 0x1u /* keeps data: has lookup, bind and clear */
+
+#define CAIRN_PROBE_CHAIN 0x1u /* stop at the first that is absent */
+#define CAIRN_PROBE_HOLD  0x2u /* hold what is present */
+
+struct cairn_probe {
+	uint32_t present;
+	uint32_t shard_count;
+	uint64_t shard_bytes, last_bytes; /* raw */
+	uint64_t stored_bytes;		  /* what a hold is charged */
+	uint64_t hold;			  /* for unhold(); 0: nothing held */
+};
+
+struct cairn_tier_stat {
+	uint8_t uuid[16];
+	uint64_t bytes_used, bytes_limit, blocks, alignment;
+};
+
+struct cairn_stage_ops {
+	uint16_t abi_major, abi_minor; /* CAIRN_STAGE_ABI_MAJOR, _MINOR */
+	uint32_t size;		       /* sizeof(struct cairn_stage_ops) */
+	const char *name, *summary;
+	uint32_t flags; /* CAIRN_STAGE_* */
+	uint32_t option_count, counter_count;
+	const struct cairn_option *options;
+	const struct cairn_counter_row *counters;
+	size_t instance_bytes; /* zeroed before open() */
+	size_t io_bytes;       /* scratch in each io, zeroed before submit(); 16-aligned */
+
+	/* On an error the host calls nothing more of this instance, not close() either. */
+	int (*open)(void *self, const struct cairn_stage_env *env, struct cairn_error *reterr);
+	/* No io is in flight, and none comes. */
+	void (*close)(void *self);
+
+	void (*submit)(void *self, struct cairn_io *io, void *scratch);
+	void (*done)(void *self, struct cairn_io *io, void *scratch);	/* NULL: never forwards */
+	void (*resume)(void *self, struct cairn_io *io, void *scratch); /* NULL: never waits */
+
+	/* Tiers only. The binding lives until close(). */
+	int (*bind)(void *self, const struct cairn_ns_view *ns, void **ret_binding,
+		    struct cairn_error *reterr);
+	int (*clear)(void *self, const struct cairn_ns_view *ns, uint32_t durability);
+	void (*lookup)(void *self, const struct cairn_ns_view *ns, const struct cairn_key *keys,
+		       size_t count, uint32_t flags, struct cairn_probe *ret_probes);
+	/* Gives back what lookup() held; a block that was removed meanwhile is no error. */
+	void (*unhold)(void *self, const struct cairn_ns_view *ns, const struct cairn_key *key,
+		       uint64_t hold);
+	void (*stat)(void *self, struct cairn_tier_stat *ret_stat);
+
+	/* Tiers that persist: at rest, without an instance. @env has values, internal and name. */
+	int64_t (*list)(const struct cairn_stage_env *env,
+			int (*fn)(void *context, const struct cairn_listed *block), void *context,
+			uint64_t *ret_missed, struct cairn_error *reterr);
+	int (*check)(const struct cairn_stage_env *env,
+		     int (*fn)(void *context, const struct cairn_finding *finding), void *context,
+		     struct cairn_error *reterr);
+	/* The uuid of the store at rest, for its counters page. */
+	int (*identify)(const struct cairn_stage_env *env, uint8_t ret_uuid[16],
+			struct cairn_error *reterr);
+};
+
+#ifdef __cplusplus
+}
+#endif
+#endif

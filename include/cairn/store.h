@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Stores, namespaces and keys: what is opened once.
+ *
+ * Threads: every call here may be made from any thread, any number at once,
+ * but a handle must not be used during or after the call that closes it.
+ * Fork: in a child every call returns -EOWNERDEAD and touches nothing.
+ */
+#ifndef CAIRN_STORE_H
+#define CAIRN_STORE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cairn/error.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct cairn_store;
+struct cairn_namespace;
+
+#define CAIRN_KEY_BYTES	      16
+#define CAIRN_SHARD_COUNT_MAX 1024u
+#define CAIRN_SHARD_BYTES_MAX (64u << 20)
+#define CAIRN_NAME_MAX	      1024u /* bytes of each text of a description, and of a salt */
+
+/* The name of a block. Make one with cairn_key_derive(). */
+struct cairn_key {
+	uint8_t bytes[CAIRN_KEY_BYTES];
+};
+
+/* ---- stores ---------------------------------------------------------- */
+
+struct cairn_store_opts {
+	size_t size;		/* sizeof(struct cairn_store_opts) */
+	const char *rank;	/* what {rank} expands to; NULL: $RANK, else "0" */
+	const char *stage_path; /* colon-separated folders of stage .so files;
+				 * NULL: $CAIRN_STAGE_PATH, else the installed one */
+};
+
+/*
+ * Opens the pipeline that @spec describes, hot to cold, for example
+ *
+ *	posix(path=/var/lib/cairn, size=200GiB)
+ *	store(reactors=2, deadline=10s) | delay(read=1ms) | posix(path=/tmp/kv)
+ *	@local(path=/var/lib/cairn)
+ *
+ * `store(...)` may stand first and sets what belongs to no stage; "cairn
+ * stages store" lists its options. @opts may be NULL. Both are lent for the
+ * call. On success *ret_store is the caller's, to be closed.
+ *
+ * Errors: -EINVAL (grammar or option; @reterr has line and column), -ENOENT
+ * (a path, or no such stage), -EBUSY (owned by another process), -EPROTO
+ * (a stage's ABI, or a format version), -ENOMEM, -EIO.
+ */
+CAIRN_API int cairn_store_open(const char *spec, const struct cairn_store_opts *opts,
+			       struct cairn_store **ret_store, struct cairn_error *reterr);
+
+/*
+ * Closes the store: new tasks are refused with -ECANCELED from here on, those
+ * that run are waited for until @timeout_ns (0: the store's `deadline`;
+ * UINT64_MAX: as long as it takes). On success the handle and its namespaces
+ * and queues are gone. -ETIMEDOUT: something still runs; the store stays open,
+ * and callable, and this call may be made again. NULL is 0.
+ */
+CAIRN_API int cairn_store_close(struct cairn_store *store, uint64_t timeout_ns);
+
+/*
+ * Defines the composition `@name`, for every store opened later in this
+ * process: @spec is a pipeline's text. A definition of the user's own hides a
+ * predefined one. -EINVAL: bad name or grammar.
+ */
+CAIRN_API int cairn_pipeline_define(const char *name, const char *spec, struct cairn_error *reterr);
+
+/*
+ * Reads definitions from a file: each is `@name = pipeline`, which may span
+ * lines and ends at the next definition or the end of the file; `#` starts a
+ * comment. All of them or none are taken. A count, or -ENOENT, -EINVAL.
+ */
+CAIRN_API int cairn_pipeline_define_file(const char *path, struct cairn_error *reterr);
+
+/* ---- namespaces and keys --------------------------------------------- */
+
+/*
+ * What makes two blocks comparable. Every field takes part in the identity,
+ * compared whole: two descriptions that differ anywhere never meet.
+ */
+struct cairn_namespace_desc {
+	size_t size;		 /* sizeof(struct cairn_namespace_desc) */
+	const char *model;	 /* NULL counts as "" in every text */
+	const char *revision;	 /* weights' revision */
+	const char *dtype;	 /* of the bytes: "bf16", "fp8_e4m3" ... */
+	const char *layout;	 /* order of dimensions, page size ... */
+	const char *parallel;	 /* the parallel map beyond rank and world: "tp=4,pp=2" */
+	const char *tenant;	 /* who may hit */
+	const void *salt;	 /* a cache salt of any bytes */
+	size_t salt_length;	 /* <= CAIRN_NAME_MAX */
+	uint32_t rank, world;	 /* of the parallel map; world 0 counts as 1 */
+	uint32_t format_version; /* the engine's own */
+	uint32_t shard_count;	 /* 1 to CAIRN_SHARD_COUNT_MAX; 0: variable geometry */
+	uint64_t shard_bytes;	 /* 1 to CAIRN_SHARD_BYTES_MAX; 0 if variable */
+};
+
+/*
+ * Opens the namespace @desc of @store; every tier binds it to a 32-bit id of
+ * its own, durably, at the first use. @desc is lent for the call. Opening the
+ * same description again gives the same handle, counted.
+ *
+ * Errors: -EINVAL (a field; @reterr names it), -EIO or -ENOSPC (a tier could
+ * not bind it), -ECANCELED (closing).
+ */
+CAIRN_API int cairn_namespace_open(struct cairn_store *store,
+				   const struct cairn_namespace_desc *desc,
+				   struct cairn_namespace **ret_ns, struct cairn_error *reterr);
+
+/*
+ * Gives one count of the handle back. Tasks in flight keep what they need.
+ * Closing the store takes the rest. NULL is ignored.
+ */
+CAIRN_API void cairn_namespace_close(struct cairn_namespace *ns);
+
+/*
+ * Derives the key of @name (1 byte or more; the engine's hash, or any text):
+ * the first 16 bytes of
+ *
+ *	SHA-256("cairn key 1\0" || le64(length of D) || D || le64(length) || name)
+ *
+ * with D the namespace's description in the encoding of docs/format.md. So
+ * neither two layouts nor two tenants can meet. Any thread, no lock, no I/O.
+ * -EINVAL: no name.
+ */
+CAIRN_API int cairn_key_derive(const struct cairn_namespace *ns, const void *name, size_t length,
+			       struct cairn_key *ret_key);
+
+/* ---- figures ---------------------------------------------------------- */
+
+struct cairn_stat {
+	size_t size;		  /* in: sizeof(struct cairn_stat) */
+	uint8_t uuid[16];	  /* of the lowest tier; zero if it keeps none */
+	uint64_t alignment;	  /* of address, offset and length that avoids a copy, bytes */
+	uint64_t bytes_used;	  /* of the tiers' budgets, summed, bytes */
+	uint64_t bytes_limit;	  /* UINT64_MAX: unbounded */
+	uint64_t blocks;	  /* whole blocks known to the tiers that keep an index */
+	uint64_t tasks_in_flight; /* task slots taken */
+	uint64_t xfers_in_flight; /* handed to a stage and not yet back */
+	uint64_t deadline_ns;	  /* default of a task */
+	uint32_t reactors;
+	uint32_t tasks_max;
+	char engine[16];       /* "uring", "aio", "psync": what carries the I/O */
+	char engine_note[160]; /* why, where `auto` had to fall back; else "" */
+};
+
+/* Fills @st as far as @st->size goes. Any thread; takes no lock of the data path. */
+CAIRN_API int cairn_stat(struct cairn_store *store, struct cairn_stat *st);
+
+/* One counter: monotone, unless @gauge. The names are stable. */
+struct cairn_counter {
+	const char *stage; /* "posix", "posix.2" for a second; "store" */
+	const char *name;  /* "load_hits", "evicted_blocks" ... */
+	const char *help;  /* one line with the unit */
+	int gauge;
+	uint64_t value;
+};
+
+/*
+ * Calls @fn for every counter of the store, in pipeline order. The strings
+ * live as long as the store. A nonzero return of @fn ends the walk and is
+ * returned.
+ */
+CAIRN_API int cairn_counters(struct cairn_store *store,
+			     int (*fn)(void *context, const struct cairn_counter *counter),
+			     void *context);
+
+/* ---- a store at rest -------------------------------------------------- */
+
+/*
+ * The calls below take a pipeline's text, not an open store. They read the
+ * tiers' own metadata without the lock and write nothing; with a live owner
+ * the answer is a snapshot that may have missed what changed meanwhile.
+ */
+
+struct cairn_listed {
+	struct cairn_key key;
+	const char *stage;
+	uint32_t namespace_id;
+	uint32_t generation;
+	uint32_t shard_count;
+	uint64_t raw_bytes;    /* of all shards, bytes */
+	uint64_t stored_bytes; /* on the medium, bytes */
+	uint64_t sequence;
+	int whole;
+	/* the description, NULL where it could not be read; lent for the call */
+	const struct cairn_namespace_desc *desc;
+};
+
+/*
+ * Lists the blocks of every tier of @spec. @fn may end the walk with a nonzero
+ * return, which is returned. Else a count of what was listed, or -ENOENT,
+ * -EINVAL, -EIO. *ret_missed (may be NULL): entries that could not be read.
+ */
+CAIRN_API int64_t cairn_list(const char *spec, const struct cairn_store_opts *opts,
+			     int (*fn)(void *context, const struct cairn_listed *block),
+			     void *context, uint64_t *ret_missed, struct cairn_error *reterr);
+
+enum cairn_finding_kind {
+	CAIRN_FINDING_NOTE = 0,	      /* nothing wrong */
+	CAIRN_FINDING_REPAIRABLE = 1, /* leftovers, counters: the next open mends it */
+	CAIRN_FINDING_DAMAGED = 2,    /* bytes that do not check */
+};
+
+struct cairn_finding {
+	enum cairn_finding_kind kind;
+	const char *stage;
+	const char *where; /* a file, and an offset where there is one */
+	const char *what;  /* one line */
+};
+
+/*
+ * Checks every tier of @spec, payload included, and reports each finding.
+ * Returns the worst kind found (0 sound, 1 repairable, 2 damaged), else a
+ * negative errno. The store must not be open anywhere (-EBUSY).
+ */
+CAIRN_API int cairn_check(const char *spec, const struct cairn_store_opts *opts,
+			  int (*fn)(void *context, const struct cairn_finding *finding),
+			  void *context, struct cairn_error *reterr);
+
+/* ---- what this build has ---------------------------------------------- */
+
+struct cairn_option_info {
+	const char *name, *type, *help;
+	const char *preset;    /* default, as text; "" if none */
+	const char *min, *max; /* as text; "" if none */
+	int required;
+};
+
+struct cairn_stage_info {
+	const char *name, *summary;
+	const char *file; /* of the .so; NULL: linked in */
+	int tier;	  /* keeps data */
+	const struct cairn_option_info *options;
+	size_t option_count;
+};
+
+/* Calls @fn for `store` and every stage that can be found. */
+CAIRN_API int cairn_stages(const struct cairn_store_opts *opts,
+			   int (*fn)(void *context, const struct cairn_stage_info *stage),
+			   void *context, struct cairn_error *reterr);
+
+/* Calls @fn for every composition, predefined and defined. */
+CAIRN_API int cairn_compositions(int (*fn)(void *context, const char *name, const char *spec,
+					   const char *help),
+				 void *context);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The one parser of pipelines: API, command line and file.
+ *
+ *	pipeline    = stage { "|" stage }
+ *	stage       = name [ "(" [ option { "," option } [ "," ] ] ")" ]
+ *	            | "@" name [ "(" ... ")" ]        a composition, expanded in place
+ *	option      = name "=" value
+ *	value       = word | '"' { char | '\"' | '\\' } '"'
+ *	word        = 1*( any char but space , ( ) | " = # )   brackets {} are plain
+ *	definitions = { "@" name "=" pipeline }       files only
+ *
+ * White space and newlines are free between tokens; "#" starts a comment up to
+ * the end of the line. Options given to a composition go to its lowest stage
+ * that has an option of that name, in place of what stands there.
+ */
+#ifndef CORE_GRAMMAR_H
+#define CORE_GRAMMAR_H
+
+#include <cairn/stage.h>
+
+#include "sys/sys.h"
+
+struct spec_option {
+	const char *name, *value;
+	int line, column, value_line, value_column; /* from 1 */
+};
+
+struct spec_stage {
+	const char *name;
+	int line, column;
+	struct spec_option *options;
+	uint32_t option_count;
+};
+
+struct spec {
+	const struct sys *sys;
+	struct spec_stage *stages;
+	uint32_t stage_count;
+	void *arena; /* all strings and arrays */
+};
+
+/* The option rows of a stage by name, for compositions and hints; NULL: none such. */
+typedef const struct cairn_option *spec_rows_fn(void *context, const char *stage_name,
+						uint32_t *ret_count);
+
+/*
+ * Parses @text. On success *ret_spec is the caller's. -EINVAL with line, column,
+ * what was wrong and what would be right; -ENOMEM. Bounded: texts up to 64 KiB,
+ * 64 stages, 64 options a stage, compositions nested up to 8 deep.
+ */
+int spec_parse(const struct sys *sys, const char *text, spec_rows_fn *rows, void *context,
+	       struct spec **ret_spec, struct cairn_error *reterr);
+void spec_free(struct spec *spec); /* NULL is ignored */
+
+/* The closest of @names to @word, or NULL when none is close: for "did you mean". */
+const char *spec_closest(const char *word, const char *const *names, size_t count);
+
+/* Where {rank} comes from; other {names} are an error. */
+struct options_context {
+	const char *rank;
+};
+
+/*
+ * Turns @stage's options into values in the order of @rows: presets, units,
+ * ranges, choices, {rank} in paths; a required one that is missing, an unknown
+ * or a doubled one is an error line with a hint. @ret_values has @row_count
+ * places; *ret_strings owns their texts: options_free(). For cairn_error the
+ * place is the option's in the text.
+ */
+int options_resolve(const struct sys *sys, const struct spec_stage *stage,
+		    const struct cairn_option *rows, uint32_t row_count,
+		    const struct options_context *context, struct cairn_value *ret_values,
+		    void **ret_strings, struct cairn_error *reterr);
+void options_free(const struct sys *sys, void *strings);
+
+/* Compositions: predefined ones and the user's own; process-wide, any thread. */
+int compositions_define(const struct sys *sys, const char *name, const char *spec,
+			struct cairn_error *reterr);
+int compositions_define_file(const struct sys *sys, const char *path, struct cairn_error *reterr);
+int compositions_each(int (*fn)(void *context, const char *name, const char *spec,
+				const char *help),
+		      void *context);
+
+#endif

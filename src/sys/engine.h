@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * I/O engines: chains of file operations, carried by io_uring, by libaio with
+ * a few blocking workers, or done in place.
+ *
+ * A chain is a list of ops that run one after the other; when one fails (a
+ * short read or write fails the chain too), the rest end -ECANCELED. The first
+ * op may be OP_OPENAT; later ops of the chain that say fd = ENGINE_FD_CHAIN use
+ * what it opened, and the engine closes that descriptor when the chain is over,
+ * whatever happened. done() is called once, when no op of the chain can touch
+ * memory any more, from poll() on the owner's thread.
+ *
+ * Owner: one thread at a time makes every call but wake(); the engine may be
+ * handed to another thread with a happens-before between them.
+ */
+#ifndef SYS_ENGINE_H
+#define SYS_ENGINE_H
+
+#include "sys/sys.h"
+
+struct engine;
+
+#define ENGINE_FD_CHAIN (-2) /* what this chain opened */
+
+enum engine_code {
+	OP_OPENAT,    /* fd: directory, path, flags, mode; result 0 (the chain owns it) */
+	OP_READV,     /* fd, iov, iov_count, offset; result: bytes */
+	OP_WRITEV,    /* likewise */
+	OP_FALLOCATE, /* fd, flags: mode, offset, length */
+	OP_FSYNC,     /* fd */
+	OP_FDATASYNC, /* fd */
+	OP_RENAMEAT,  /* fd, path -> fd2, path2; flags: RENAME_NOREPLACE or 0 */
+	OP_LINKAT,    /* fd, path -> fd2, path2 */
+	OP_UNLINKAT,  /* fd, path, flags */
+	OP_MKDIRAT,   /* fd, path, mode */
+	OP_STATX,     /* fd, path -> stx (size and blocks); fd must not be ENGINE_FD_CHAIN */
+};
+
+struct statx;
+
+struct engine_op {
+	enum engine_code code;
+	int fd, fd2;
+	int flags;
+	mode_t mode;
+	int iov_count;
+	const char *path, *path2;
+	const struct iovec *iov;
+	uint64_t offset, length; /* READV, WRITEV: length must be the sum of iov */
+	struct statx *stx;
+	/* A failing result of this op does not fail the chain. */
+	bool soft;
+	/* Out: 0 or bytes, or a negative errno; a short transfer has its bytes here. */
+	int64_t result;
+	/* The engine's own. */
+	uint64_t engine_private[2];
+};
+
+#define ENGINE_CHAIN_OPS_MAX 10
+
+struct engine_chain {
+	struct engine_op *ops; /* lent until done() */
+	uint32_t op_count;
+	bool direct;	/* the descriptor is O_DIRECT: what libaio needs to be asynchronous */
+	bool small;	/* may be run in place when nothing else is in flight (engine_opts.lone) */
+	int64_t result; /* out: 0, or the first failure (a short transfer: -EIO) */
+	void (*done)(struct engine_chain *chain);
+	/* The engine's own. */
+	struct engine_chain *next;
+	uint64_t engine_private[4];
+};
+
+struct engine_opts {
+	const struct sys *sys;
+	uint32_t chains_max; /* in flight at once; further submits return -EAGAIN */
+	uint32_t workers;    /* blocking threads at most (aio, psync); 0: run in place */
+	bool lone;	     /* run `small` chains in place when nothing else is in flight */
+	bool shared_owner;   /* the owner changes: no SINGLE_ISSUER */
+	/*
+	 * A descriptor that must stay open while any I/O is in flight, even after
+	 * a SIGKILL: registered in the ring. -1: none. Not closed by the engine.
+	 * With add_guard() more of them can be given later.
+	 */
+	int guard_fd;
+	/* I/O in this range may be registered, a chunk at a time as it comes into use. */
+	void *pool_base;
+	size_t pool_bytes, pool_chunk;
+};
+
+struct engine_stat {
+	uint64_t chains, ops;	 /* completed */
+	uint64_t fixed, unfixed; /* reads and writes with a registered buffer, and without */
+	uint64_t in_place;	 /* chains run by the lone shortcut */
+	uint32_t in_flight;
+};
+
+struct engine_ops {
+	const char *name;
+	/* -EOPNOTSUPP, -EPERM, -ENOSYS: not here (seccomp, kernel); try another. */
+	int (*open)(const struct engine_opts *opts, struct engine **ret_engine);
+	/* Nothing may be in flight. */
+	void (*close)(struct engine *engine);
+	/* 0, or -EAGAIN; never calls done() itself. What was submitted goes out with poll(). */
+	int (*submit)(struct engine *engine, struct engine_chain *chain);
+	/*
+	 * Sends what is queued, then reaps: calls done() of what has ended. Waits
+	 * for at most @wait_ns (0: not at all, UINT64_MAX: for ever) until a chain
+	 * ended or wake() was called. Returns how many chains ended, or a negative
+	 * errno when the engine itself is broken.
+	 */
+	int (*poll)(struct engine *engine, uint64_t wait_ns);
+	/* Ends the current or the next poll()'s wait. Any thread, async-signal-safe. */
+	void (*wake)(struct engine *engine);
+	int (*add_guard)(struct engine *engine, int fd);
+	void (*stat)(const struct engine *engine, struct engine_stat *ret_stat);
+	/*
+	 * After a fork, in the child: closes the descriptors the engine holds and
+	 * touches nothing else (the rings are shared memory of the parent).
+	 */
+	void (*abandon)(struct engine *engine);
+};
+
+extern const struct engine_ops engine_uring, engine_aio, engine_psync;
+
+#endif

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The sys table: every system call the product makes, and every allocation,
+ * behind one table with a version and a size, so that a test can wrap it and
+ * make any call fail. Nothing outside src/sys/ calls the kernel.
+ *
+ * Every call returns 0, a count or a descriptor, else a negative errno (never
+ * -1 with errno). EINTR is retried inside, except where a timeout is given.
+ * Any thread.
+ */
+#ifndef SYS_SYS_H
+#define SYS_SYS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+struct engine_ops;
+
+enum engine_kind { ENGINE_URING = 0, ENGINE_AIO = 1, ENGINE_PSYNC = 2 };
+#define ENGINE_KINDS 3
+
+#define SYS_VERSION 1
+
+struct sys {
+	uint32_t version, size;
+	int (*openat)(int dirfd, const char *path, int flags, mode_t mode);
+	int (*close)(int fd);
+	ssize_t (*preadv)(int fd, const struct iovec *iov, int iov_count, off_t offset);
+	ssize_t (*pwritev)(int fd, const struct iovec *iov, int iov_count, off_t offset);
+	int (*fallocate)(int fd, int mode, off_t offset, off_t length);
+	int (*ftruncate)(int fd, off_t length);
+	int (*fsync)(int fd);
+	int (*fdatasync)(int fd);
+	/* flags: RENAME_NOREPLACE or 0 */
+	int (*renameat2)(int old_dirfd, const char *old_path, int new_dirfd, const char *new_path,
+			 unsigned flags);
+	int (*linkat)(int old_dirfd, const char *old_path, int new_dirfd, const char *new_path,
+		      int flags);
+	int (*unlinkat)(int dirfd, const char *path, int flags);
+	int (*mkdirat)(int dirfd, const char *path, mode_t mode);
+	int (*faccessat)(int dirfd, const char *path, int mode, int flags);
+	int (*fstatat)(int dirfd, const char *path, struct stat *st, int flags);
+	int (*fstat)(int fd, struct stat *st);
+	int (*fstatvfs)(int fd, struct statvfs *st);
+	int (*flock)(int fd, int operation);
+	/* an OFD write lock on one byte; wait=false: -EAGAIN when it is taken */
+	int (*byte_lock)(int fd, off_t offset, bool wait);
+	int (*byte_unlock)(int fd, off_t offset);
+	ssize_t (*getdents)(int fd, void *buffer, size_t bytes);
+	int (*shm_open)(const char *name, int flags, mode_t mode);
+	int (*shm_unlink)(const char *name);
+	int (*mmap)(void *hint, size_t bytes, int prot, int flags, int fd, off_t offset,
+		    void **ret_address);
+	int (*munmap)(void *address, size_t bytes);
+	void *(*alloc)(size_t alignment, size_t bytes); /* NULL: none; not zeroed */
+	void (*free)(void *memory);
+	uint64_t (*now_ns)(void);      /* CLOCK_MONOTONIC */
+	uint64_t (*realtime_ns)(void); /* CLOCK_REALTIME */
+	int (*sleep_ns)(uint64_t ns);
+	int (*random)(void *buffer, size_t bytes);
+	/* NULL: this build has none of that kind. Whether it works, open() tells. */
+	const struct engine_ops *(*engine)(enum engine_kind kind);
+};
+
+/* The real one. */
+extern const struct sys sys_native;
+
+/* Zeroed memory from @sys; NULL: none. */
+void *sys_zalloc(const struct sys *sys, size_t alignment, size_t bytes);
+
+/* Reserves address space without taking pages; zero when first read. */
+int sys_reserve(const struct sys *sys, size_t bytes, void **ret_address);
+
+/* Reads or writes all of it; -EIO at an early end of file when reading. */
+int sys_pread_full(const struct sys *sys, int fd, void *buffer, size_t bytes, off_t offset);
+int sys_pwrite_full(const struct sys *sys, int fd, const void *buffer, size_t bytes, off_t offset);
+
+#endif
