@@ -13,8 +13,9 @@
  *  3. A victim is a whole entry with no child, no pin and no hold.
  *  4. The order is by stamp (the sequence of the task that touched it last);
  *     among equal stamps a parent stays longer than its children: a touch puts
- *     an entry at the hot end, or right behind its parent when that has the
- *     same stamp.
+ *     an entry at the hot end of its stamp, or right behind its parent when
+ *     that has the same stamp. A stamp older than the INDEX_RUNS latest ones
+ *     counts as the oldest of these, so that a place is found in O(1).
  *  5. Memory is reserved at open for entries_max and taken as used; the table
  *     grows by linear hashing, one bucket at a time: no call is ever long.
  */
@@ -28,6 +29,7 @@
 #include <cairn/store.h>
 
 #define INDEX_NONE UINT32_MAX
+#define INDEX_RUNS 128 /* distinct stamps that may come in any order */
 
 /* Keys of different namespaces and generations are different entries. */
 struct index_key {
@@ -38,22 +40,27 @@ struct index_key {
 
 enum index_state { INDEX_FREE = 0, INDEX_WHOLE = 1, INDEX_PARTIAL = 2, INDEX_GHOST = 3 };
 
+/*
+ * What a lookup reads stands in the first 32 bytes, and entries are aligned to
+ * 32: a lookup takes one cache line of each.
+ */
 struct index_entry {
 	struct index_key key;
-	uint32_t hash_next, older, newer; /* the index's own */
-	uint32_t parent;		  /* entry of the parent, whole or ghost, or INDEX_NONE */
+	uint32_t hash_next;   /* the index's own */
+	uint16_t shard_count; /* the tier's own, as all below that says no more */
+	uint8_t state;	      /* enum index_state */
+	uint8_t flags;
+	uint32_t older, newer; /* the index's own */
+	uint32_t parent;       /* entry of the parent, whole, partial or ghost, or INDEX_NONE */
 	uint32_t child_count;
-	uint16_t pins;	/* reads and writes under way */
-	uint16_t holds; /* cairn holds */
-	uint16_t shard_count;
-	uint8_t state; /* enum index_state */
-	uint8_t flags; /* the tier's own */
-	uint32_t tier; /* the tier's own: a slot, a pointer's index */
+	uint16_t pins;	/* reads and writes under way; the tier counts */
+	uint16_t holds; /* cairn holds; the tier counts */
+	uint32_t tier;	/* a slot, a pointer's index */
 	uint64_t stamp;
 	uint64_t sequence;		  /* of the dump */
 	uint32_t shard_bytes, last_bytes; /* raw */
 	uint64_t charge;		  /* bytes of the tier's budget */
-};
+} __attribute__((aligned(32)));
 
 struct index;
 
@@ -107,7 +114,12 @@ void index_touch(struct index *index, struct index_entry *entry, uint64_t stamp)
  */
 void index_remove(struct index *index, struct index_entry *entry);
 
-/* The next victim (invariant 3), or NULL: all held, pinned, or none. Amortised O(1). */
+/*
+ * The next victim (invariant 3), or NULL: all held, pinned, or none. Amortised
+ * O(1) when there is one. It is the coldest as long as no more than 64 colder
+ * entries cannot go; beyond that, one of these that could go meanwhile may have
+ * to wait for some calls. Only looks: to have another one, remove or touch it.
+ */
 struct index_entry *index_victim(struct index *index);
 
 /*
