@@ -80,7 +80,7 @@ bool nsdesc_check(const struct cairn_namespace_desc *desc, char why[NSDESC_WHY_M
 
 static size_t put_bytes(uint8_t *at, const void *bytes, size_t length)
 {
-	encode_u64(at, length);
+	put_u64(at, length);
 	if (length > 0)
 		memcpy(at + 8, bytes, length);
 	return 8 + length;
@@ -97,11 +97,11 @@ size_t nsdesc_encode(const struct cairn_namespace_desc *desc,
 	for (int i = 0; i < TEXT_FIELDS; i++)
 		at += put_bytes(buffer + at, fields[i].text, strlen(fields[i].text));
 	at += put_bytes(buffer + at, desc->salt, desc->salt_length);
-	encode_u32(buffer + at, desc->rank);
-	encode_u32(buffer + at + 4, desc->world ? desc->world : 1);
-	encode_u32(buffer + at + 8, desc->format_version);
-	encode_u32(buffer + at + 12, desc->shard_count);
-	encode_u64(buffer + at + 16, desc->shard_bytes);
+	put_u32(buffer + at, desc->rank);
+	put_u32(buffer + at + 4, desc->world ? desc->world : 1);
+	put_u32(buffer + at + 8, desc->format_version);
+	put_u32(buffer + at + 12, desc->shard_count);
+	put_u64(buffer + at + 16, desc->shard_bytes);
 	at += 24;
 	assert(at <= NSDESC_MAX);
 	return at;
@@ -130,7 +130,7 @@ static const uint8_t *take(struct reader *reader, uint64_t bytes)
 static const char *take_text(struct reader *reader, char **texts, size_t *ret_length)
 {
 	const uint8_t *count = take(reader, 8);
-	uint64_t length = count ? decode_u64(count) : 0;
+	uint64_t length = count ? get_u64(count) : 0;
 	const uint8_t *bytes;
 	char *text = *texts;
 
@@ -171,11 +171,11 @@ int nsdesc_decode(const void *encoded, size_t length, char *texts,
 	numbers = take(&reader, 24);
 	if (!numbers || reader.left > 0)
 		return -EBADMSG;
-	ret_desc->rank = decode_u32(numbers);
-	ret_desc->world = decode_u32(numbers + 4);
-	ret_desc->format_version = decode_u32(numbers + 8);
-	ret_desc->shard_count = decode_u32(numbers + 12);
-	ret_desc->shard_bytes = decode_u64(numbers + 16);
+	ret_desc->rank = get_u32(numbers);
+	ret_desc->world = get_u32(numbers + 4);
+	ret_desc->format_version = get_u32(numbers + 8);
+	ret_desc->shard_count = get_u32(numbers + 12);
+	ret_desc->shard_bytes = get_u64(numbers + 16);
 	return nsdesc_check(ret_desc, why) ? 0 : -EBADMSG;
 }
 

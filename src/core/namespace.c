@@ -45,7 +45,7 @@ static int start_digest(struct cairn_namespace *ns)
 	EVP_MD_CTX *digest = EVP_MD_CTX_new();
 
 	ns->digest = digest;
-	encode_u64(length, ns->view.desc_length);
+	put_u64(length, ns->view.desc_length);
 	if (!digest || EVP_DigestInit_ex(digest, EVP_sha256(), NULL) != 1 ||
 	    EVP_DigestUpdate(digest, NAMESPACE_KEY_DOMAIN, sizeof(NAMESPACE_KEY_DOMAIN)) != 1 ||
 	    EVP_DigestUpdate(digest, length, sizeof(length)) != 1 ||
@@ -171,7 +171,7 @@ int cairn_key_derive(const struct cairn_namespace *ns, const void *name, size_t 
 	if (!ns || !name || length == 0 || !ret_key)
 		return -EINVAL;
 	digest = EVP_MD_CTX_new();
-	encode_u64(count, length);
+	put_u64(count, length);
 	if (digest && EVP_MD_CTX_copy_ex(digest, ns->digest) == 1 &&
 	    EVP_DigestUpdate(digest, count, sizeof(count)) == 1 &&
 	    EVP_DigestUpdate(digest, name, length) == 1 &&
