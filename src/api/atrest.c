@@ -168,12 +168,12 @@ static int tell_folder(const char *folder,
 
 	while (dir && ret == 0 && (entry = readdir(dir)) != NULL) {
 		struct loaded_stage stage;
-		char file[4096];
+		char file[8192];
 		size_t length = strlen(entry->d_name);
 
 		if (length < 4 || strcmp(entry->d_name + length - 3, ".so") != 0)
 			continue;
-		snprintf(file, sizeof(file), "%s/%s", folder, entry->d_name);
+		snprintf(file, sizeof(file), "%.4095s/%s", folder, entry->d_name);
 		if (stage_open_file(file, &stage, NULL) < 0)
 			continue;
 		ret = tell_ops(stage.ops, file, fn, context);

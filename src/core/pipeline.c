@@ -159,7 +159,10 @@ static int resolve(struct cairn_store *store, const struct spec *spec,
 		else
 			ret = add_level(store, stage, opts, &context, reterr);
 	}
-	return ret < 0 ? ret : check_shape(store, spec, reterr);
+	if (ret < 0)
+		return ret;
+	link_tiers(store);
+	return check_shape(store, spec, reterr);
 }
 
 int pipeline_resolve(struct cairn_store *store, const char *text,
@@ -180,8 +183,6 @@ int pipeline_resolve(struct cairn_store *store, const char *text,
 	spec_free(spec);
 	while (rows.count > 0)
 		stage_unload(&rows.loaded[--rows.count]);
-	if (ret == 0)
-		link_tiers(store);
 	return ret;
 }
 

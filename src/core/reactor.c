@@ -318,7 +318,8 @@ static uint64_t wait_until(struct reactor *reactor, uint64_t now_ns, uint64_t un
 		until_ns = holds_next_ns(reactor->store);
 	if (reactor->adopted && now_ns + ADOPTED_POLL_NS < until_ns)
 		until_ns = now_ns + ADOPTED_POLL_NS;
-	if (reactor->buffer_came || !ring_empty(&reactor->inbox))
+	if (reactor->buffer_came || !ring_empty(&reactor->inbox) ||
+	    (reactor->lone && reactor->lone->result_sent))
 		until_ns = 0;
 	return until_ns;
 }
@@ -394,9 +395,11 @@ void reactor_run_light(struct reactor *light, struct task_part *part)
 	 * Only this thread drives the light reactor, so the part's own flags can be
 	 * read without the task's lock; after the release the slot may be another's.
 	 */
+	light->lone = part;
 	part_arrive(light, part);
 	while (!part->result_sent)
 		reactor_turn(light, UINT64_MAX);
+	light->lone = NULL;
 	if (reactor_idle(light))
 		light_give_back(light);
 	else

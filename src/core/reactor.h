@@ -85,6 +85,7 @@ struct reactor {
 	struct buddy buddy;
 	void *buddy_memory;
 
+	struct task_part *lone; /* a light reactor: what its caller waits for */
 	struct message adopt;
 	struct reactor *adopted; /* light reactors that this standing one drives */
 	struct reactor *adopted_next;
