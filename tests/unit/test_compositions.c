@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -318,6 +319,36 @@ static void each(void **state)
 	assert_string_equal(seen.text, "a: two; b: three; local: mine; ");
 }
 
+static void *look(void *argument)
+{
+	struct seen seen = {.stop_at = 3};
+
+	for (int i = 0; i < 200; i++) {
+		seen.calls = 0;
+		seen.text[0] = '\0';
+		compositions_each(see, &seen);
+	}
+	return argument;
+}
+
+/* For TSan: one thread defines while others look. */
+static void threads(void **state)
+{
+	pthread_t thread[2];
+	char name[16];
+
+	(void)state;
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(pthread_create(&thread[i], NULL, look, NULL), 0);
+	for (int i = 0; i < 50; i++) {
+		snprintf(name, sizeof(name), "t%d", i);
+		define(name, "x | y");
+	}
+	for (int i = 0; i < 2; i++)
+		pthread_join(thread[i], NULL);
+	expands("@t49", "x@1:1()|y@1:1()");
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -326,6 +357,7 @@ int main(void)
 		TEST(predefined), TEST(overrides),	  TEST(hides),
 		TEST(nesting),	  TEST(bad_definitions),  TEST(files),
 		TEST(bad_files),  TEST(every_call_fails), TEST(each),
+		TEST(threads),
 	};
 
 	return cmocka_run_group_tests_name("compositions", tests, NULL, NULL);
