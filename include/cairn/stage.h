@@ -12,6 +12,12 @@
  * lookup(), unhold(), bind(), clear() and stat() run on callers' threads, at
  * once with everything. open() and close() run alone.
  *
+ * A load, dump or remove that reaches a tier without a done() goes on to the tier
+ * below by itself: loads with the parts that missed, the others whole. A tier
+ * with a done() forwards what it wants to.
+ *
+ * An io must not be completed while a resume() that was asked for is to come.
+ *
  * A stage never blocks in submit(), done() or resume(), never logs, and never
  * allocates per io.
  */

@@ -21,9 +21,9 @@
 
 static struct cairn_store *store_of(const struct cairn_stage_env *env)
 {
-	const struct cairn_stage_host *host = env->host;
+	uintptr_t host = (uintptr_t)env->host; /* const for the stages only */
 
-	return list_entry(host, struct cairn_store, host);
+	return (struct cairn_store *)(host - offsetof(struct cairn_store, host));
 }
 
 static int env_guard(const struct cairn_stage_env *env, int fd)

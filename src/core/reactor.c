@@ -15,12 +15,12 @@ static int reactor_memory(struct reactor *reactor)
 	reactor->io_bytes = (sizeof(struct io_slot) + reactor->store->scratch_bytes + 63) & ~63ul;
 	reactor->ios_memory = sys_zalloc(sys, 64, reactor->io_bytes * reactor->ios);
 	reactor->timers = sys_zalloc(sys, 64, sizeof(*reactor->timers) * reactor->ios);
-	reactor->buddy_memory = sys_zalloc(sys, 64, buddy_memory_bytes(reactor->pool_bytes));
+	reactor->buddy_memory = sys_zalloc(sys, 64, buddy_meta_bytes(reactor->pool_bytes));
 	if (!reactor->ios_memory || !reactor->timers || !reactor->buddy_memory)
 		return -ENOMEM;
 	if (sys_reserve(sys, reactor->pool_bytes, &reactor->pool) < 0)
 		return -ENOMEM;
-	buddy_init(reactor->buddy_memory, reactor->pool_bytes, &reactor->buddy);
+	buddy_init(&reactor->buddy, reactor->buddy_memory, reactor->pool_bytes);
 	memory = reactor->ios_memory;
 	for (uint32_t i = 0; i < reactor->ios; i++) {
 		struct io_slot *io = (struct io_slot *)(void *)(memory + i * reactor->io_bytes);
@@ -80,7 +80,6 @@ int reactor_new(struct cairn_store *store, uint32_t index, bool standing,
 	reactor->pool_bytes = standing ? store->settings[SET_BUFFERS].u : LIGHT_BUFFERS;
 	reactor->next_deadline_ns = UINT64_MAX;
 	reactor->adopt.kind = MESSAGE_ADOPT;
-	ring_init(&reactor->inbox);
 	list_init(&reactor->free_ios);
 	list_init(&reactor->parts);
 	list_init(&reactor->buffer_waiters);
@@ -168,7 +167,7 @@ static void handle(struct reactor *reactor, struct message *message)
 
 static void take_messages(struct reactor *reactor)
 {
-	struct ring_node *node = ring_take_all(&reactor->inbox);
+	struct ring_node *node = ring_take(&reactor->inbox);
 
 	while (node) {
 		struct ring_node *next = node->next;

@@ -82,7 +82,7 @@ struct reactor {
 
 	void *pool;
 	size_t pool_bytes;
-	struct buddy *buddy;
+	struct buddy buddy;
 	void *buddy_memory;
 
 	struct message adopt;

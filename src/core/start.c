@@ -8,14 +8,14 @@
 
 void *io_buffer_get(struct reactor *reactor, size_t bytes)
 {
-	size_t offset = buddy_get(reactor->buddy, bytes);
+	uint64_t offset = buddy_get(&reactor->buddy, bytes);
 
 	return offset == BUDDY_NONE ? NULL : (uint8_t *)reactor->pool + offset;
 }
 
 void io_buffer_put(struct reactor *reactor, void *buffer)
 {
-	buddy_put(reactor->buddy, (size_t)((uint8_t *)buffer - (uint8_t *)reactor->pool));
+	buddy_put(&reactor->buddy, (uint64_t)((uint8_t *)buffer - (uint8_t *)reactor->pool));
 	reactor->buffer_came = true;
 }
 

@@ -300,7 +300,14 @@ static int native_random(void *buffer, size_t bytes)
 
 static const struct engine_ops *native_engine(enum engine_kind kind)
 {
-	(void)kind;
+	switch (kind) {
+	case ENGINE_URING:
+		return &engine_uring;
+	case ENGINE_AIO:
+		return &engine_aio;
+	case ENGINE_PSYNC:
+		return &engine_psync;
+	}
 	return NULL;
 }
 
