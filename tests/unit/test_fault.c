@@ -66,14 +66,19 @@ static void test_bad_rules(void **state)
 
 static void test_too_many_rules(void **state)
 {
-	char text[FAULT_RULES_MAX * 16 + 32] = "load:EIO:1";
+	static const char rule[] = "load:EIO:1,";
+	const size_t bytes = sizeof(rule) - 1;
+	char text[(FAULT_RULES_MAX + 1) * 11 + 1] = "";
 	uint32_t i;
 
 	(void)state;
-	for (i = 1; i < FAULT_RULES_MAX; i++)
-		strcat(text, ",load:EIO:1");
+	for (i = 0; i <= FAULT_RULES_MAX; i++)
+		memcpy(text + i * bytes, rule, bytes);
+	text[(FAULT_RULES_MAX + 1) * bytes - 1] = '\0'; /* no comma at the end */
+	assert_int_equal(parse(text), -EINVAL);
+	text[FAULT_RULES_MAX * bytes - 1] = '\0';
 	assert_int_equal(parse(text), FAULT_RULES_MAX);
-	strcat(text, ",load:EIO:1");
+	text[FAULT_RULES_MAX * bytes - 1] = ',';
 	assert_int_equal(parse(text), -EINVAL);
 	assert_non_null(strstr(why, "more than 32"));
 }
