@@ -242,7 +242,9 @@ static void probe_name(const struct cairn_key *key, char name[NAME_ROOM])
 	char hex[CONTENT_KEY_TEXT];
 
 	content_key_format(key, hex);
-	snprintf(name, NAME_ROOM, "%.2s/%s", hex, hex + 2);
+	memcpy(name, hex, 2); /* no printf: it would cost as much as the probe */
+	name[2] = '/';
+	memcpy(name + 3, hex + 2, sizeof(hex) - 2);
 }
 
 static void work_access(struct bench_side *side, struct bench_worker *worker)

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <math.h>
 #include <stdio.h>
 
 #include "base/units.h"
 #include "bench.h"
 #include "figures.h"
 #include "out.h"
+
+#define WIDTH_MAX 0.10 /* of an interval that settles something; above 1, of the median */
 
 static double per_second(uint64_t n, const struct bench_figures *f)
 {
@@ -99,12 +102,12 @@ void bench_report(const struct bench_plan *plan, const struct bench_side *bare,
 		return;
 	}
 	if (plan->op == BENCH_LOOKUP)
-		printf("%s of %llu keys among %llu blocks, %llu clients, %llu pairs\n",
+		printf("%s of %llu keys among %llu blocks, clients %llu, pairs %llu\n",
 		       ops[plan->op], (unsigned long long)plan->count,
 		       (unsigned long long)plan->fill, (unsigned long long)plan->clients,
 		       (unsigned long long)plan->pairs);
 	else
-		printf("%s: %llu blocks of %s, depth %llu, %llu clients, %llu pairs\n",
+		printf("%s: %llu blocks of %s, depth %llu, clients %llu, pairs %llu\n",
 		       ops[plan->op], (unsigned long long)plan->count,
 		       units_format_size(plan->block_bytes, size), (unsigned long long)plan->depth,
 		       (unsigned long long)plan->clients, (unsigned long long)plan->pairs);
@@ -112,6 +115,6 @@ void bench_report(const struct bench_plan *plan, const struct bench_side *bare,
 	report_rates(plan, r);
 	printf("\nrate, cairn / bare  %.3f  (90 %% interval of the median: %.3f to %.3f)%s\n",
 	       ratio.median, ratio.low, ratio.high,
-	       ratio.high - ratio.low > 0.10 ? "  unresolved" : "");
+	       ratio.high - ratio.low > WIDTH_MAX * fmax(1, ratio.median) ? "  unresolved" : "");
 	printf("p50, cairn / bare   %.3f  (%.3f to %.3f)\n", p50.median, p50.low, p50.high);
 }

@@ -116,7 +116,7 @@ int cli_main(int argc, char **argv)
 	if (!command)
 		return unknown(argv[1]);
 	rc = command->run(argc - 1, argv + 1);
-	if (fflush(stdout)) {
+	if (fflush(stdout) || ferror(stdout)) {
 		out_error(NULL, "stdout: could not write everything");
 		return CLI_CANNOT;
 	}

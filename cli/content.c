@@ -2,7 +2,6 @@
 #include <assert.h>
 #include <endian.h>
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "content.h"
@@ -85,8 +84,13 @@ uint64_t content_verify(const struct cairn_key *key, uint32_t shard, const void 
 
 const char *content_key_format(const struct cairn_key *key, char buffer[CONTENT_KEY_TEXT])
 {
-	for (size_t i = 0; i < CAIRN_KEY_BYTES; i++)
-		snprintf(buffer + 2 * i, 3, "%02x", key->bytes[i]);
+	static const char digits[] = "0123456789abcdef";
+
+	for (size_t i = 0; i < CAIRN_KEY_BYTES; i++) {
+		buffer[2 * i] = digits[key->bytes[i] >> 4];
+		buffer[2 * i + 1] = digits[key->bytes[i] & 15];
+	}
+	buffer[CONTENT_KEY_TEXT - 1] = '\0';
 	return buffer;
 }
 

@@ -151,12 +151,18 @@ static int set_choice(const struct option_command *command, const struct option_
 			    row->value);
 }
 
+static const char *format_exact(uint64_t count, char *buffer)
+{
+	snprintf(buffer, UNITS_TEXT_MAX, "%llu", (unsigned long long)count);
+	return buffer;
+}
+
 /* Sizes, times and counts: one kind of value, three ways to write it. */
 static int set_quantity(const struct option_command *command, const struct option_row *row,
 			const char *text)
 {
 	char low[UNITS_TEXT_MAX], high[UNITS_TEXT_MAX];
-	const char *(*format)(uint64_t, char *) = units_format_count;
+	const char *(*format)(uint64_t, char *) = format_exact;
 	const char *example = "1000 or 64k";
 	uint64_t value = 0;
 	int rc;
