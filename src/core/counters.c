@@ -36,8 +36,8 @@ void counters_publish(struct cairn_store *store)
 }
 
 int counters_read_live(const struct sys *sys, const uint8_t uuid[16],
-		       int (*fn)(void *context, const struct cairn_counter *counter),
-		       void *context, uint32_t *ret_pid, struct cairn_error *reterr)
+		       int (*fn)(void *context, const struct cairn_counter *counter), void *context,
+		       uint32_t *ret_pid, struct cairn_error *reterr)
 {
 	(void)sys;
 	(void)uuid;

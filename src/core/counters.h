@@ -22,7 +22,7 @@ void counters_publish(struct cairn_store *store);
  * says. The page is validated: hostile bytes are -EPROTO, never a crash.
  */
 int counters_read_live(const struct sys *sys, const uint8_t uuid[16],
-		       int (*fn)(void *context, const struct cairn_counter *counter),
-		       void *context, uint32_t *ret_pid, struct cairn_error *reterr);
+		       int (*fn)(void *context, const struct cairn_counter *counter), void *context,
+		       uint32_t *ret_pid, struct cairn_error *reterr);
 
 #endif
