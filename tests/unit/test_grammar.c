@@ -196,7 +196,7 @@ static char *repeat(const char *head, const char *piece, size_t count, const cha
 	at = stpcpy(at, head);
 	for (size_t i = 0; i < count; i++)
 		at = stpcpy(at, piece);
-	strcpy(at, tail);
+	stpcpy(at, tail);
 	return text;
 }
 
