@@ -11,8 +11,8 @@
 #include <string.h>
 
 #include "core/grammar.h"
-#include "../unit/grammar_rows.h"
-#include "../unit/sys_memory.h"
+#include "grammar_rows.h"
+#include "sys_memory.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

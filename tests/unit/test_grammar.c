@@ -90,91 +90,88 @@ static void assert_error(const struct cairn_error *error, int line, int column, 
 #define NAMES  "a name is a letter, then letters, digits, \"_\", \"-\" or \".\""
 #define STAGE  "expected a stage, such as posix(path=/var/lib/cairn), found "
 
+static const struct {
+	const char *text;
+	int line, column;
+	const char *error;
+} bad_rows[] = {
+	{"", 1, 1, STAGE "the end of the text"},
+	{" # nothing\n ", 2, 2, STAGE "the end of the text"},
+	{"|", 1, 1, STAGE "\"|\""},
+	{"a|", 1, 3, STAGE "the end of the text"},
+	{"a||b", 1, 3, STAGE "\"|\""},
+	{"\"a\"", 1, 1, STAGE "a text in quotes"},
+	{"(path=/a)", 1, 1, STAGE "\"(\""},
+	{"1a", 1, 1, "\"1a\" is no stage's name; " NAMES},
+	{"/tmp/kv", 1, 1, "\"/tmp/kv\" is no stage's name; " NAMES},
+	{"p\303\266six", 1, 1, "\"p\303\266six\" is no stage's name; " NAMES},
+	{"@", 1, 1, "\"@\" is no composition's name; " NAMES},
+	{"a b", 1, 3, "expected \"|\" between stages, or the end of the text, found \"b\""},
+	{"a=1", 1, 2, "expected \"|\" between stages, or the end of the text, found \"=\""},
+	{"a)", 1, 2, "expected \"|\" between stages, or the end of the text, found \")\""},
+	{"posix(", 1, 7,
+	 "posix: the \"(\" of line 1, column 6 is not closed; a \")\" "
+	 "belongs here"},
+	{"a |\nposix (x=1,\n", 3, 1,
+	 "posix: the \"(\" of line 2, column 7 is not closed; a \")\" belongs here"},
+	{"posix(x=1", 1, 10,
+	 "posix: the \"(\" of line 1, column 6 is not closed; a \")\" "
+	 "belongs here"},
+	{"posix(,)", 1, 7, "posix: expected an option's name or \")\", found \",\""},
+	{"posix(x=1,,)", 1, 11, "posix: expected an option's name or \")\", found \",\""},
+	{"posix(\"x\"=1)", 1, 7,
+	 "posix: expected an option's name or \")\", found a text in quotes"},
+	{"posix(/tmp)", 1, 7, "posix: \"/tmp\" is no option's name; " NAMES},
+	{"posix(path)", 1, 11, "posix: expected \"=\" and a value after \"path\", found \")\""},
+	{"posix(path", 1, 11,
+	 "posix: expected \"=\" and a value after \"path\", found the end of the text"},
+	{"posix(path=)", 1, 12, "posix: expected a value after \"path=\", found \")\"" QUOTES},
+	{"posix(path==/a)", 1, 12, "posix: expected a value after \"path=\", found \"=\"" QUOTES},
+	{"posix(path=/a b)", 1, 15,
+	 "posix: expected \",\" or \")\" after the value of \"path\", found \"b\"" QUOTES},
+	{"posix(path=/a\nsize=1)", 2, 1,
+	 "posix: expected \",\" or \")\" after the value of \"path\", found "
+	 "\"size\"" QUOTES},
+	{"posix(path=a\"b\")", 1, 13,
+	 "posix: expected \",\" or \")\" after the value of \"path\", found a text in "
+	 "quotes" QUOTES},
+	{"x(t=\"abc)", 1, 10, "a text in quotes ends on its line; a '\"' belongs here"},
+	{"x(t=\"abc\n\")", 1, 9, "a text in quotes ends on its line; a '\"' belongs here"},
+	{"x(t=\"a\\n\")", 1, 7,
+	 "in quotes a \"\\\" stands only before '\"' and before "
+	 "another; write \"\\\\\""},
+	{"x(t=\"a\\", 1, 7,
+	 "in quotes a \"\\\" stands only before '\"' and before "
+	 "another; write \"\\\\\""},
+	{"x(t=\"a\001\")", 1, 7, "a control character (0x01); leave it out"},
+	{"po\033six", 1, 3, "a control character (0x1b); leave it out"},
+	{"a\v", 1, 2, "a control character (0x0b); leave it out"},
+	{"@lcal", 1, 1, "unknown composition \"@lcal\"; did you mean \"@local\"?"},
+	{"a|@elsewhere", 1, 3,
+	 "unknown composition \"@elsewhere\"; define it, or see \"cairn stages\""},
+	{"@local(pathe=/a)", 1, 8,
+	 "@local: none of its stages has an option \"pathe\"; did you mean \"path\"?"},
+	{"@local(path=/a, path=/b)", 1, 17,
+	 "@local: option \"path\" is given twice; leave one out"},
+	{"0123456789012345678901234567890123456789012345678901234567890123456789", 1, 1,
+	 "\"0123456789012345678901234567890123456789...\" is no stage's name; " NAMES},
+};
+
 static void bad(void **state)
 {
-	static const struct {
-		const char *text;
-		int line, column;
-		const char *error;
-	} rows[] = {
-		{"", 1, 1, STAGE "the end of the text"},
-		{" # nothing\n ", 2, 2, STAGE "the end of the text"},
-		{"|", 1, 1, STAGE "\"|\""},
-		{"a|", 1, 3, STAGE "the end of the text"},
-		{"a||b", 1, 3, STAGE "\"|\""},
-		{"\"a\"", 1, 1, STAGE "a text in quotes"},
-		{"(path=/a)", 1, 1, STAGE "\"(\""},
-		{"1a", 1, 1, "\"1a\" is no stage's name; " NAMES},
-		{"/tmp/kv", 1, 1, "\"/tmp/kv\" is no stage's name; " NAMES},
-		{"p\303\266six", 1, 1, "\"p\303\266six\" is no stage's name; " NAMES},
-		{"@", 1, 1, "\"@\" is no composition's name; " NAMES},
-		{"a b", 1, 3, "expected \"|\" between stages, or the end of the text, found \"b\""},
-		{"a=1", 1, 2, "expected \"|\" between stages, or the end of the text, found \"=\""},
-		{"a)", 1, 2, "expected \"|\" between stages, or the end of the text, found \")\""},
-		{"posix(", 1, 7,
-		 "posix: the \"(\" of line 1, column 6 is not closed; a \")\" "
-		 "belongs here"},
-		{"a |\nposix (x=1,\n", 3, 1,
-		 "posix: the \"(\" of line 2, column 7 is not closed; a \")\" belongs here"},
-		{"posix(x=1", 1, 10,
-		 "posix: the \"(\" of line 1, column 6 is not closed; a \")\" "
-		 "belongs here"},
-		{"posix(,)", 1, 7, "posix: expected an option's name or \")\", found \",\""},
-		{"posix(x=1,,)", 1, 11, "posix: expected an option's name or \")\", found \",\""},
-		{"posix(\"x\"=1)", 1, 7,
-		 "posix: expected an option's name or \")\", found a text in quotes"},
-		{"posix(/tmp)", 1, 7, "posix: \"/tmp\" is no option's name; " NAMES},
-		{"posix(path)", 1, 11,
-		 "posix: expected \"=\" and a value after \"path\", found \")\""},
-		{"posix(path", 1, 11,
-		 "posix: expected \"=\" and a value after \"path\", found the end of the text"},
-		{"posix(path=)", 1, 12,
-		 "posix: expected a value after \"path=\", found \")\"" QUOTES},
-		{"posix(path==/a)", 1, 12,
-		 "posix: expected a value after \"path=\", found \"=\"" QUOTES},
-		{"posix(path=/a b)", 1, 15,
-		 "posix: expected \",\" or \")\" after the value of \"path\", found \"b\"" QUOTES},
-		{"posix(path=/a\nsize=1)", 2, 1,
-		 "posix: expected \",\" or \")\" after the value of \"path\", found "
-		 "\"size\"" QUOTES},
-		{"posix(path=a\"b\")", 1, 13,
-		 "posix: expected \",\" or \")\" after the value of \"path\", found a text in "
-		 "quotes" QUOTES},
-		{"x(t=\"abc)", 1, 10, "a text in quotes ends on its line; a '\"' belongs here"},
-		{"x(t=\"abc\n\")", 1, 9, "a text in quotes ends on its line; a '\"' belongs here"},
-		{"x(t=\"a\\n\")", 1, 7,
-		 "in quotes a \"\\\" stands only before '\"' and before "
-		 "another; write \"\\\\\""},
-		{"x(t=\"a\\", 1, 7,
-		 "in quotes a \"\\\" stands only before '\"' and before "
-		 "another; write \"\\\\\""},
-		{"x(t=\"a\001\")", 1, 7, "a control character (0x01); leave it out"},
-		{"po\033six", 1, 3, "a control character (0x1b); leave it out"},
-		{"a\v", 1, 2, "a control character (0x0b); leave it out"},
-		{"@lcal", 1, 1, "unknown composition \"@lcal\"; did you mean \"@local\"?"},
-		{"a|@elsewhere", 1, 3,
-		 "unknown composition \"@elsewhere\"; define it, or see \"cairn stages\""},
-		{"@local(pathe=/a)", 1, 8,
-		 "@local: none of its stages has an option \"pathe\"; did you mean \"path\"?"},
-		{"@local(path=/a, path=/b)", 1, 17,
-		 "@local: option \"path\" is given twice; leave one out"},
-		{"0123456789012345678901234567890123456789012345678901234567890123456789", 1, 1,
-		 "\"0123456789012345678901234567890123456789...\" is no stage's name; " NAMES},
-	};
-
 	(void)state;
 	sys_memory_reset();
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < sizeof(bad_rows) / sizeof(bad_rows[0]); i++) {
 		struct cairn_error error = {0};
 		struct spec *spec = NULL;
 
-		assert_int_equal(
-			spec_parse(&sys_memory, rows[i].text, grammar_rows, NULL, &spec, &error),
-			-EINVAL);
+		assert_int_equal(spec_parse(&sys_memory, bad_rows[i].text, grammar_rows, NULL,
+					    &spec, &error),
+				 -EINVAL);
 		assert_null(spec);
-		assert_error(&error, rows[i].line, rows[i].column, rows[i].error);
+		assert_error(&error, bad_rows[i].line, bad_rows[i].column, bad_rows[i].error);
 		assert_int_equal(
-			spec_parse(&sys_memory, rows[i].text, grammar_rows, NULL, &spec, NULL),
+			spec_parse(&sys_memory, bad_rows[i].text, grammar_rows, NULL, &spec, NULL),
 			-EINVAL);
 	}
 	assert_int_equal(sys_memory_state.live, 0);
@@ -199,7 +196,7 @@ static char *repeat(const char *head, const char *piece, size_t count, const cha
 	at = stpcpy(at, head);
 	for (size_t i = 0; i < count; i++)
 		at = stpcpy(at, piece);
-	strcpy(at, tail);
+	stpcpy(at, tail);
 	return text;
 }
 

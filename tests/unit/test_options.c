@@ -77,76 +77,73 @@ static void presets(void **state)
 	assert_int_equal(sys_memory_state.live, 0);
 }
 
+static const struct {
+	const char *text;
+	int line, column;
+	const char *error;
+} error_rows[] = {
+	{"posix(size=1,pathe=/x)", 1, 14,
+	 "posix: unknown option \"pathe\"; did you mean \"path\"?"},
+	{"posix(path=/x,\n  blocks=1)", 2, 3,
+	 "posix: unknown option \"blocks\"; it has path, size, partial_ttl, entries, "
+	 "ratio, "
+	 "shared, direct, note"},
+	{"posix(path=/x,size=1GiB,size=2GiB)", 1, 25,
+	 "posix: option \"size\" is given twice; leave one out"},
+	{"a | posix(size=1GiB)", 1, 5, "posix: option \"path\" is missing; write posix(path=...)"},
+	{"posix(path=\"\")", 1, 12,
+	 "posix: path=\"\" is empty; write where, for example /var/lib/cairn"},
+	{"posix(path=/{node})", 1, 12,
+	 "posix: path=\"/{node}\" has a \"{\" that is not of {rank}, the only name that is "
+	 "expanded"},
+	{"posix(path=/{rank)", 1, 12,
+	 "posix: path=\"/{rank\" has a \"{\" that is not of {rank}, the only name that is "
+	 "expanded"},
+	{"posix(path=/x,size=8G)", 1, 20,
+	 "posix: size=\"8G\" is no size; write for example 4096, 64KiB, 1.5GiB or 10GB"},
+	{"posix(path=/x,size=64KiB)", 1, 20,
+	 "posix: size=\"64KiB\" is too small; the least is 1MiB"},
+	{"posix(path=/x,size=2TiB)", 1, 20, "posix: size=\"2TiB\" is too large; the most is 1TiB"},
+	{"posix(path=/x,size=99999999TiB)", 1, 20,
+	 "posix: size=\"99999999TiB\" is too large; the most is 1TiB"},
+	{"posix(path=/x,partial_ttl=10)", 1, 27,
+	 "posix: partial_ttl=\"10\" is no time; write for example 250ms, 30s, 10us or 1h"},
+	{"posix(path=/x,partial_ttl=0)", 1, 27,
+	 "posix: partial_ttl=\"0\" is too small; the least is 1s"},
+	{"posix(path=/x,partial_ttl=9999999d)", 1, 27,
+	 "posix: partial_ttl=\"9999999d\" is too large for any store"},
+	{"posix(path=/x,entries=-1)", 1, 23,
+	 "posix: entries=\"-1\" is no count; write for example 16, 64k or 1M"},
+	{"posix(path=/x,ratio=1.01)", 1, 21, "posix: ratio=\"1.01\" is too large; the most is 1"},
+	{"posix(path=/x,ratio=-0.01)", 1, 21,
+	 "posix: ratio=\"-0.01\" is too small; the least is 0"},
+	{"posix(path=/x,ratio=half)", 1, 21,
+	 "posix: ratio=\"half\" is no number; write for example 0.25"},
+	{"posix(path=/x,shared=true)", 1, 22,
+	 "posix: shared=\"true\" is no answer; write yes or no"},
+	{"posix(path=/x,direct=atuo)", 1, 22,
+	 "posix: direct=\"atuo\" is none of auto|yes|no; did you mean \"auto\"?"},
+	{"posix(path=/x,direct=\"\")", 1, 22, "posix: direct=\"\" is none of auto|yes|no"},
+	{"@local(path=\"\")", 1, 13,
+	 "posix: path=\"\" is empty; write where, for example /var/lib/cairn"},
+};
+
 static void errors(void **state)
 {
-	static const struct {
-		const char *text;
-		int line, column;
-		const char *error;
-	} rows[] = {
-		{"posix(size=1,pathe=/x)", 1, 14,
-		 "posix: unknown option \"pathe\"; did you mean \"path\"?"},
-		{"posix(path=/x,\n  blocks=1)", 2, 3,
-		 "posix: unknown option \"blocks\"; it has path, size, partial_ttl, entries, "
-		 "ratio, "
-		 "shared, direct, note"},
-		{"posix(path=/x,size=1GiB,size=2GiB)", 1, 25,
-		 "posix: option \"size\" is given twice; leave one out"},
-		{"a | posix(size=1GiB)", 1, 5,
-		 "posix: option \"path\" is missing; write posix(path=...)"},
-		{"posix(path=\"\")", 1, 12,
-		 "posix: path=\"\" is empty; write where, for example /var/lib/cairn"},
-		{"posix(path=/{node})", 1, 12,
-		 "posix: path=\"/{node}\" has a \"{\" that is not of {rank}, the only name that is "
-		 "expanded"},
-		{"posix(path=/{rank)", 1, 12,
-		 "posix: path=\"/{rank\" has a \"{\" that is not of {rank}, the only name that is "
-		 "expanded"},
-		{"posix(path=/x,size=8G)", 1, 20,
-		 "posix: size=\"8G\" is no size; write for example 4096, 64KiB, 1.5GiB or 10GB"},
-		{"posix(path=/x,size=64KiB)", 1, 20,
-		 "posix: size=\"64KiB\" is too small; the least is 1MiB"},
-		{"posix(path=/x,size=2TiB)", 1, 20,
-		 "posix: size=\"2TiB\" is too large; the most is 1TiB"},
-		{"posix(path=/x,size=99999999TiB)", 1, 20,
-		 "posix: size=\"99999999TiB\" is too large; the most is 1TiB"},
-		{"posix(path=/x,partial_ttl=10)", 1, 27,
-		 "posix: partial_ttl=\"10\" is no time; write for example 250ms, 30s, 10us or 1h"},
-		{"posix(path=/x,partial_ttl=0)", 1, 27,
-		 "posix: partial_ttl=\"0\" is too small; the least is 1s"},
-		{"posix(path=/x,partial_ttl=9999999d)", 1, 27,
-		 "posix: partial_ttl=\"9999999d\" is too large for any store"},
-		{"posix(path=/x,entries=-1)", 1, 23,
-		 "posix: entries=\"-1\" is no count; write for example 16, 64k or 1M"},
-		{"posix(path=/x,ratio=1.01)", 1, 21,
-		 "posix: ratio=\"1.01\" is too large; the most is 1"},
-		{"posix(path=/x,ratio=-0.01)", 1, 21,
-		 "posix: ratio=\"-0.01\" is too small; the least is 0"},
-		{"posix(path=/x,ratio=half)", 1, 21,
-		 "posix: ratio=\"half\" is no number; write for example 0.25"},
-		{"posix(path=/x,shared=true)", 1, 22,
-		 "posix: shared=\"true\" is no answer; write yes or no"},
-		{"posix(path=/x,direct=atuo)", 1, 22,
-		 "posix: direct=\"atuo\" is none of auto|yes|no; did you mean \"auto\"?"},
-		{"posix(path=/x,direct=\"\")", 1, 22, "posix: direct=\"\" is none of auto|yes|no"},
-		{"@local(path=\"\")", 1, 13,
-		 "posix: path=\"\" is empty; write where, for example /var/lib/cairn"},
-	};
-
 	(void)state;
 	sys_memory_reset();
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < sizeof(error_rows) / sizeof(error_rows[0]); i++) {
 		struct cairn_value v[POSIX_ROWS];
 		struct cairn_error error = {0};
 		char text[CAIRN_ERROR_TEXT_MAX];
 		void *strings;
 
-		assert_int_equal(resolve(rows[i].text, "0", v, &strings, &error), -EINVAL);
-		snprintf(text, sizeof(text), "line %d, column %d: %s", rows[i].line, rows[i].column,
-			 rows[i].error);
+		assert_int_equal(resolve(error_rows[i].text, "0", v, &strings, &error), -EINVAL);
+		snprintf(text, sizeof(text), "line %d, column %d: %s", error_rows[i].line,
+			 error_rows[i].column, error_rows[i].error);
 		assert_string_equal(error.text, text);
-		assert_int_equal(error.line, rows[i].line);
-		assert_int_equal(error.column, rows[i].column);
+		assert_int_equal(error.line, error_rows[i].line);
+		assert_int_equal(error.column, error_rows[i].column);
 		assert_null(strings);
 	}
 	assert_int_equal(sys_memory_state.live, 0);
