@@ -1,6 +1,8 @@
 # The front door: Meson and Ninja do the work. `make help` lists what there is.
 
 PREFIX ?= /usr/local
+# Where the loader of every Debian and Ubuntu looks; Meson's guess depends on what is installed.
+LIBDIR ?= lib
 FUZZ_SECONDS ?= 60
 
 # The main job: a chat trace from the embedded generator, every loaded byte compared.
@@ -16,7 +18,7 @@ all: build/build.ninja
 
 build/build.ninja:
 	@tools/deps.sh --check build
-	meson setup build --prefix $(PREFIX)
+	meson setup build --prefix $(PREFIX) --libdir $(LIBDIR)
 
 deps: ## install what is missing (apt, as root or with sudo), saying what and why
 	@tools/deps.sh
@@ -56,7 +58,7 @@ tidy: ## the style rules, formatting and static analysis
 	@tools/test.sh tidy format cppcheck clang-tidy man
 
 install: build/build.ninja ## into PREFIX (/usr/local), under DESTDIR
-	@meson configure build -Dprefix="$(PREFIX)"
+	@meson configure build -Dprefix="$(PREFIX)" -Dlibdir="$(LIBDIR)"
 	@ninja -C build
 	@DESTDIR="$(DESTDIR)" meson install -C build --no-rebuild --quiet
 	@test -n "$(DESTDIR)" || test "$$(id -u)" != 0 || ldconfig

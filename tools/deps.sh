@@ -18,7 +18,7 @@ llvm_tool() {
 }
 
 has_header() { echo "#include <$1>" | cc -E - >/dev/null 2>&1; }
-has_library() { pkg-config --exists "$1" 2>/dev/null; }
+has_library() { pkg-config --exists "$*" 2>/dev/null; }
 has_tool() { command -v "$1" >/dev/null 2>&1; }
 has_llvm_tool() { llvm_tool "$1" >/dev/null; }
 has_clang_runtime() {
@@ -34,7 +34,7 @@ build|libc6-dev|has_header stdio.h|headers of the C library
 build|meson|has_tool meson|describes the build
 build|ninja-build|has_tool ninja|runs the build
 build|pkg-config|has_tool pkg-config|finds the libraries
-build|liburing-dev|has_library liburing|io_uring: asynchronous I/O
+build|liburing-dev|has_library liburing >= 2.3|io_uring: asynchronous I/O
 build|libaio-dev|has_header libaio.h|asynchronous direct I/O where io_uring is forbidden
 build|libisal-dev|has_library libisal|CRC32C at memory speed
 build|libssl-dev|has_library libcrypto|SHA-256 for keys
@@ -52,10 +52,6 @@ test|clang-tidy-14|has_llvm_tool clang-tidy|static analysis
 test|cppcheck|has_tool cppcheck|static analysis
 test|mandoc|has_tool mandoc|checks the manual pages
 ROWS
-}
-
-is_here() {
-    dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q '^install ok installed$' || $2
 }
 
 if [ "${1:-}" = --which ]; then
@@ -79,7 +75,7 @@ for group in "$@"; do
         exit 2
     }
     while IFS='|' read -r _ package probe why; do
-        is_here "$package" "$probe" && continue
+        $probe && continue
         missing="$missing $package"
         printf 'deps: %-18s %s\n' "$package" "$why"
     done <<ROWS

@@ -2,6 +2,7 @@
 /* A store at rest, and what this build has: pipelines that are read, not opened. */
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -109,10 +110,10 @@ int cairn_live_counters(const char *spec, const struct cairn_store_opts *opts,
 static const char *type_name(enum cairn_option_type type)
 {
 	static const char *const names[] = {
-		[CAIRN_OPTION_SIZE] = "size",	  [CAIRN_OPTION_TIME] = "time",
-		[CAIRN_OPTION_COUNT] = "count",	  [CAIRN_OPTION_NUMBER] = "number",
-		[CAIRN_OPTION_BOOL] = "yes|no",	  [CAIRN_OPTION_CHOICE] = "choice",
-		[CAIRN_OPTION_TEXT] = "text",	  [CAIRN_OPTION_PATH] = "path",
+		[CAIRN_OPTION_SIZE] = "size",	[CAIRN_OPTION_TIME] = "time",
+		[CAIRN_OPTION_COUNT] = "count", [CAIRN_OPTION_NUMBER] = "number",
+		[CAIRN_OPTION_BOOL] = "yes|no", [CAIRN_OPTION_CHOICE] = "choice",
+		[CAIRN_OPTION_TEXT] = "text",	[CAIRN_OPTION_PATH] = "path",
 	};
 
 	return (size_t)type < sizeof(names) / sizeof(names[0]) ? names[type] : "?";
@@ -122,8 +123,7 @@ static const char *type_name(enum cairn_option_type type)
 
 static int tell_stage(struct cairn_stage_info *info, const struct cairn_option *rows,
 		      uint32_t count,
-		      int (*fn)(void *context, const struct cairn_stage_info *stage),
-		      void *context)
+		      int (*fn)(void *context, const struct cairn_stage_info *stage), void *context)
 {
 	struct cairn_option_info options[OPTIONS_SHOWN_MAX];
 
@@ -157,30 +157,44 @@ static int tell_ops(const struct cairn_stage_ops *ops, const char *file,
 	return tell_stage(&info, ops->options, ops->option_count, fn, context);
 }
 
+static int tell_file(const char *folder, const char *name,
+		     int (*fn)(void *context, const struct cairn_stage_info *stage), void *context)
+{
+	struct loaded_stage stage;
+	char file[8192];
+	size_t length = strlen(name);
+	int ret;
+
+	if (length < 4 || strcmp(name + length - 3, ".so") != 0)
+		return 0;
+	snprintf(file, sizeof(file), "%.4095s/%s", folder, name);
+	if (stage_open_file(file, &stage, NULL) < 0)
+		return 0;
+	ret = tell_ops(stage.ops, file, fn, context);
+	stage_unload(&stage);
+	return ret;
+}
+
 /* The stages of one folder of the path; those that do not load are passed over. */
 static int tell_folder(const char *folder,
 		       int (*fn)(void *context, const struct cairn_stage_info *stage),
 		       void *context)
 {
-	DIR *dir = opendir(folder);
-	struct dirent *entry;
+	int dir = sys_native.openat(AT_FDCWD, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+	char buffer[4096] __attribute__((aligned(8)));
 	int ret = 0;
+	ssize_t bytes;
 
-	while (dir && ret == 0 && (entry = readdir(dir)) != NULL) {
-		struct loaded_stage stage;
-		char file[4096];
-		size_t length = strlen(entry->d_name);
+	if (dir < 0)
+		return 0;
+	while (ret == 0 && (bytes = sys_native.getdents(dir, buffer, sizeof(buffer))) > 0)
+		for (ssize_t at = 0; ret == 0 && at < bytes;) {
+			const struct dirent64 *entry = (const void *)(buffer + at);
 
-		if (length < 4 || strcmp(entry->d_name + length - 3, ".so") != 0)
-			continue;
-		snprintf(file, sizeof(file), "%s/%s", folder, entry->d_name);
-		if (stage_open_file(file, &stage, NULL) < 0)
-			continue;
-		ret = tell_ops(stage.ops, file, fn, context);
-		stage_unload(&stage);
-	}
-	if (dir)
-		closedir(dir);
+			at += entry->d_reclen;
+			ret = tell_file(folder, entry->d_name, fn, context);
+		}
+	sys_native.close(dir);
 	return ret;
 }
 

@@ -21,8 +21,8 @@ static bool sized(const void *given, size_t size, size_t known)
 	       all_zero((const uint8_t *)given + known, size - known);
 }
 
-int check_task_opts(const struct cairn_store *store, const struct cairn_task_opts *opts,
-		    bool sync, struct cairn_task_opts *ret_opts)
+int check_task_opts(const struct cairn_store *store, const struct cairn_task_opts *opts, bool sync,
+		    struct cairn_task_opts *ret_opts)
 {
 	memset(ret_opts, 0, sizeof(*ret_opts));
 	if (!opts)

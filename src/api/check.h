@@ -6,8 +6,8 @@
 #include "core/store.h"
 
 /* Copies what the caller gave (NULL: nothing) over zeroes; -EINVAL, -EOPNOTSUPP. */
-int check_task_opts(const struct cairn_store *store, const struct cairn_task_opts *opts,
-		    bool sync, struct cairn_task_opts *ret_opts);
+int check_task_opts(const struct cairn_store *store, const struct cairn_task_opts *opts, bool sync,
+		    struct cairn_task_opts *ret_opts);
 
 /* One xfer of a load or a dump; 0, -EINVAL, -EOPNOTSUPP. */
 int check_xfer(const struct cairn_ns_view *ns, const struct cairn_xfer *xfer, bool dump);

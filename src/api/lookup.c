@@ -11,8 +11,8 @@ static int64_t look(struct cairn_namespace *ns, const struct cairn_key *keys, si
 	bool hold = opts && (opts->flags & CAIRN_LOOKUP_HOLD);
 	int ret;
 
-	if (!ns || (!keys && count > 0) || (!found && !chain && count > 0) ||
-	    count > INT32_MAX || hold != (ret_hold != NULL))
+	if (!ns || (!keys && count > 0) || (!found && !chain && count > 0) || count > INT32_MAX ||
+	    hold != (ret_hold != NULL))
 		return -EINVAL;
 	if (opts && (opts->size != sizeof(*opts) || (opts->flags & ~CAIRN_LOOKUP_HOLD) ||
 		     opts->reserved != 0))
@@ -30,9 +30,9 @@ int64_t cairn_lookup(struct cairn_namespace *ns, const struct cairn_key *keys, s
 	return look(ns, keys, count, false, found, opts, ret_hold);
 }
 
-int64_t cairn_lookup_prefix(struct cairn_namespace *ns, const struct cairn_key *keys,
-			    size_t count, struct cairn_found *found,
-			    const struct cairn_lookup_opts *opts, uint64_t *ret_hold)
+int64_t cairn_lookup_prefix(struct cairn_namespace *ns, const struct cairn_key *keys, size_t count,
+			    struct cairn_found *found, const struct cairn_lookup_opts *opts,
+			    uint64_t *ret_hold)
 {
 	return look(ns, keys, count, true, found, opts, ret_hold);
 }

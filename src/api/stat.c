@@ -38,7 +38,7 @@ int cairn_stat(struct cairn_store *store, struct cairn_stat *ret_stat)
 	pthread_mutex_lock(&store->lock);
 	st.tasks_in_flight = store->tasks_taken;
 	pthread_mutex_unlock(&store->lock);
-	st.xfers_in_flight = __atomic_load_n(&store->counters[COUNT_IN_FLIGHT], __ATOMIC_RELAXED);
+	st.xfers_in_flight = counter_read(&store->counters[COUNT_IN_FLIGHT]);
 	st.deadline_ns = store->settings[SET_DEADLINE].u;
 	st.reactors = store->reactor_count;
 	st.tasks_max = store->task_count;
@@ -63,7 +63,7 @@ static int walk_rows(const char *stage, const struct cairn_counter_row *rows, ui
 			.name = rows[i].name,
 			.help = rows[i].help,
 			.gauge = rows[i].gauge,
-			.value = __atomic_load_n(&values[i], __ATOMIC_RELAXED),
+			.value = counter_read(&values[i]),
 		};
 
 		ret = fn(context, &counter);

@@ -38,11 +38,8 @@ static int name(struct cairn_namespace *ns, enum cairn_op op, const struct cairn
 		size_t count, struct cairn_result *results, const struct cairn_task_opts *opts,
 		uint64_t *ret_task)
 {
-	struct submission submission = {.ns = ns,
-					.op = op,
-					.keys = keys,
-					.results = results,
-					.count = (uint32_t)count};
+	struct submission submission = {
+		.ns = ns, .op = op, .keys = keys, .results = results, .count = (uint32_t)count};
 	int ret;
 
 	if (!ns || (!keys && count > 0) || count > INT32_MAX)

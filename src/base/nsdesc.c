@@ -28,8 +28,8 @@ static void text_fields(const struct cairn_namespace_desc *desc,
 			ret_fields[i].text = "";
 }
 
-__attribute__((format(printf, 2, 3))) static bool bad(char why[NSDESC_WHY_MAX],
-						      const char *format, ...)
+__attribute__((format(printf, 2, 3))) static bool bad(char why[NSDESC_WHY_MAX], const char *format,
+						      ...)
 {
 	va_list args;
 
@@ -68,8 +68,7 @@ bool nsdesc_check(const struct cairn_namespace_desc *desc, char why[NSDESC_WHY_M
 			return bad(why, "%s is longer than %u bytes", fields[i].name,
 				   CAIRN_NAME_MAX);
 	if (desc->salt_length > CAIRN_NAME_MAX)
-		return bad(why, "salt of %zu bytes; at most %u", desc->salt_length,
-			   CAIRN_NAME_MAX);
+		return bad(why, "salt of %zu bytes; at most %u", desc->salt_length, CAIRN_NAME_MAX);
 	if (desc->salt_length > 0 && !desc->salt)
 		return bad(why, "salt is NULL, but salt_length is %zu", desc->salt_length);
 	if (desc->rank >= (desc->world ? desc->world : 1))
@@ -86,8 +85,7 @@ static size_t put_bytes(uint8_t *at, const void *bytes, size_t length)
 	return 8 + length;
 }
 
-size_t nsdesc_encode(const struct cairn_namespace_desc *desc,
-			uint8_t buffer[NSDESC_MAX])
+size_t nsdesc_encode(const struct cairn_namespace_desc *desc, uint8_t buffer[NSDESC_MAX])
 {
 	struct text_field fields[TEXT_FIELDS];
 	size_t at = sizeof(NSDESC_DOMAIN);
@@ -150,7 +148,7 @@ static const char *take_text(struct reader *reader, char **texts, size_t *ret_le
 }
 
 int nsdesc_decode(const void *encoded, size_t length, char *texts,
-		     struct cairn_namespace_desc *ret_desc)
+		  struct cairn_namespace_desc *ret_desc)
 {
 	struct reader reader = {encoded, length, false};
 	const uint8_t *domain = take(&reader, sizeof(NSDESC_DOMAIN));
@@ -178,4 +176,3 @@ int nsdesc_decode(const void *encoded, size_t length, char *texts,
 	ret_desc->shard_bytes = get_u64(numbers + 16);
 	return nsdesc_check(ret_desc, why) ? 0 : -EBADMSG;
 }
-

@@ -36,8 +36,8 @@ static void end_items(struct io_slot *slot)
 		task_item_ended(task, slot->item[i], part->status, part->stage);
 		slot->part->items--;
 	}
-	store_count(task->store,
-		    io->op == CAIRN_OP_LOAD ? COUNT_LOADED_BYTES : COUNT_DUMPED_BYTES, bytes);
+	store_count(task->store, io->op == CAIRN_OP_LOAD ? COUNT_LOADED_BYTES : COUNT_DUMPED_BYTES,
+		    bytes);
 }
 
 void io_finish(struct io_slot *slot)
@@ -46,7 +46,7 @@ void io_finish(struct io_slot *slot)
 	struct task_part *part = slot->part;
 
 	assert(slot->magic == IO_MAGIC && slot->timer_index == 0);
-	assert(__atomic_load_n(&slot->resume_posted, __ATOMIC_RELAXED) == 0);
+	assert(slot->resume_posted == 0);
 	if (part && !slot->abandoned)
 		end_items(slot);
 	if (slot->bounce)

@@ -25,7 +25,7 @@ struct hold {
 struct holds {
 	pthread_mutex_t lock;
 	uint64_t bytes, bytes_max;
-	uint64_t next_ns; /* atomic, relaxed: only a hint when to look */
+	uint64_t next_ns; /* a hint when to look */
 	uint32_t free_key, free_hold, highest;
 	struct hold holds[HOLDS_MAX];
 	uint32_t key_count;
@@ -35,8 +35,8 @@ struct holds {
 int holds_init(struct cairn_store *store)
 {
 	uint32_t keys = (uint32_t)store->settings[SET_HOLD_KEYS].u;
-	struct holds *holds = sys_zalloc(store->sys, 64,
-					 sizeof(*holds) + keys * sizeof(holds->keys[0]));
+	struct holds *holds =
+		sys_zalloc(store->sys, 64, sizeof(*holds) + keys * sizeof(holds->keys[0]));
 
 	if (!holds)
 		return -ENOMEM;
@@ -173,7 +173,7 @@ uint64_t hold_end(struct hold_builder *builder, uint64_t expires_ns)
 		id = hold->id;
 		builder->sooner = expires_ns < holds->next_ns;
 		if (builder->sooner)
-			__atomic_store_n(&holds->next_ns, expires_ns, __ATOMIC_RELAXED);
+			hint_set(&holds->next_ns, expires_ns);
 	}
 	pthread_mutex_unlock(&holds->lock);
 	if (id)
@@ -202,7 +202,7 @@ int hold_release(struct cairn_store *store, uint64_t id)
 
 uint64_t holds_next_ns(const struct cairn_store *store)
 {
-	return __atomic_load_n(&store->holds->next_ns, __ATOMIC_RELAXED);
+	return hint_get(&store->holds->next_ns);
 }
 
 /* One that has expired, taken out, or HOLD_NONE; sets *ret_next to the next expiry. */
@@ -223,7 +223,7 @@ static uint32_t take_expired(struct holds *holds, uint64_t now_ns, uint64_t *ret
 			next = hold->expires_ns;
 	}
 	if (first == HOLD_NONE)
-		__atomic_store_n(&holds->next_ns, next, __ATOMIC_RELAXED);
+		hint_set(&holds->next_ns, next);
 	pthread_mutex_unlock(&holds->lock);
 	*ret_next = next;
 	return first;

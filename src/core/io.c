@@ -208,8 +208,8 @@ static void host_resume(struct cairn_io *io)
 {
 	struct io_slot *slot = slot_of(io);
 
-	/* Pairs with the store in io_resume(): one message in the inbox at a time. */
-	if (__atomic_exchange_n(&slot->resume_posted, 1, __ATOMIC_SEQ_CST) == 0)
+	/* One message in the inbox at a time: lowered in io_resume(). */
+	if (flag_raise(&slot->resume_posted))
 		reactor_send(slot->reactor, &slot->resume);
 }
 

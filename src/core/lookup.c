@@ -23,8 +23,8 @@ static void probe_level(struct lookup *lookup, uint32_t level, const struct cair
 			size_t count, struct cairn_probe *ret_probes)
 {
 	struct level *tier = &lookup->store->levels[level];
-	uint32_t flags = (lookup->chain ? CAIRN_PROBE_CHAIN : 0) |
-			 (lookup->hold ? CAIRN_PROBE_HOLD : 0);
+	uint32_t flags =
+		(lookup->chain ? CAIRN_PROBE_CHAIN : 0) | (lookup->hold ? CAIRN_PROBE_HOLD : 0);
 
 	memset(ret_probes, 0, count * sizeof(*ret_probes));
 	tier->ops->lookup(tier->self, &lookup->ns->view, keys, count, flags, ret_probes);
@@ -70,9 +70,9 @@ static void hold_chunk(struct lookup *lookup, const struct cairn_key *keys, size
 			ended |= lookup->chain;
 			continue;
 		}
-		if (ended || (probe->hold &&
-			      !hold_add(lookup->hold, lookup->ns, lookup->stages[i], &keys[i],
-					probe->hold, probe->stored_bytes))) {
+		if (ended ||
+		    (probe->hold && !hold_add(lookup->hold, lookup->ns, lookup->stages[i], &keys[i],
+					      probe->hold, probe->stored_bytes))) {
 			give_back_one(lookup, &keys[i], i);
 			probe->present = 0;
 			ended |= lookup->chain;

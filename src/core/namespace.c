@@ -198,8 +198,9 @@ int cairn_clear(struct cairn_namespace *ns, uint32_t durability)
 		return -EOPNOTSUPP;
 	for (uint32_t i = 0; i < store->level_count; i++) {
 		struct level *level = &store->levels[i];
-		int failed = level->ops->clear ? level->ops->clear(level->self, &ns->view, durability)
-					       : 0;
+		int failed = level->ops->clear
+				     ? level->ops->clear(level->self, &ns->view, durability)
+				     : 0;
 
 		/* The tiers below are cleared all the same. */
 		if (failed < 0 && ret == 0)

@@ -21,8 +21,8 @@ uint32_t part_owner(const struct cairn_store *store, const struct cairn_key *key
 static void part_settle(struct task_part *part)
 {
 	bool result = !part->result_sent && part->items == 0;
-	bool release = (result || part->result_sent) && !part->release_sent &&
-		       list_empty(&part->ios);
+	bool release =
+		(result || part->result_sent) && !part->release_sent && list_empty(&part->ios);
 
 	if (!result && !release)
 		return;

@@ -78,8 +78,8 @@ static int add_level(struct cairn_store *store, const struct spec_stage *spec,
 	level->module = loaded.module;
 	level->tier_below = -1;
 	name_level(store, store->level_count - 1);
-	level->values = sys_zalloc(store->sys, 16,
-				   (loaded.ops->option_count + 1) * sizeof(*level->values));
+	level->values =
+		sys_zalloc(store->sys, 16, (loaded.ops->option_count + 1) * sizeof(*level->values));
 	if (!level->values)
 		return fail(reterr, -ENOMEM, "no memory for the options of %s", level->name);
 	return options_resolve(store->sys, spec, level->ops->options, level->ops->option_count,
@@ -125,8 +125,9 @@ static int check_shape(const struct cairn_store *store, const struct spec *spec,
 	const struct spec_stage *last = &spec->stages[spec->stage_count - 1];
 
 	if (store->level_count == 0)
-		return fail(reterr, -EINVAL, "the pipeline has no stage that keeps data: end it "
-					     "with a tier, for example posix(path=...)");
+		return fail(reterr, -EINVAL,
+			    "the pipeline has no stage that keeps data: end it "
+			    "with a tier, for example posix(path=...)");
 	if (store->tier_bottom != (int)store->level_count - 1)
 		return at(reterr, last,
 			  fail(reterr, -EINVAL,
@@ -145,8 +146,9 @@ static int resolve(struct cairn_store *store, const struct spec *spec,
 	bool settings = spec->stage_count > 0 && strcmp(spec->stages[0].name, "store") == 0;
 	uint32_t row_count;
 	const struct cairn_option *rows = settings_rows(&row_count);
-	int ret = options_resolve(store->sys, settings ? &spec->stages[0] : &nothing, rows, row_count,
-				  &context, store->settings, &store->settings_strings, reterr);
+	int ret =
+		options_resolve(store->sys, settings ? &spec->stages[0] : &nothing, rows, row_count,
+				&context, store->settings, &store->settings_strings, reterr);
 
 	for (uint32_t i = settings ? 1 : 0; ret == 0 && i < spec->stage_count; i++) {
 		const struct spec_stage *stage = &spec->stages[i];
@@ -159,7 +161,10 @@ static int resolve(struct cairn_store *store, const struct spec *spec,
 		else
 			ret = add_level(store, stage, opts, &context, reterr);
 	}
-	return ret < 0 ? ret : check_shape(store, spec, reterr);
+	if (ret < 0)
+		return ret;
+	link_tiers(store);
+	return check_shape(store, spec, reterr);
 }
 
 int pipeline_resolve(struct cairn_store *store, const char *text,
@@ -180,8 +185,6 @@ int pipeline_resolve(struct cairn_store *store, const char *text,
 	spec_free(spec);
 	while (rows.count > 0)
 		stage_unload(&rows.loaded[--rows.count]);
-	if (ret == 0)
-		link_tiers(store);
 	return ret;
 }
 

@@ -138,8 +138,8 @@ static size_t take_records(struct cairn_queue *queue, struct cairn_completion *c
 	while (n < max && queue->count > 0) {
 		struct record *record = &queue->records[queue->head];
 
-		completions[n++] = (struct cairn_completion){
-			record->id, record->context, record->events, record->failed};
+		completions[n++] = (struct cairn_completion){record->id, record->context,
+							     record->events, record->failed};
 		queue->head = (queue->head + 1) % queue->size;
 		queue->count--;
 		if (!(record->events & CAIRN_EVENT_RELEASE))

@@ -129,8 +129,7 @@ static void io_resume(struct io_slot *io)
 	struct reactor *reactor = io->reactor;
 	struct level *level;
 
-	/* Pairs with the exchange in io.c: what was written before resume() is seen here. */
-	__atomic_store_n(&io->resume_posted, 0, __ATOMIC_SEQ_CST);
+	flag_lower(&io->resume_posted);
 	assert(io->magic == IO_MAGIC && reactor->magic == REACTOR_MAGIC);
 	level = &reactor->store->levels[io->io.level];
 	assert(level->ops->resume);
@@ -313,12 +312,12 @@ static uint64_t wait_until(struct reactor *reactor, uint64_t now_ns, uint64_t un
 		until_ns = reactor->timers[0]->timer_ns;
 	if (reactor->next_deadline_ns < until_ns)
 		until_ns = reactor->next_deadline_ns;
-	if (reactor->standing && reactor->index == 0 &&
-	    holds_next_ns(reactor->store) < until_ns)
+	if (reactor->standing && reactor->index == 0 && holds_next_ns(reactor->store) < until_ns)
 		until_ns = holds_next_ns(reactor->store);
 	if (reactor->adopted && now_ns + ADOPTED_POLL_NS < until_ns)
 		until_ns = now_ns + ADOPTED_POLL_NS;
-	if (reactor->buffer_came || !ring_empty(&reactor->inbox))
+	if (reactor->buffer_came || !ring_empty(&reactor->inbox) ||
+	    (reactor->lone && reactor->lone->result_sent))
 		until_ns = 0;
 	return until_ns;
 }
@@ -338,8 +337,7 @@ void reactor_turn(struct reactor *reactor, uint64_t until_ns)
 	run_buffer_waiters(reactor);
 	start_ios(reactor);
 	run_adopted(reactor);
-	if (reactor->standing && reactor->index == 0 &&
-	    holds_next_ns(reactor->store) != UINT64_MAX)
+	if (reactor->standing && reactor->index == 0 && holds_next_ns(reactor->store) != UINT64_MAX)
 		holds_expire(reactor->store, sys->now_ns());
 	now_ns = until_ns == 0 ? 0 : sys->now_ns();
 	until_ns = wait_until(reactor, now_ns, until_ns);
@@ -352,8 +350,7 @@ static void *reactor_main(void *argument)
 {
 	struct reactor *reactor = argument;
 
-	/* Acquire: what was set up before the stop is seen; pairs with reactor_stop(). */
-	while (!__atomic_load_n(&reactor->stop, __ATOMIC_ACQUIRE))
+	while (!stop_get(&reactor->stop))
 		reactor_turn(reactor, UINT64_MAX);
 	return NULL;
 }
@@ -379,8 +376,7 @@ void reactor_stop(struct reactor *reactor)
 {
 	if (!reactor || !reactor->started)
 		return;
-	/* Release: pairs with the loop in reactor_main(). */
-	__atomic_store_n(&reactor->stop, 1, __ATOMIC_RELEASE);
+	stop_set(&reactor->stop);
 	reactor->engine_ops->wake(reactor->engine);
 	pthread_join(reactor->thread, NULL);
 	reactor->started = false;
@@ -394,9 +390,11 @@ void reactor_run_light(struct reactor *light, struct task_part *part)
 	 * Only this thread drives the light reactor, so the part's own flags can be
 	 * read without the task's lock; after the release the slot may be another's.
 	 */
+	light->lone = part;
 	part_arrive(light, part);
 	while (!part->result_sent)
 		reactor_turn(light, UINT64_MAX);
+	light->lone = NULL;
 	if (reactor_idle(light))
 		light_give_back(light);
 	else

@@ -16,15 +16,15 @@
 #include "base/buddy.h"
 #include "core/task.h"
 
-#define REACTOR_MAGIC  0x43525243u
-#define IO_MAGIC       0x4352494fu
-#define IO_IOVS_MAX    256u /* segments of one io; what has more goes through a bounce buffer */
-#define BOUNCE_IO_MAX  (4u << 20) /* bytes that several parts of one io may bounce together */
-#define LIGHT_IOS      4u
-#define LIGHT_BUFFERS  (8u << 20)
-#define CLASSES	       4u
-#define CLASS_FLOOR    16u /* a class passed over so often is served next */
-#define POOL_CHUNK     (2u << 20) /* registered at once */
+#define REACTOR_MAGIC 0x43525243u
+#define IO_MAGIC      0x4352494fu
+#define IO_IOVS_MAX   256u /* segments of one io; what has more goes through a bounce buffer */
+#define BOUNCE_IO_MAX (4u << 20) /* bytes that several parts of one io may bounce together */
+#define LIGHT_IOS     4u
+#define LIGHT_BUFFERS (8u << 20)
+#define CLASSES	      4u
+#define CLASS_FLOOR   16u	 /* a class passed over so often is served next */
+#define POOL_CHUNK    (2u << 20) /* registered at once */
 
 struct io_slot {
 	uint32_t magic;
@@ -34,7 +34,7 @@ struct io_slot {
 	struct list link;	/* in part->ios */
 	struct list waiting;	/* in the free list, or for a buffer */
 	struct message resume;
-	uint32_t resume_posted; /* atomic */
+	uint32_t resume_posted; /* a flag of base/atomic.h */
 	bool abandoned;		/* its items have their results */
 	bool caller_memory;	/* iovs name the caller's memory */
 	bool wants_buffer;
@@ -62,7 +62,7 @@ struct reactor {
 	pthread_t thread;
 	bool standing, started;
 	struct ring inbox;
-	uint32_t stop; /* atomic */
+	uint32_t stop; /* a stop sign of base/atomic.h */
 
 	void *ios_memory;
 	size_t io_bytes;
@@ -85,6 +85,7 @@ struct reactor {
 	struct buddy buddy;
 	void *buddy_memory;
 
+	struct task_part *lone; /* a light reactor: what its caller waits for */
 	struct message adopt;
 	struct reactor *adopted; /* light reactors that this standing one drives */
 	struct reactor *adopted_next;
@@ -111,7 +112,8 @@ bool reactor_idle(const struct reactor *reactor);
 /* core/io.c */
 void io_host_init(struct cairn_store *store);
 bool io_seek(struct reactor *reactor, struct task_part *part); /* to the next own item */
-bool io_start_next(struct reactor *reactor, struct task_part *part); /* false: nothing could start */
+bool io_start_next(struct reactor *reactor,
+		   struct task_part *part); /* false: nothing could start */
 void io_abandon(struct io_slot *io, int32_t status);
 struct engine *io_engine(struct cairn_io *io, const struct engine_ops **ret_ops);
 

@@ -2,6 +2,7 @@
 /* Stages by name: linked in, or a .so in the search path. */
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,14 +28,15 @@ static int check_abi(const struct cairn_stage_ops *ops, const char *file,
 			    file, ops->abi_major, ops->abi_minor, CAIRN_STAGE_ABI_MAJOR,
 			    CAIRN_STAGE_ABI_MINOR);
 	if (ops->size != sizeof(*ops))
-		return fail(reterr, -EPROTO,
-			    "%s: its stage table has %u bytes; this library's has %zu: build it again",
-			    file, ops->size, sizeof(*ops));
+		return fail(
+			reterr, -EPROTO,
+			"%s: its stage table has %u bytes; this library's has %zu: build it again",
+			file, ops->size, sizeof(*ops));
 	if (!ops->name || !ops->summary || !ops->open || !ops->close || !ops->submit)
 		return fail(reterr, -EPROTO,
 			    "%s: its table lacks name, summary, open, close or submit", file);
-	if ((ops->flags & CAIRN_STAGE_TIER) && (!ops->bind || !ops->clear || !ops->lookup ||
-						!ops->unhold || !ops->stat))
+	if ((ops->flags & CAIRN_STAGE_TIER) &&
+	    (!ops->bind || !ops->clear || !ops->lookup || !ops->unhold || !ops->stat))
 		return fail(reterr, -EPROTO,
 			    "%s: a tier, and its table lacks bind, clear, lookup, unhold or stat",
 			    file);
@@ -106,13 +108,14 @@ int stage_load(const struct cairn_store_opts *opts, const char *name,
 		return 0;
 	}
 	for (int i = 0; nth_file(path, i, name, file, sizeof(file)); i++) {
-		FILE *probe = fopen(file, "re");
+		int probe = sys_native.openat(AT_FDCWD, file, O_RDONLY | O_CLOEXEC, 0);
 
-		if (!probe && errno == ENOENT)
+		if (probe == -ENOENT || probe == -ENOTDIR)
 			continue;
-		if (!probe)
-			return fail(reterr, -EPROTO, "%s: not readable: %s", file, strerror(errno));
-		fclose(probe);
+		if (probe < 0)
+			return fail(reterr, -EPROTO, "%s: not readable: %s", file,
+				    strerror(-probe));
+		sys_native.close(probe);
 		return stage_open_file(file, ret_stage, reterr);
 	}
 	return unknown_stage(name, path, reterr);

@@ -149,8 +149,7 @@ static uint32_t measure(const struct task *task, uint32_t first, bool *ret_bounc
 	return n;
 }
 
-static void add_part(struct io_slot *slot, const struct task *task, uint32_t item,
-		     uint8_t *bounce)
+static void add_part(struct io_slot *slot, const struct task *task, uint32_t item, uint8_t *bounce)
 {
 	const struct cairn_xfer *xfer = &task->xfers[item];
 	struct cairn_part *part = &slot->parts[slot->io.part_count];

@@ -17,14 +17,15 @@
 
 #include <cairn/stage.h>
 
+#include "base/atomic.h"
 #include "base/list.h"
 #include "core/stage_env.h"
 #include "sys/engine.h"
 #include "sys/sys.h"
 
 #define STORE_MAGIC	   0x43524e53u
-#define REACTORS_MAX	   32  /* a task carries a part for each */
-#define LIGHTS_MAX	   16  /* callers that run their own load at once */
+#define REACTORS_MAX	   32 /* a task carries a part for each */
+#define LIGHTS_MAX	   16 /* callers that run their own load at once */
 #define NAMESPACES_MAX	   4096
 #define STORE_COUNTERS_MAX 32
 
@@ -137,7 +138,7 @@ struct cairn_store {
 	uint32_t queues;
 
 	pthread_mutex_t bind_lock; /* one namespace is bound at a time */
-	uint64_t sequence; /* under lock */
+	uint64_t sequence;	   /* under lock */
 	struct holds *holds;
 
 	struct page *page; /* where counters lie when it could be had */
@@ -151,7 +152,7 @@ int store_enter(const struct cairn_store *store);
 
 static inline void store_count(struct cairn_store *store, enum store_counter row, uint64_t n)
 {
-	__atomic_fetch_add(&store->counters[row], n, __ATOMIC_RELAXED);
+	counter_add(&store->counters[row], n);
 }
 
 /* core/fork.c: the list of open stores, and what a child closes. */

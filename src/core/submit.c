@@ -133,8 +133,8 @@ int submit(const struct submission *s, uint64_t *ret_task)
 {
 	struct cairn_store *store = s->ns->store;
 	uint64_t now_ns = store->sys->now_ns();
-	uint64_t span_ns = s->opts.deadline_ns ? s->opts.deadline_ns
-					       : store->settings[SET_DEADLINE].u;
+	uint64_t span_ns =
+		s->opts.deadline_ns ? s->opts.deadline_ns : store->settings[SET_DEADLINE].u;
 	uint64_t deadline_ns = deadline_of(now_ns, span_ns);
 	struct task *task;
 	int ret = s->opts.queue ? queue_enter(s->opts.queue, store) : 0;

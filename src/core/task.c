@@ -75,8 +75,9 @@ int task_take(struct cairn_store *store, uint64_t until_ns, struct task **ret_ta
 		if (store->closing)
 			ret = -ECANCELED;
 		else if ((node = list_take(&store->free_tasks)) == NULL)
-			ret = until_ns == 0 ? -EAGAIN
-					    : cond_wait_until(&store->changed, &store->lock, until_ns);
+			ret = until_ns == 0
+				      ? -EAGAIN
+				      : cond_wait_until(&store->changed, &store->lock, until_ns);
 	}
 	if (node) {
 		struct task *task = list_entry(node, struct task, free_link);
@@ -152,9 +153,8 @@ void task_dispatch(struct task *task)
 
 void task_item_ended(struct task *task, uint32_t item, int32_t status, uint16_t stage)
 {
-	struct cairn_result *result =
-		task->xfers ? &task->xfers[item].result
-			    : (task->results ? &task->results[item] : NULL);
+	struct cairn_result *result = task->xfers ? &task->xfers[item].result
+						  : (task->results ? &task->results[item] : NULL);
 
 	assert(status != CAIRN_PENDING);
 	if (result) {

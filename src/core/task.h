@@ -47,9 +47,9 @@ struct task {
 	struct cairn_store *store;
 	struct cairn_namespace *ns;
 	enum cairn_op op;
-	struct cairn_xfer *xfers;	/* load, dump */
-	const struct cairn_key *keys;	/* remove, prefetch */
-	struct cairn_result *results;	/* likewise, may be NULL */
+	struct cairn_xfer *xfers;     /* load, dump */
+	const struct cairn_key *keys; /* remove, prefetch */
+	struct cairn_result *results; /* likewise, may be NULL */
 	uint32_t count;
 	uint32_t flags, task_class, durability;
 	uint64_t deadline_ns; /* absolute; UINT64_MAX: none */

@@ -47,6 +47,7 @@ BANNED_IN_SRC = set("""
 # Where memory orders may be written, each with its pair named.
 ATOMIC_FILES = {
     "src/base/ring.h", "src/base/ring.c",  # posting to a reactor
+    "src/base/atomic.h",  # counters, hints, flags
     "src/sys/bell.c",                      # waking a reactor
     "src/sys/engine_aio.c",                # a slot's way through the kernel, which TSan cannot see
     "include/cairn/stage.h",               # relaxed figures of stages
