@@ -241,7 +241,7 @@ class CommandLine(unittest.TestCase):
             self.assertEqual((run.returncode, run.stderr), (0, ""))
             self.assertTrue(run.stdout.startswith(f"usage: cairn {name} "))
             self.assertIn("  --json", run.stdout)
-            self.assertLessEqual(max(map(len, run.stdout.splitlines())), 90)
+            self.assertLessEqual(max(map(len, run.stdout.splitlines())), 85)
             self.assertEqual(cairn("help", name).stdout, run.stdout)
             if name != "version":
                 self.assertIn("Example", run.stdout)
