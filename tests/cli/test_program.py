@@ -142,8 +142,8 @@ class Bench(unittest.TestCase):
 
     def test_memory(self):
         for op in "load", "dump", "mixed":
-            r = self.bench("null", "--op", op, "--count", "40", "--block", "12KiB", "--clients", "2",
-                           "--shards", "3", "--depth", "4")
+            r = self.bench("null", "--op", op, "--count", "40", "--block", "12KiB",
+                           "--clients", "2", "--shards", "3", "--depth", "4")
             self.assertEqual((r["op"], r["bare"]["what"], r["depth"]), (op, "memcpy", 4))
         r = self.bench("null", "--op", "lookup", "--count", "10", "--fill", "35", "--spaced", "1us")
         self.assertEqual(r["bare"]["what"], "serial probes of a hash table in memory")
