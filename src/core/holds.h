@@ -33,7 +33,7 @@ bool hold_add(struct hold_builder *builder, struct cairn_namespace *ns, uint32_t
 uint64_t hold_end(struct hold_builder *builder, uint64_t expires_ns);
 
 /* 0 or -ENOENT. */
-int hold_release(struct cairn_store *store, uint64_t hold);
+int hold_release(struct cairn_store *store, uint64_t id);
 
 /* Gives back what has expired; returns when the next one does, UINT64_MAX for none. */
 uint64_t holds_expire(struct cairn_store *store, uint64_t now_ns);
