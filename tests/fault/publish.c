@@ -52,7 +52,7 @@ static void dump_shard(struct arena *arena, struct cairn_namespace *ns, uint32_t
 		CHECK(cairn_lookup_prefix(ns, &key, 1, NULL, NULL, NULL) == 0);
 	}
 	__atomic_fetch_add(&arena->begun, 1, __ATOMIC_SEQ_CST);
-	ret = kit_dump(ns, shape, arena->id, arena->order[position], 1, CAIRN_WRITTEN);
+	ret = kit_dump(ns, shape, arena->id, arena->order[position], 1, CAIRN_MEMORY);
 	CHECK(ret == 0, "dump of shard %u: %d", arena->order[position], ret);
 	__atomic_fetch_add(&arena->acknowledged, 1, __ATOMIC_SEQ_CST);
 }
@@ -150,20 +150,20 @@ static void run_round(struct arena *arena, uint64_t id, struct kit_rng *rng)
 		CHECK(kit_present(arena->ns[s], id), "acknowledged, but absent");
 		CHECK(kit_load(arena->ns[s], shape, id) == 0);
 	}
-	CHECK(kit_dump(arena->ns[0], shape, id, 7, 1, CAIRN_WRITTEN) == CAIRN_PRESENT);
+	CHECK(kit_dump(arena->ns[0], shape, id, 7, 1, CAIRN_MEMORY) == CAIRN_PRESENT);
 	CHECK(cairn_remove(arena->ns[0], &key, 1, NULL, NULL, NULL) == 0);
 	CHECK(!kit_present(arena->ns[0], id));
 }
 
 static void open_arena(struct arena *arena, const char *path, const char *engine, bool shared)
 {
-	char spec[512];
+	char spec[512], tier[256];
 
 	memset(arena, 0, sizeof(*arena));
 	arena->store_count = shared ? 2 : 1;
-	snprintf(spec, sizeof(spec),
-		 "store(engine=%s, reactors=2, buffers=8MiB, ios=32) | posix(path=%s%s)", engine,
-		 path, shared ? ", shared=yes" : "");
+	snprintf(tier, sizeof(tier), "posix(path=%s%s)", path, shared ? ", shared=yes" : "");
+	snprintf(spec, sizeof(spec), "store(engine=%s, reactors=2, buffers=8MiB, ios=32) | %s",
+		 engine, kit_text("tier", tier));
 	for (uint32_t s = 0; s < arena->store_count; s++) {
 		struct cairn_error error = {0};
 
