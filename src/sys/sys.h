@@ -28,6 +28,7 @@ enum engine_kind { ENGINE_URING = 0, ENGINE_AIO = 1, ENGINE_PSYNC = 2 };
 
 struct sys {
 	uint32_t version, size;
+	/* openat, shm_open: O_CLOEXEC is added */
 	int (*openat)(int dirfd, const char *path, int flags, mode_t mode);
 	int (*close)(int fd);
 	ssize_t (*preadv)(int fd, const struct iovec *iov, int iov_count, off_t offset);
@@ -61,7 +62,7 @@ struct sys {
 	void (*free)(void *memory);
 	uint64_t (*now_ns)(void);      /* CLOCK_MONOTONIC */
 	uint64_t (*realtime_ns)(void); /* CLOCK_REALTIME */
-	int (*sleep_ns)(uint64_t ns);
+	int (*sleep_ns)(uint64_t ns);  /* -EINTR: woken early */
 	int (*random)(void *buffer, size_t bytes);
 	/* NULL: this build has none of that kind. Whether it works, open() tells. */
 	const struct engine_ops *(*engine)(enum engine_kind kind);
