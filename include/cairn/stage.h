@@ -12,6 +12,12 @@
  * lookup(), unhold(), bind(), clear() and stat() run on callers' threads, at
  * once with everything. open() and close() run alone.
  *
+ * A load, dump or remove that reaches a tier without a done() goes on to the tier
+ * below by itself: loads with the parts that missed, the others whole. A tier
+ * with a done() forwards what it wants to.
+ *
+ * An io must not be completed while a resume() that was asked for is to come.
+ *
  * A stage never blocks in submit(), done() or resume(), never logs, and never
  * allocates per io.
  */
@@ -192,7 +198,8 @@ static inline void cairn_gauge(const struct cairn_stage_env *env, uint32_t row, 
 
 /* ---- the table --------------------------------------------------------------- */
 
-#define CAIRN_STAGE_TIER 0x1u /* keeps data: has lookup, bind and clear */
+#define CAIRN_STAGE_TIER     0x1u /* keeps data: has lookup, unhold, bind, clear and stat */
+#define CAIRN_STAGE_PERSISTS 0x2u /* what it took survives the process */
 
 #define CAIRN_PROBE_CHAIN 0x1u /* stop at the first that is absent */
 #define CAIRN_PROBE_HOLD  0x2u /* hold what is present */

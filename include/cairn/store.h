@@ -204,6 +204,16 @@ CAIRN_API int64_t cairn_list(const char *spec, const struct cairn_store_opts *op
 			     int (*fn)(void *context, const struct cairn_listed *block),
 			     void *context, uint64_t *ret_missed, struct cairn_error *reterr);
 
+/*
+ * Calls @fn for every counter of the process that has the store @spec open now,
+ * read from its counters page; *ret_pid (may be NULL) is that process. @help is
+ * "" there. -ENOENT: nobody has it open, or the pipeline keeps no page. A nonzero
+ * return of @fn ends the walk and is returned.
+ */
+CAIRN_API int cairn_live_counters(const char *spec, const struct cairn_store_opts *opts,
+				  int (*fn)(void *context, const struct cairn_counter *counter),
+				  void *context, uint32_t *ret_pid, struct cairn_error *reterr);
+
 enum cairn_finding_kind {
 	CAIRN_FINDING_NOTE = 0,	      /* nothing wrong */
 	CAIRN_FINDING_REPAIRABLE = 1, /* leftovers, counters: the next open mends it */

@@ -107,11 +107,13 @@ enum cairn_class {
 	CAIRN_CLASS_DUMP = 4,
 };
 
-#define CAIRN_TASK_CHAIN                                                                           \
-	0x1u		       /* the keys are one prefix in order, each the parent of the next;   \
-				* the first parent told stays; one not shallower is ignored */
-#define CAIRN_TASK_DETACH 0x2u /* no I/O targets the caller's memory: at the deadline it is free   \
-				*/
+/*
+ * The keys are one prefix in order, each the parent of the next; the first
+ * parent told stays; one not shallower is ignored.
+ */
+#define CAIRN_TASK_CHAIN  0x1u
+/* No I/O targets the caller's memory: at the deadline it is free. */
+#define CAIRN_TASK_DETACH 0x2u
 
 #define CAIRN_DEADLINE_NONE UINT64_MAX
 

@@ -11,7 +11,9 @@
  *	definitions = { "@" name "=" pipeline }       files only
  *
  * White space and newlines are free between tokens; "#" starts a comment up to
- * the end of the line. Options given to a composition go to its lowest stage
+ * the end of the line; a text in quotes ends on its line. Columns count
+ * characters of UTF-8, from 1. What comes from a composition bears the place of
+ * its use. Options given to a composition go to its lowest stage
  * that has an option of that name, in place of what stands there.
  */
 #ifndef CORE_GRAMMAR_H
@@ -50,13 +52,13 @@ typedef const struct cairn_option *spec_rows_fn(void *context, const char *stage
  * 64 stages, 64 options a stage, compositions nested up to 8 deep.
  */
 int spec_parse(const struct sys *sys, const char *text, spec_rows_fn *rows, void *context,
-	       struct spec **ret_spec, struct cairn_error *reterr);
-void spec_free(struct spec *spec); /* NULL is ignored */
+	       struct spec **ret_spec, struct cairn_error *reterr); /* @rows may be NULL */
+void spec_free(struct spec *spec);				    /* NULL is ignored */
 
 /* The closest of @names to @word, or NULL when none is close: for "did you mean". */
 const char *spec_closest(const char *word, const char *const *names, size_t count);
 
-/* Where {rank} comes from; other {names} are an error. */
+/* Where {rank} comes from (NULL: "0"); other {names} are an error. */
 struct options_context {
 	const char *rank;
 };
@@ -65,8 +67,10 @@ struct options_context {
  * Turns @stage's options into values in the order of @rows: presets, units,
  * ranges, choices, {rank} in paths; a required one that is missing, an unknown
  * or a doubled one is an error line with a hint. @ret_values has @row_count
- * places; *ret_strings owns their texts: options_free(). For cairn_error the
- * place is the option's in the text.
+ * places; *ret_strings owns their texts (NULL: none): options_free(). The place
+ * of an error is the option's in the text, or its value's if that is wrong, or
+ * the stage's if an option is missing. What is not given has value.set 0 and
+ * is else zero. -EINVAL, -ENOMEM.
  */
 int options_resolve(const struct sys *sys, const struct spec_stage *stage,
 		    const struct cairn_option *rows, uint32_t row_count,
@@ -74,12 +78,22 @@ int options_resolve(const struct sys *sys, const struct spec_stage *stage,
 		    void **ret_strings, struct cairn_error *reterr);
 void options_free(const struct sys *sys, void *strings);
 
-/* Compositions: predefined ones and the user's own; process-wide, any thread. */
+/*
+ * Compositions: predefined ones and the user's own; process-wide, any thread.
+ * @name may have its "@" or not. define: 0, -EINVAL, -ENOMEM; only the grammar
+ * is checked, what a composition uses may be defined later. define_file: how
+ * many, all or none; -ENOENT, -EINVAL, or what reading gave. each: those that are
+ * not hidden, predefined first; no lock is held, so @fn may call anything;
+ * nonzero ends it and is returned. Memory is kept until compositions_reset().
+ */
 int compositions_define(const struct sys *sys, const char *name, const char *spec,
 			struct cairn_error *reterr);
 int compositions_define_file(const struct sys *sys, const char *path, struct cairn_error *reterr);
 int compositions_each(int (*fn)(void *context, const char *name, const char *spec,
 				const char *help),
 		      void *context);
+
+/* Frees the user's own; nothing else of the above may run. @sys: the one they were made with. */
+void compositions_reset(const struct sys *sys);
 
 #endif

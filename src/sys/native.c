@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/random.h>
@@ -298,9 +299,35 @@ static int native_random(void *buffer, size_t bytes)
 	return 0;
 }
 
+static int native_event_open(void)
+{
+	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+	return fd < 0 ? -errno : fd;
+}
+
+static int native_event_signal(int fd)
+{
+	return eventfd_write(fd, 1) < 0 ? -errno : 0;
+}
+
+static int native_event_clear(int fd)
+{
+	eventfd_t count;
+
+	return eventfd_read(fd, &count) < 0 ? -errno : 0;
+}
+
 static const struct engine_ops *native_engine(enum engine_kind kind)
 {
-	(void)kind;
+	switch (kind) {
+	case ENGINE_URING:
+		return &engine_uring;
+	case ENGINE_AIO:
+		return &engine_aio;
+	case ENGINE_PSYNC:
+		return &engine_psync;
+	}
 	return NULL;
 }
 
@@ -337,6 +364,9 @@ const struct sys sys_native = {
 	.realtime_ns = native_realtime_ns,
 	.sleep_ns = native_sleep_ns,
 	.random = native_random,
+	.event_open = native_event_open,
+	.event_signal = native_event_signal,
+	.event_clear = native_event_clear,
 	.engine = native_engine,
 };
 

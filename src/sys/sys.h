@@ -64,6 +64,10 @@ struct sys {
 	uint64_t (*realtime_ns)(void); /* CLOCK_REALTIME */
 	int (*sleep_ns)(uint64_t ns);  /* -EINTR: woken early */
 	int (*random)(void *buffer, size_t bytes);
+	/* an eventfd that does not block: raised and lowered */
+	int (*event_open)(void);
+	int (*event_signal)(int fd);
+	int (*event_clear)(int fd);
 	/* NULL: this build has none of that kind. Whether it works, open() tells. */
 	const struct engine_ops *(*engine)(enum engine_kind kind);
 };

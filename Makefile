@@ -1,0 +1,70 @@
+# The front door: Meson and Ninja do the work. `make help` lists what there is.
+
+PREFIX ?= /usr/local
+# Where the loader of every Debian and Ubuntu looks; Meson's guess depends on what is installed.
+LIBDIR ?= lib
+FUZZ_SECONDS ?= 60
+
+# The main job: a chat trace from the embedded generator, every loaded byte compared.
+RUN = replay "posix(path=$$path, size=2GiB)" --generate chat --seed 1 --block 16KiB --limit 400
+
+MESON_TEST = meson test -C build --no-rebuild --print-errorlogs
+FORMATTED = find include src cli tests bench examples -name '*.[ch]' 2>/dev/null
+
+.PHONY: all deps run check test bench soak asan tsan fuzz fmt tidy install clean help
+
+all: build/build.ninja
+	@ninja -C build
+
+build/build.ninja:
+	@tools/deps.sh --check build
+	meson setup build --prefix $(PREFIX) --libdir $(LIBDIR)
+
+deps: ## install what is missing (apt, as root or with sudo), saying what and why
+	@tools/deps.sh
+
+run: ## the main job: replay a generated chat trace through a posix tier in a temporary folder
+	@tools/deps.sh build
+	@$(MAKE) --no-print-directory all
+	@path=$$(mktemp -d) && trap 'rm -rf "$$path"' EXIT && build/cairn $(RUN)
+
+check: all ## the quick tests, in less than a minute
+	@$(MESON_TEST) --suite unit --suite cli --suite fuzz --suite tidy --suite contract
+
+test: ## all that CI runs; closes with "N passed, N failed"
+	@tools/deps.sh build test
+	@tools/test.sh
+
+bench: all ## the figures, each with its command
+	@bench/run.sh build/cairn
+
+soak: all ## the long forms of the tests: more kills, rounds and seeds
+	@CAIRN_SOAK=1 $(MESON_TEST) --timeout-multiplier 120 --no-suite tidy --no-suite contract
+
+asan: ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	@tools/test.sh asan
+
+tsan: ## the tests under ThreadSanitizer
+	@tools/test.sh tsan
+
+fuzz: ## each fuzzer for FUZZ_SECONDS (60)
+	@tools/deps.sh build test
+	@tools/fuzz.sh $(FUZZ_SECONDS)
+
+fmt: ## apply .clang-format
+	@$(FORMATTED) | xargs "$$(tools/deps.sh --which clang-format)" -i
+
+tidy: ## the style rules, formatting and static analysis
+	@tools/test.sh tidy format cppcheck clang-tidy man
+
+install: build/build.ninja ## into PREFIX (/usr/local), under DESTDIR
+	@meson configure build -Dprefix="$(PREFIX)" -Dlibdir="$(LIBDIR)"
+	@ninja -C build
+	@DESTDIR="$(DESTDIR)" meson install -C build --no-rebuild --quiet
+	@test -n "$(DESTDIR)" || test "$$(id -u)" != 0 || ldconfig
+
+clean: ## remove all build folders
+	rm -rf build build-asan build-tsan build-clang build-fuzz
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{ printf "make %-8s %s\n", $$1, $$2 }' Makefile

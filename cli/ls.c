@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdio.h>
+
+#include "base/units.h"
+#include "cli.h"
+#include "content.h"
+#include "options.h"
+#include "out.h"
+
+#define LIMIT_REACHED 1 /* what show_block() ends the walk with */
+
+struct ls {
+	bool as_json, keys, cut;
+	uint64_t limit, shown, raw_bytes, stored_bytes;
+};
+
+/* A store may hold millions: each is printed as it comes, also in JSON. */
+static void show_json(struct ls *ls, const struct cairn_listed *block, const char *key)
+{
+	json_t *o = json_object();
+
+	out_json_set(o, "key", out_json_text(key));
+	out_json_set(o, "stage", out_json_text(block->stage));
+	out_json_count(o, "namespace", block->namespace_id);
+	out_json_count(o, "generation", block->generation);
+	out_json_set(o, "model", out_json_text(block->desc ? block->desc->model : NULL));
+	out_json_set(o, "tenant", out_json_text(block->desc ? block->desc->tenant : NULL));
+	out_json_count(o, "shards", block->shard_count);
+	out_json_count(o, "raw_bytes", block->raw_bytes);
+	out_json_count(o, "stored_bytes", block->stored_bytes);
+	out_json_count(o, "sequence", block->sequence);
+	out_json_set(o, "whole", json_boolean(block->whole));
+	fputs(ls->shown ? "," : "", stdout);
+	json_dumpf(o, stdout, JSON_COMPACT);
+	json_decref(o);
+}
+
+static void show_line(struct ls *ls, const struct cairn_listed *block, const char *key)
+{
+	char raw[UNITS_TEXT_MAX], stored[UNITS_TEXT_MAX];
+
+	if (!ls->shown)
+		printf("%-32s  %-8s %6s %10s %10s %10s  %s\n", "key", "stage", "shards", "bytes",
+		       "stored", "sequence", "namespace");
+	printf("%-32s  %-8s %6u %10s %10s %10llu  %u.%u %s%s\n", key, block->stage,
+	       block->shard_count, units_format_size(block->raw_bytes, raw),
+	       units_format_size(block->stored_bytes, stored), (unsigned long long)block->sequence,
+	       block->namespace_id, block->generation,
+	       block->desc && block->desc->model ? block->desc->model : "?",
+	       block->whole ? "" : " (partial)");
+}
+
+static int show_block(void *context, const struct cairn_listed *block)
+{
+	struct ls *ls = context;
+	char key[CONTENT_KEY_TEXT];
+
+	if (out_stop_asked())
+		return -ECANCELED;
+	ls->cut = ls->limit && ls->shown >= ls->limit;
+	if (ls->cut)
+		return LIMIT_REACHED;
+	content_key_format(&block->key, key);
+	if (ls->as_json)
+		show_json(ls, block, key);
+	else if (ls->keys)
+		puts(key);
+	else
+		show_line(ls, block, key);
+	ls->shown++;
+	ls->raw_bytes += block->raw_bytes;
+	ls->stored_bytes += block->stored_bytes;
+	return 0;
+}
+
+static int list(struct ls *ls, const char *pipeline, const struct option_store *store)
+{
+	char raw[UNITS_TEXT_MAX], stored[UNITS_TEXT_MAX];
+	struct cairn_error error = {0};
+	uint64_t missed = 0;
+	int64_t rc;
+
+	if (ls->as_json)
+		fputs("{\"blocks\": [", stdout);
+	rc = cairn_list(pipeline, &store->opts, show_block, ls, &missed, &error);
+	if (ls->as_json)
+		printf("], \"count\": %llu, \"missed\": %llu, \"complete\": %s}\n",
+		       (unsigned long long)ls->shown, (unsigned long long)missed,
+		       rc >= 0 && !ls->cut && !missed ? "true" : "false");
+	if (rc == -ECANCELED)
+		return CLI_STOPPED;
+	if (rc < 0) {
+		out_error("ls", "%s", *error.text ? error.text : cairn_strerror((int)rc));
+		return rc == -EINVAL ? CLI_USAGE : CLI_CANNOT;
+	}
+	if (missed)
+		out_error("ls", "%llu entries could not be read", (unsigned long long)missed);
+	if (!ls->as_json && !ls->keys)
+		printf("%llu blocks, %s, stored as %s; what changed meanwhile may be missing\n",
+		       (unsigned long long)ls->shown, units_format_size(ls->raw_bytes, raw),
+		       units_format_size(ls->stored_bytes, stored));
+	return missed ? CLI_BAD : CLI_OK;
+}
+
+int cli_ls(int argc, char **argv)
+{
+	struct option_store store;
+	struct ls ls = {0};
+	const struct option_row rows[] = {
+		{"keys", OPTION_FLAG, &ls.keys, NULL, "print keys only, one a line", 0, 0, NULL},
+		{"limit", OPTION_COUNT, &ls.limit, "N", "blocks (default: all)", 1, 0, NULL},
+		OPTION_STORE_ROWS(&store, &ls.as_json),
+	};
+	const struct option_command command = {
+		.name = "ls",
+		.usage = "PIPELINE [options]",
+		.about = "Lists the blocks of a store from its own metadata, without its lock: "
+			 "while "
+			 "another\nprocess has it open, the list may miss what changes meanwhile.",
+		.after = "Examples:\n  cairn ls 'posix(path=/var/lib/cairn)'\n"
+			 "  cairn ls 'posix(path=/tmp/kv)' --keys --limit 10 |\n"
+			 "      cairn rm 'posix(path=/tmp/kv)' -\n\n"
+			 "Exit status: 0, 1 some entries could not be read, 2 usage, 3 nothing "
+			 "could.",
+		.operand = "PIPELINE",
+		.operand_min = 1,
+		.operand_max = 1,
+		.rows = rows,
+		.row_count = sizeof(rows) / sizeof(rows[0]),
+	};
+	const char *pipeline = NULL;
+	size_t count;
+	int rc;
+
+	option_store_init(&store);
+	rc = option_parse(&command, argc, argv, &pipeline, &count);
+	if (rc >= 0)
+		return rc;
+	if (ls.keys && ls.as_json)
+		return option_error("ls", "--keys and --json exclude each other");
+	rc = option_store_load("ls", &store);
+	if (rc != CLI_OK)
+		return rc;
+	out_stop_catch();
+	return list(&ls, pipeline, &store);
+}

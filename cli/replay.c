@@ -1,0 +1,443 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/units.h"
+#include "cli.h"
+#include "figures.h"
+#include "generate.h"
+#include "options.h"
+#include "out.h"
+#include "replay.h"
+
+#define CLIENTS_MAX	 1024u
+#define REQUESTS_DEFAULT 2000u /* of a generated trace */
+#define PROGRESS_NS	 200000000
+
+struct replay_options {
+	const char *pipeline;
+	struct option_list traces;
+	struct option_store store;
+	uint32_t kind, durability;
+	uint64_t seed, clients, block, shards, limit;
+	double speed, prefill_rate;
+	bool generate, seeded, speed_given, verify, no_verify, clear, json;
+};
+
+struct replay_figures {
+	struct replay_totals totals;
+	double seconds, cpu_seconds, load_p50_us, load_p99_us;
+	uint64_t evicted, known; /* blocks; known: in the store before the first request */
+	char carrier[220];	 /* the I/O engine, and why */
+	bool stopped;
+};
+
+static int parse(struct replay_options *o, int argc, char **argv)
+{
+	const struct option_row rows[] = {
+		{"trace", OPTION_LIST, &o->traces, "FILE",
+		 "request trace, JSON lines, plain, gzip or zstd (-: stdin);\n"
+		 "further FILEs may follow; each has ids of its own",
+		 0, 0, NULL},
+		{"generate", OPTION_CHOICE, &o->kind, GENERATE_KINDS,
+		 "make a trace up instead; the same everywhere for one seed", 0, 0, &o->generate},
+		{"seed", OPTION_COUNT, &o->seed, "N", "of --generate (default: 1)", 0, 0,
+		 &o->seeded},
+		{"limit", OPTION_COUNT, &o->limit, "N",
+		 "requests (default: the whole trace; 2000 generated ones)", 1, 1u << 30, NULL},
+		{"clients", OPTION_COUNT, &o->clients, "N", "requests at once (default: 1)", 1,
+		 CLIENTS_MAX, NULL},
+		{"speed", OPTION_NUMBER, &o->speed, "X",
+		 "keep the arrival times, X times faster (default: no waiting)", 0, 0,
+		 &o->speed_given},
+		{"block", OPTION_SIZE, &o->block, "BYTES",
+		 "of the 512 tokens of a block (default: 16KiB)", 1, 1ull << 36, NULL},
+		{"shards", OPTION_COUNT, &o->shards, "N", "equal parts of a block (default: 1)", 1,
+		 CAIRN_SHARD_COUNT_MAX, NULL},
+		{"durability", OPTION_CHOICE, &o->durability, "memory|written|durable",
+		 "how far a dump must get before the next request (default: memory)", 0, 0, NULL},
+		{"prefill-rate", OPTION_NUMBER, &o->prefill_rate, "N",
+		 "tokens/s of the accelerator, for the time saved (default: 10000)", 0, 0, NULL},
+		{"verify", OPTION_FLAG, &o->verify, NULL, "compare every loaded byte (the default)",
+		 0, 0, NULL},
+		{"no-verify", OPTION_FLAG, &o->no_verify, NULL, "do not", 0, 0, NULL},
+		{"clear", OPTION_FLAG, &o->clear, NULL,
+		 "start cold: empty the replay's namespace first", 0, 0, NULL},
+		OPTION_STORE_ROWS(&o->store, &o->json),
+	};
+	const struct option_command command = {
+		.name = "replay",
+		.usage = "PIPELINE --trace FILE... [options]\n"
+			 "       cairn replay PIPELINE --generate " GENERATE_KINDS " [options]",
+		.about = "Replays LLM requests through a store: looks each prompt's prefix up, "
+			 "loads "
+			 "what\nis there, makes the rest from its keys, dumps it; and compares "
+			 "every "
+			 "byte\nloaded with what it must be.",
+		.after =
+			"Examples:\n"
+			"  cairn replay 'posix(path=/tmp/kv, size=2GiB)' --generate chat --limit "
+			"400\n"
+			"  cairn replay 'posix(path=/tmp/kv)' --trace conversation_trace.jsonl.gz\n"
+			"  cairn replay null --generate agent --seed 7 --clients 4 --json\n\n"
+			"Exit status: 0 no byte was wrong, and nothing failed but for absence, "
+			"damage\n"
+			"found by its checksum, or a full tier; 1 otherwise; 2 usage; 3 could not "
+			"run;\n"
+			"130 stopped by a signal.",
+		.operand = "PIPELINE",
+		.operand_min = 1,
+		.operand_max = 1,
+		.rest = &o->traces,
+		.rows = rows,
+		.row_count = sizeof(rows) / sizeof(rows[0]),
+	};
+	size_t count;
+
+	return option_parse(&command, argc, argv, &o->pipeline, &count);
+}
+
+static int check(const struct replay_options *o)
+{
+	if (o->generate == (o->traces.count > 0))
+		return option_error("replay", o->generate
+						      ? "--trace and --generate exclude each other"
+						      : "no trace; give --trace FILE, or "
+							"--generate " GENERATE_KINDS);
+	if (o->seeded && !o->generate)
+		return option_error("replay", "--seed belongs to --generate");
+	if (o->verify && o->no_verify)
+		return option_error("replay", "--verify and --no-verify exclude each other");
+	if (o->block % o->shards)
+		return option_error(
+			"replay", "--block: %llu bytes are not %llu equal shards; %llu would be",
+			(unsigned long long)o->block, (unsigned long long)o->shards,
+			(unsigned long long)(o->block + o->shards - o->block % o->shards));
+	if (o->block / o->shards > CAIRN_SHARD_BYTES_MAX)
+		return option_error("replay", "--shards: a shard has at most 64 MiB; %llu would do",
+				    (unsigned long long)((o->block + CAIRN_SHARD_BYTES_MAX - 1) /
+							 CAIRN_SHARD_BYTES_MAX));
+	return -1;
+}
+
+static int read_traces(const struct replay_options *o, struct trace *trace)
+{
+	char error[TRACE_ERROR_MAX] = "";
+
+	if (o->generate) {
+		generate_trace(trace, o->kind, o->seed, o->limit ? o->limit : REQUESTS_DEFAULT);
+		return CLI_OK;
+	}
+	for (size_t i = 0; i < o->traces.count; i++) {
+		if (o->limit && trace->count >= o->limit)
+			break;
+		if (trace_read(trace, o->traces.items[i], o->limit, error) < 0) {
+			out_error("replay", "%s", error);
+			return CLI_CANNOT;
+		}
+	}
+	if (trace->count)
+		return CLI_OK;
+	out_error("replay", "%s: no request in it", o->traces.items[0]);
+	return CLI_CANNOT;
+}
+
+static int add_evicted(void *context, const struct cairn_counter *counter)
+{
+	if (!strcmp(counter->name, "evicted_blocks"))
+		*(uint64_t *)context += counter->value;
+	return 0;
+}
+
+static uint64_t evicted_blocks(struct cairn_store *store)
+{
+	uint64_t blocks = 0;
+
+	cairn_counters(store, add_evicted, &blocks);
+	return blocks;
+}
+
+/* ---- the run ---------------------------------------------------------------- */
+
+static void show_progress(struct replay_run *run)
+{
+	double share, seconds = 1e-9 * (double)(figures_now_ns() - run->start_ns);
+	char text[160], rate[OUT_TEXT_MAX], left[UNITS_TEXT_MAX];
+	const struct replay_totals *t = &run->totals;
+	size_t count = run->trace->count;
+
+	share = run->speed > 0 ? (double)t->requests / (double)count
+			       : (double)t->blocks / (double)(run->trace->id_count + 1);
+	if (share > 0)
+		units_format_time((uint64_t)(seconds * (1 - share) / share) * 1000000000u, left);
+	snprintf(text, sizeof(text), "%llu/%zu requests, %.1f %% hits, %s, %s left",
+		 (unsigned long long)t->requests, count,
+		 t->blocks ? 100.0 * (double)t->blocks_hit / (double)t->blocks : 0.0,
+		 out_rate((double)(t->bytes_loaded + t->bytes_dumped) / (seconds + 1e-9), rate),
+		 share > 0 ? left : "?");
+	out_progress(text);
+}
+
+/* Waits for the clients, and shows how far they are. */
+static void await_clients(struct replay_run *run)
+{
+	pthread_mutex_lock(&run->lock);
+	while (run->clients_left) {
+		struct timespec when;
+
+		clock_gettime(CLOCK_REALTIME, &when);
+		when.tv_nsec += PROGRESS_NS;
+		when.tv_sec += when.tv_nsec / 1000000000;
+		when.tv_nsec %= 1000000000;
+		if (!out_progress_on())
+			pthread_cond_wait(&run->ended, &run->lock);
+		else if (pthread_cond_timedwait(&run->ended, &run->lock, &when) == ETIMEDOUT)
+			show_progress(run);
+	}
+	pthread_mutex_unlock(&run->lock);
+	out_progress_end();
+}
+
+static void run_clients(struct replay_run *run, uint32_t count)
+{
+	pthread_t *threads = calloc(count, sizeof(*threads));
+
+	run->load_ns = calloc(run->trace->count, sizeof(*run->load_ns));
+	if (!threads || !run->load_ns)
+		out_die("no memory for %u clients", count);
+	run->clients_left = count;
+	run->start_ns = figures_now_ns();
+	for (uint32_t i = 0; i < count; i++) {
+		int rc = pthread_create(&threads[i], NULL, replay_client, run);
+
+		if (rc)
+			out_die("client %u: %s", i + 1, strerror(rc));
+	}
+	await_clients(run);
+	for (uint32_t i = 0; i < count; i++)
+		pthread_join(threads[i], NULL);
+	free(threads);
+}
+
+static int open_store(const struct replay_options *o, struct replay_run *run,
+		      struct replay_figures *figures)
+{
+	const struct cairn_namespace_desc desc = {
+		.size = sizeof(desc),
+		.model = "cairn replay",
+		.dtype = "u8",
+		.layout = "content of its key, 1",
+		.world = 1,
+		.shard_count = run->shard_count,
+		.shard_bytes = run->shard_bytes,
+	};
+	struct cairn_stat stat = {.size = sizeof(stat)};
+	struct cairn_error error = {0};
+	int rc = option_store_load("replay", &o->store);
+
+	if (rc != CLI_OK)
+		return rc;
+	rc = cairn_store_open(o->pipeline, &o->store.opts, &run->store, &error);
+	if (rc < 0) {
+		out_error("replay", "%s", error.text);
+		return rc == -EINVAL ? CLI_USAGE : CLI_CANNOT;
+	}
+	rc = cairn_namespace_open(run->store, &desc, &run->ns, &error);
+	if (rc == 0 && o->clear) {
+		rc = cairn_clear(run->ns, CAIRN_MEMORY);
+		snprintf(error.text, sizeof(error.text), "could not clear the namespace: %s",
+			 cairn_strerror(rc));
+	}
+	if (rc < 0) {
+		out_error("replay", "%s", error.text);
+		cairn_store_close(run->store, 0);
+		return CLI_CANNOT;
+	}
+	if (cairn_stat(run->store, &stat) == 0) {
+		figures->known = stat.blocks;
+		snprintf(figures->carrier, sizeof(figures->carrier), "%.15s%s%.159s", stat.engine,
+			 *stat.engine_note ? ": " : "", stat.engine_note);
+	}
+	return CLI_OK;
+}
+
+/* ---- the report ---------------------------------------------------------- */
+
+static double share_of(uint64_t part, uint64_t whole)
+{
+	return whole ? (double)part / (double)whole : 0;
+}
+
+static void report_json(const struct replay_figures *f)
+{
+	const struct replay_totals *t = &f->totals;
+	json_t *o = json_object();
+
+	out_json_count(o, "requests", t->requests);
+	out_json_count(o, "prompt_tokens", t->prompt_tokens);
+	out_json_count(o, "tokens_saved", t->tokens_saved);
+	out_json_count(o, "blocks", t->blocks);
+	out_json_count(o, "blocks_hit", t->blocks_hit);
+	out_json_number(o, "hit_share", share_of(t->blocks_hit, t->blocks));
+	out_json_count(o, "bytes_dumped", t->bytes_dumped);
+	out_json_count(o, "bytes_loaded", t->bytes_loaded);
+	out_json_number(o, "load_p50_us", f->load_p50_us);
+	out_json_number(o, "load_p99_us", f->load_p99_us);
+	out_json_number(o, "seconds", f->seconds);
+	out_json_number(o, "bytes_per_s",
+			(double)(t->bytes_dumped + t->bytes_loaded) / (f->seconds + 1e-9));
+	out_json_count(o, "wrong_bytes", t->wrong_bytes);
+	out_json_count(o, "damaged", t->damaged);
+	out_json_count(o, "failed_xfers", t->failed_xfers);
+	out_json_count(o, "refused", t->refused);
+	out_json_count(o, "evicted_blocks", f->evicted);
+	out_json_number(o, "cpu_seconds", f->cpu_seconds);
+	out_json_count(o, "peak_rss_bytes", figures_peak_rss_bytes());
+	out_json(o);
+}
+
+static void row_count(const char *label, uint64_t count, uint64_t whole)
+{
+	char figure[OUT_TEXT_MAX], share[OUT_TEXT_MAX] = "";
+
+	if (whole)
+		snprintf(share, sizeof(share), "%.1f %%", 100 * share_of(count, whole));
+	out_row(label, out_thousands(count, figure), share);
+}
+
+static void row_alarm(const char *label, uint64_t count, const char *remark, bool always)
+{
+	char figure[OUT_TEXT_MAX];
+
+	if (count || always)
+		out_row_alarm(label, out_thousands(count, figure), count ? remark : NULL,
+			      count > 0);
+}
+
+static void row_time(const char *label, double seconds, const char *remark)
+{
+	char figure[UNITS_TEXT_MAX];
+
+	out_row(label, units_format_time((uint64_t)(seconds * 1e9), figure), remark);
+}
+
+static void report_traffic(const struct replay_figures *f)
+{
+	const struct replay_totals *t = &f->totals;
+	char size[UNITS_TEXT_MAX], text[OUT_TEXT_MAX];
+
+	out_row("bytes dumped", units_format_size(t->bytes_dumped, size), NULL);
+	out_row("bytes loaded", units_format_size(t->bytes_loaded, size), NULL);
+	row_time("load of a request, p50", f->load_p50_us * 1e-6, NULL);
+	row_time("load of a request, p99", f->load_p99_us * 1e-6, NULL);
+	row_time("time", f->seconds, NULL);
+	out_row("throughput",
+		out_rate((double)(t->bytes_dumped + t->bytes_loaded) / (f->seconds + 1e-9), text),
+		"in and out, content made and verified");
+	row_time("CPU time", f->cpu_seconds, "of it all, making and verifying content too");
+	out_row("peak memory", units_format_size(figures_peak_rss_bytes(), size), NULL);
+	if (*f->carrier)
+		out_row("I/O by", "", f->carrier);
+}
+
+static void report_table(const struct replay_options *o, const struct replay_figures *f)
+{
+	const struct replay_totals *t = &f->totals;
+	char remark[OUT_TEXT_MAX], rate[OUT_TEXT_MAX];
+
+	if (f->known)
+		row_count("blocks known at the start", f->known, 0);
+	row_count("requests", t->requests, 0);
+	row_count("prompt tokens", t->prompt_tokens, 0);
+	row_count("  not recomputed", t->tokens_saved, t->prompt_tokens);
+	row_count("blocks of prompts", t->blocks, 0);
+	row_count("  prefix hits", t->blocks_hit, t->blocks);
+	snprintf(remark, sizeof(remark), "at %s tokens/s",
+		 out_thousands((uint64_t)o->prefill_rate, rate));
+	row_time("prefill time saved", (double)t->tokens_saved / o->prefill_rate, remark);
+	report_traffic(f);
+	row_alarm("evicted blocks", f->evicted, "", false);
+	row_alarm("refused blocks", t->refused, "a tier was full, or declined them", false);
+	row_alarm("vanished blocks", t->vanished, "promised by a lookup, absent for the load",
+		  false);
+	row_alarm("damaged blocks", t->damaged, "found by their checksum: served as misses", false);
+	row_alarm("failed xfers", t->failed_xfers, "", false);
+	if (o->no_verify)
+		out_row("wrong bytes", "not looked for", NULL);
+	else
+		row_alarm("wrong bytes", t->wrong_bytes, "THE STORE RETURNED WRONG DATA", true);
+	if (f->stopped)
+		out_row_alarm("stopped by a signal", "", NULL, true);
+}
+
+static int replay(const struct replay_options *o, const struct trace *trace)
+{
+	struct replay_run run = {.trace = trace,
+				 .shard_count = (uint32_t)o->shards,
+				 .shard_bytes = o->block / o->shards,
+				 .durability = o->durability,
+				 .verify = !o->no_verify,
+				 .speed = o->speed_given ? o->speed : 0,
+				 .lock = PTHREAD_MUTEX_INITIALIZER,
+				 .ended = PTHREAD_COND_INITIALIZER};
+	struct replay_figures f = {0};
+	uint64_t evicted;
+	int rc = open_store(o, &run, &f);
+
+	if (rc != CLI_OK)
+		return rc;
+	evicted = evicted_blocks(run.store);
+	f.cpu_seconds = -figures_cpu_seconds();
+	run_clients(&run, (uint32_t)o->clients);
+	f.seconds = 1e-9 * (double)(figures_now_ns() - run.start_ns);
+	f.cpu_seconds += figures_cpu_seconds();
+	f.totals = run.totals;
+	f.evicted = evicted_blocks(run.store) - evicted;
+	f.stopped = out_stop_asked();
+	figures_sort(run.load_ns, run.load_count);
+	f.load_p50_us = 1e-3 * (double)figures_percentile(run.load_ns, run.load_count, 0.50);
+	f.load_p99_us = 1e-3 * (double)figures_percentile(run.load_ns, run.load_count, 0.99);
+	free(run.load_ns);
+	if (o->json)
+		report_json(&f);
+	else
+		report_table(o, &f);
+	cairn_namespace_close(run.ns);
+	rc = cairn_store_close(run.store, 0);
+	if (rc < 0) {
+		out_error("replay", "the store could not be closed: %s", cairn_strerror(rc));
+		return CLI_CANNOT;
+	}
+	if (f.totals.wrong_bytes || f.totals.failed_xfers)
+		return CLI_BAD;
+	return f.stopped ? CLI_STOPPED : CLI_OK;
+}
+
+int cli_replay(int argc, char **argv)
+{
+	struct replay_options o = {
+		.seed = 1, .clients = 1, .block = 16384, .shards = 1, .prefill_rate = 10000};
+	struct trace trace;
+	int rc;
+
+	option_store_init(&o.store);
+	trace_init(&trace);
+	rc = parse(&o, argc, argv);
+	if (rc < 0)
+		rc = check(&o);
+	if (rc < 0)
+		rc = read_traces(&o, &trace);
+	else
+		goto out;
+	if (rc == CLI_OK) {
+		out_stop_catch();
+		rc = replay(&o, &trace);
+	}
+out:
+	option_list_fini(&o.traces);
+	trace_fini(&trace);
+	return rc;
+}

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/units.h"
+#include "cli.h"
+#include "options.h"
+#include "out.h"
+
+struct stat_view {
+	json_t *stages; /* NULL: print a table */
+	char stage[64]; /* whose counters are being printed */
+	/* without an owner */
+	uint64_t blocks, partial, raw_bytes, stored_bytes;
+};
+
+static int show_counter(void *context, const struct cairn_counter *counter)
+{
+	struct stat_view *view = context;
+	char label[OUT_TEXT_MAX], figure[OUT_TEXT_MAX];
+	json_t *stage;
+
+	if (view->stages) {
+		stage = json_object_get(view->stages, counter->stage);
+		if (!stage) {
+			stage = json_object();
+			out_json_set(view->stages, counter->stage, stage);
+		}
+		out_json_count(stage, counter->name, counter->value);
+		return 0;
+	}
+	if (strcmp(view->stage, counter->stage)) {
+		printf("%s%s\n", *view->stage ? "\n" : "", counter->stage);
+		snprintf(view->stage, sizeof(view->stage), "%s", counter->stage);
+	}
+	snprintf(label, sizeof(label), "  %.40s", counter->name);
+	out_thousands(counter->value, figure);
+	out_row(label, counter->gauge && counter->value == UINT64_MAX ? "unbounded" : figure,
+		counter->help);
+	return 0;
+}
+
+static int add_block(void *context, const struct cairn_listed *block)
+{
+	struct stat_view *view = context;
+
+	view->blocks += block->whole != 0;
+	view->partial += !block->whole;
+	view->raw_bytes += block->raw_bytes;
+	view->stored_bytes += block->stored_bytes;
+	return 0;
+}
+
+static void report_idle(const struct stat_view *view, uint64_t missed)
+{
+	char figure[OUT_TEXT_MAX], size[UNITS_TEXT_MAX];
+	json_t *o;
+
+	if (view->stages) {
+		o = json_object();
+		out_json_set(o, "live", json_false());
+		out_json_count(o, "blocks", view->blocks);
+		out_json_count(o, "partial_blocks", view->partial);
+		out_json_count(o, "raw_bytes", view->raw_bytes);
+		out_json_count(o, "stored_bytes", view->stored_bytes);
+		out_json_count(o, "missed", missed);
+		out_json(o);
+		return;
+	}
+	printf("nobody has it open; on the medium:\n");
+	out_row("  blocks", out_thousands(view->blocks, figure), NULL);
+	if (view->partial)
+		out_row("  partial blocks", out_thousands(view->partial, figure), NULL);
+	out_row("  bytes of blocks", units_format_size(view->raw_bytes, size), NULL);
+	out_row("  stored as", units_format_size(view->stored_bytes, size), NULL);
+	if (missed)
+		out_row("  not readable", out_thousands(missed, figure), NULL);
+}
+
+static int stat_idle(const char *pipeline, const struct option_store *store, struct stat_view *view)
+{
+	struct cairn_error error = {0};
+	uint64_t missed = 0;
+	int64_t rc = cairn_list(pipeline, &store->opts, add_block, view, &missed, &error);
+
+	if (rc < 0) {
+		out_error("stat", "%s", *error.text ? error.text : cairn_strerror((int)rc));
+		return rc == -EINVAL ? CLI_USAGE : CLI_CANNOT;
+	}
+	report_idle(view, missed);
+	return CLI_OK;
+}
+
+static int stat_pipeline(const char *pipeline, const struct option_store *store, bool as_json)
+{
+	struct stat_view view = {.stages = as_json ? json_object() : NULL};
+	struct cairn_error error = {0};
+	uint32_t pid = 0;
+	int rc = cairn_live_counters(pipeline, &store->opts, show_counter, &view, &pid, &error);
+	json_t *o;
+
+	if (rc == -ENOENT || rc == -EOPNOTSUPP) {
+		rc = stat_idle(pipeline, store, &view);
+	} else if (rc < 0) {
+		out_error("stat", "%s", *error.text ? error.text : cairn_strerror(rc));
+		rc = rc == -EINVAL ? CLI_USAGE : CLI_CANNOT;
+	} else if (as_json) {
+		o = json_object();
+		out_json_set(o, "live", json_true());
+		out_json_count(o, "pid", pid);
+		out_json_set(o, "stages", json_incref(view.stages));
+		rc = out_json(o);
+	} else {
+		printf("\nopen in process %u\n", pid);
+		rc = CLI_OK;
+	}
+	json_decref(view.stages);
+	return rc;
+}
+
+int cli_stat(int argc, char **argv)
+{
+	struct option_store store;
+	bool as_json = false;
+	const struct option_row rows[] = {OPTION_STORE_ROWS(&store, &as_json)};
+	const struct option_command command = {
+		.name = "stat",
+		.usage = "PIPELINE [options]",
+		.about = "Shows the counters of the process that has the store open now, from the "
+			 "page "
+			 "it\nshares; nothing is asked of that process. With no such process: how "
+			 "many "
+			 "blocks\nand bytes are on the medium.",
+		.after = "Examples:\n  cairn stat 'posix(path=/var/lib/cairn)'\n"
+			 "  cairn stat 'posix(path=/var/lib/cairn)' --json | jq .stages.posix\n\n"
+			 "Exit status: 0, 2 usage, 3 it could not be read.",
+		.operand = "PIPELINE",
+		.operand_min = 1,
+		.operand_max = 1,
+		.rows = rows,
+		.row_count = sizeof(rows) / sizeof(rows[0]),
+	};
+	const char *pipeline = NULL;
+	size_t count;
+	int rc;
+
+	option_store_init(&store);
+	rc = option_parse(&command, argc, argv, &pipeline, &count);
+	if (rc >= 0)
+		return rc;
+	rc = option_store_load("stat", &store);
+	return rc == CLI_OK ? stat_pipeline(pipeline, &store, as_json) : rc;
+}

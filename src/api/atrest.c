@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A store at rest, and what this build has: pipelines that are read, not opened. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/counters.h"
+#include "core/grammar.h"
+#include "core/pipeline.h"
+#include "core/settings.h"
+#include "core/stages.h"
+#include "stages/stages.h"
+
+/* A store of levels only. */
+static int at_rest(const char *spec, const struct cairn_store_opts *opts,
+		   struct cairn_store **ret_store, struct cairn_error *reterr)
+{
+	struct cairn_store *store = store_new(&sys_native);
+	int ret;
+
+	if (!store)
+		return fail(reterr, -ENOMEM, "no memory");
+	*ret_store = store;
+	ret = pipeline_resolve(store, spec, opts, reterr);
+	return ret;
+}
+
+static void end_rest(struct cairn_store *store)
+{
+	if (!store)
+		return;
+	pipeline_fini(store);
+	store->sys->free(store);
+}
+
+int64_t cairn_list(const char *spec, const struct cairn_store_opts *opts,
+		   int (*fn)(void *context, const struct cairn_listed *block), void *context,
+		   uint64_t *ret_missed, struct cairn_error *reterr)
+{
+	struct cairn_store *store = NULL;
+	uint64_t missed = 0;
+	int64_t count = 0, ret = at_rest(spec, opts, &store, reterr);
+
+	if (ret == 0 && !fn)
+		ret = fail(reterr, -EINVAL, "cairn_list: no function to call");
+	for (uint32_t i = 0; ret >= 0 && store && i < store->level_count; i++) {
+		struct level *level = &store->levels[i];
+		uint64_t more = 0;
+
+		if (!level->ops->list)
+			continue;
+		ret = level->ops->list(&level->env, fn, context, &more, reterr);
+		missed += more;
+		count += ret > 0 ? ret : 0;
+	}
+	end_rest(store);
+	if (ret_missed)
+		*ret_missed = missed;
+	return ret < 0 ? ret : count;
+}
+
+int cairn_check(const char *spec, const struct cairn_store_opts *opts,
+		int (*fn)(void *context, const struct cairn_finding *finding), void *context,
+		struct cairn_error *reterr)
+{
+	struct cairn_store *store = NULL;
+	int worst = 0, ret = at_rest(spec, opts, &store, reterr);
+
+	if (ret == 0 && !fn)
+		ret = fail(reterr, -EINVAL, "cairn_check: no function to call");
+	for (uint32_t i = 0; ret >= 0 && store && i < store->level_count; i++) {
+		struct level *level = &store->levels[i];
+
+		if (!level->ops->check)
+			continue;
+		ret = level->ops->check(&level->env, fn, context, reterr);
+		if (ret > worst)
+			worst = ret;
+	}
+	end_rest(store);
+	return ret < 0 ? ret : worst;
+}
+
+int cairn_live_counters(const char *spec, const struct cairn_store_opts *opts,
+			int (*fn)(void *context, const struct cairn_counter *counter),
+			void *context, uint32_t *ret_pid, struct cairn_error *reterr)
+{
+	struct cairn_store *store = NULL;
+	uint8_t uuid[16] = {0};
+	int ret = at_rest(spec, opts, &store, reterr);
+
+	if (ret == 0 && !fn)
+		ret = fail(reterr, -EINVAL, "cairn_live_counters: no function to call");
+	if (ret == 0) {
+		struct level *level = &store->levels[store->tier_bottom];
+
+		ret = level->ops->identify
+			      ? level->ops->identify(&level->env, uuid, reterr)
+			      : fail(reterr, -ENOENT, "%s keeps nothing that could be found",
+				     level->name);
+	}
+	end_rest(store);
+	return ret < 0 ? ret : counters_read_live(&sys_native, uuid, fn, context, ret_pid, reterr);
+}
+
+/* ---- what this build has ------------------------------------------------------ */
+
+static const char *type_name(enum cairn_option_type type)
+{
+	static const char *const names[] = {
+		[CAIRN_OPTION_SIZE] = "size",	[CAIRN_OPTION_TIME] = "time",
+		[CAIRN_OPTION_COUNT] = "count", [CAIRN_OPTION_NUMBER] = "number",
+		[CAIRN_OPTION_BOOL] = "yes|no", [CAIRN_OPTION_CHOICE] = "choice",
+		[CAIRN_OPTION_TEXT] = "text",	[CAIRN_OPTION_PATH] = "path",
+	};
+
+	return (size_t)type < sizeof(names) / sizeof(names[0]) ? names[type] : "?";
+}
+
+#define OPTIONS_SHOWN_MAX 64u
+
+static int tell_stage(struct cairn_stage_info *info, const struct cairn_option *rows,
+		      uint32_t count,
+		      int (*fn)(void *context, const struct cairn_stage_info *stage), void *context)
+{
+	struct cairn_option_info options[OPTIONS_SHOWN_MAX];
+
+	if (count > OPTIONS_SHOWN_MAX)
+		count = OPTIONS_SHOWN_MAX;
+	for (uint32_t i = 0; i < count; i++)
+		options[i] = (struct cairn_option_info){
+			.name = rows[i].name,
+			.type = rows[i].choices ? rows[i].choices : type_name(rows[i].type),
+			.help = rows[i].help ? rows[i].help : "",
+			.preset = rows[i].preset ? rows[i].preset : "",
+			.min = rows[i].min ? rows[i].min : "",
+			.max = rows[i].max ? rows[i].max : "",
+			.required = (rows[i].flags & CAIRN_OPTION_REQUIRED) != 0,
+		};
+	info->options = options;
+	info->option_count = count;
+	return fn(context, info);
+}
+
+static int tell_ops(const struct cairn_stage_ops *ops, const char *file,
+		    int (*fn)(void *context, const struct cairn_stage_info *stage), void *context)
+{
+	struct cairn_stage_info info = {
+		.name = ops->name,
+		.summary = ops->summary,
+		.file = file,
+		.tier = (ops->flags & CAIRN_STAGE_TIER) != 0,
+	};
+
+	return tell_stage(&info, ops->options, ops->option_count, fn, context);
+}
+
+static int tell_file(const char *folder, const char *name,
+		     int (*fn)(void *context, const struct cairn_stage_info *stage), void *context)
+{
+	struct loaded_stage stage;
+	char file[8192];
+	size_t length = strlen(name);
+	int ret;
+
+	if (length < 4 || strcmp(name + length - 3, ".so") != 0)
+		return 0;
+	snprintf(file, sizeof(file), "%.4095s/%s", folder, name);
+	if (stage_open_file(file, &stage, NULL) < 0)
+		return 0;
+	ret = tell_ops(stage.ops, file, fn, context);
+	stage_unload(&stage);
+	return ret;
+}
+
+/* The stages of one folder of the path; those that do not load are passed over. */
+static int tell_folder(const char *folder,
+		       int (*fn)(void *context, const struct cairn_stage_info *stage),
+		       void *context)
+{
+	int dir = sys_native.openat(AT_FDCWD, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+	char buffer[4096] __attribute__((aligned(8)));
+	int ret = 0;
+	ssize_t bytes;
+
+	if (dir < 0)
+		return 0;
+	while (ret == 0 && (bytes = sys_native.getdents(dir, buffer, sizeof(buffer))) > 0)
+		for (ssize_t at = 0; ret == 0 && at < bytes;) {
+			const struct dirent64 *entry = (const void *)(buffer + at);
+
+			at += entry->d_reclen;
+			ret = tell_file(folder, entry->d_name, fn, context);
+		}
+	sys_native.close(dir);
+	return ret;
+}
+
+int cairn_stages(const struct cairn_store_opts *opts,
+		 int (*fn)(void *context, const struct cairn_stage_info *stage), void *context,
+		 struct cairn_error *reterr)
+{
+	struct cairn_stage_info info = {
+		.name = "store", .summary = "what belongs to no stage; stands first, or nowhere"};
+	uint32_t count;
+	const struct cairn_option *rows = settings_rows(&count);
+	const char *path = stage_path(opts);
+	int ret;
+
+	if (!fn)
+		return fail(reterr, -EINVAL, "cairn_stages: no function to call");
+	ret = tell_stage(&info, rows, count, fn, context);
+	for (size_t i = 0; ret == 0 && i < stages_linked_count; i++)
+		ret = tell_ops(stages_linked[i], NULL, fn, context);
+	while (ret == 0 && *path) {
+		size_t length = strcspn(path, ":");
+		char folder[4096];
+
+		snprintf(folder, sizeof(folder), "%.*s", (int)length, path);
+		ret = tell_folder(folder, fn, context);
+		path += length + (path[length] == ':');
+	}
+	return ret;
+}
+
+int cairn_compositions(int (*fn)(void *context, const char *name, const char *spec,
+				 const char *help),
+		       void *context)
+{
+	return fn ? compositions_each(fn, context) : -EINVAL;
+}
+
+int cairn_pipeline_define(const char *name, const char *spec, struct cairn_error *reterr)
+{
+	if (!name || !spec)
+		return fail(reterr, -EINVAL, "a composition needs a name and a pipeline");
+	return compositions_define(&sys_native, name, spec, reterr);
+}
+
+int cairn_pipeline_define_file(const char *path, struct cairn_error *reterr)
+{
+	if (!path)
+		return fail(reterr, -EINVAL, "no file named");
+	return compositions_define_file(&sys_native, path, reterr);
+}

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Counters of the store and its stages: one array, first in private memory, and
+ * from counters_publish() on in a page that any tool of this machine may map.
+ */
+#ifndef CORE_COUNTERS_H
+#define CORE_COUNTERS_H
+
+#include "core/store.h"
+
+int counters_init(struct cairn_store *store); /* after the levels are known */
+void counters_fini(struct cairn_store *store);
+
+/*
+ * Moves the counters to /dev/shm/cairn-<uuid of the lowest tier>. Without one, or
+ * where the page cannot be had, they stay where they are. Alone, before threads.
+ */
+void counters_publish(struct cairn_store *store);
+
+/*
+ * Calls @fn for the counters of the live store of @uuid, as cairn_live_counters()
+ * says. The page is validated: hostile bytes are -EPROTO, never a crash.
+ */
+int counters_read_live(const struct sys *sys, const uint8_t uuid[16],
+		       int (*fn)(void *context, const struct cairn_counter *counter), void *context,
+		       uint32_t *ret_pid, struct cairn_error *reterr);
+
+#endif

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The end of an io: results to the items, memory back, the part told. */
+#include <assert.h>
+#include <errno.h>
+
+#include "core/io.h"
+
+static void orphan_count(struct cairn_store *store, bool more)
+{
+	pthread_mutex_lock(&store->lock);
+	store->orphans += more ? 1u : -1u;
+	if (!more)
+		pthread_cond_broadcast(&store->changed);
+	pthread_mutex_unlock(&store->lock);
+}
+
+static void end_items(struct io_slot *slot)
+{
+	struct task *task = slot->part->task;
+	struct cairn_io *io = &slot->io;
+	uint64_t bytes = 0;
+
+	if (io->part_count == 0) {
+		task_item_ended(task, slot->item[0], io->status, slot->status_stage);
+		slot->part->items--;
+		return;
+	}
+	for (uint32_t i = 0; i < io->part_count; i++) {
+		struct cairn_part *part = &io->parts[i];
+
+		if (part->status == 0) {
+			bytes += part->length;
+			if (slot->bounce && io->op == CAIRN_OP_LOAD)
+				io_scatter(&task->xfers[slot->item[i]], part->iov[0].iov_base);
+		}
+		task_item_ended(task, slot->item[i], part->status, part->stage);
+		slot->part->items--;
+	}
+	store_count(task->store, io->op == CAIRN_OP_LOAD ? COUNT_LOADED_BYTES : COUNT_DUMPED_BYTES,
+		    bytes);
+}
+
+void io_finish(struct io_slot *slot)
+{
+	struct reactor *reactor = slot->reactor;
+	struct task_part *part = slot->part;
+
+	assert(slot->magic == IO_MAGIC && slot->timer_index == 0);
+	assert(slot->resume_posted == 0);
+	if (part && !slot->abandoned)
+		end_items(slot);
+	if (slot->bounce)
+		io_buffer_put(reactor, slot->bounce);
+	slot->bounce = NULL;
+	reactor->ios_in_flight--;
+	reactor->dumps_in_flight -= slot->io.task_class == CAIRN_CLASS_DUMP;
+	store_count(reactor->store, COUNT_IN_FLIGHT, UINT64_MAX);
+	slot->part = NULL;
+	list_append(&reactor->free_ios, &slot->waiting);
+	if (!part) {
+		orphan_count(reactor->store, false);
+		return;
+	}
+	list_remove(&slot->link);
+	part_io_ended(reactor, part);
+}
+
+void io_abandon(struct io_slot *slot, int32_t status)
+{
+	struct task_part *part = slot->part;
+	uint32_t items = slot->io.part_count > 0 ? slot->io.part_count : 1;
+
+	assert(part && !slot->abandoned);
+	slot->abandoned = true;
+	for (uint32_t i = 0; i < items; i++) {
+		task_item_ended(part->task, slot->item[i], status, (uint16_t)slot->io.level);
+		part->items--;
+	}
+	if (slot->caller_memory)
+		return;
+	/* Nothing of it targets the caller's memory: the task need not wait for it. */
+	list_remove(&slot->link);
+	slot->part = NULL;
+	orphan_count(part->task->store, true);
+}

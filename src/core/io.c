@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Ios on their way down and up the pipeline.
+ *
+ * Tiers without a done() are composed here: a load goes on to the tier below
+ * with the parts that missed, a dump and a remove go to every tier. One tier
+ * that took a dump is enough; a remove must not fail in any.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "core/io.h"
+
+static struct io_slot *slot_of(struct cairn_io *io)
+{
+	struct io_slot *slot = list_entry(io, struct io_slot, io);
+
+	assert(slot->magic == IO_MAGIC && slot->reactor->magic == REACTOR_MAGIC);
+	return slot;
+}
+
+static struct level *level_of(struct io_slot *slot)
+{
+	assert(slot->io.level < slot->reactor->store->level_count);
+	return &slot->reactor->store->levels[slot->io.level];
+}
+
+static bool composed(const struct level *level)
+{
+	return (level->ops->flags & CAIRN_STAGE_TIER) && !level->ops->done;
+}
+
+static bool any_pending(const struct cairn_io *io)
+{
+	if (io->part_count == 0)
+		return io->status == CAIRN_PENDING;
+	for (uint32_t i = 0; i < io->part_count; i++)
+		if (io->parts[i].status == CAIRN_PENDING)
+			return true;
+	return false;
+}
+
+void io_submit_to(struct io_slot *slot, uint32_t index)
+{
+	struct level *level = &slot->reactor->store->levels[index];
+	uint8_t *scratch = slot->scratch + level->scratch_offset;
+
+	slot->io.level = index;
+	if (level->ops->io_bytes > 0)
+		memset(scratch, 0, level->ops->io_bytes);
+	level->ops->submit(level->self, &slot->io, scratch);
+}
+
+/* ---- composition of tiers ------------------------------------------------- */
+
+static bool is_miss(int32_t status)
+{
+	return status == -ENOENT || status == -EBADMSG || status == -EIO || status == -ESTALE ||
+	       status == -ETIMEDOUT;
+}
+
+/* Which of two answers of two tiers stands; @upper came first. */
+static bool lower_stands(uint32_t op, int32_t upper, int32_t lower)
+{
+	if (upper == CAIRN_PENDING)
+		return true;
+	switch (op) {
+	case CAIRN_OP_DUMP:
+		return upper < 0 || (upper == CAIRN_PRESENT && lower == 0);
+	case CAIRN_OP_REMOVE:
+		if (lower < 0 && lower != -ENOENT)
+			return upper >= 0 || upper == -ENOENT;
+		return upper == -ENOENT;
+	default:
+		return lower != -ENOENT || upper == -ENOENT;
+	}
+}
+
+static bool rearm(uint32_t op, int32_t *status, uint16_t *stage, int32_t *best,
+		  uint16_t *best_stage)
+{
+	bool again = op == CAIRN_OP_DUMP || op == CAIRN_OP_REMOVE || is_miss(*status);
+
+	if (!again)
+		return false;
+	if (lower_stands(op, *best, *status)) {
+		*best = *status;
+		*best_stage = *stage;
+	}
+	*status = CAIRN_PENDING;
+	*stage = CAIRN_STAGE_NONE;
+	return true;
+}
+
+/* After a composed tier with stages below: what of the io goes on to them? */
+static bool goes_on(struct io_slot *slot)
+{
+	struct cairn_io *io = &slot->io;
+	bool again = false;
+
+	if (io->part_count == 0)
+		return rearm(io->op, &io->status, &slot->status_stage, &slot->best[0],
+			     &slot->best_stage[0]);
+	for (uint32_t i = 0; i < io->part_count; i++) {
+		struct cairn_part *part = &io->parts[i];
+
+		/* Only what this tier answered; a stage above may have ended others. */
+		if (part->stage == io->level)
+			again |= rearm(io->op, &part->status, &part->stage, &slot->best[i],
+				       &slot->best_stage[i]);
+	}
+	return again;
+}
+
+static void merge_one(uint32_t op, int32_t *status, uint16_t *stage, int32_t best,
+		      uint16_t best_stage)
+{
+	if (best == CAIRN_PENDING || lower_stands(op, best, *status))
+		return;
+	*status = best;
+	*stage = best_stage;
+}
+
+/* On the way up through a composed tier: the better of its answer and of those below. */
+static void merge(struct io_slot *slot)
+{
+	struct cairn_io *io = &slot->io;
+
+	if (io->part_count == 0) {
+		merge_one(io->op, &io->status, &slot->status_stage, slot->best[0],
+			  slot->best_stage[0]);
+		return;
+	}
+	for (uint32_t i = 0; i < io->part_count; i++)
+		merge_one(io->op, &io->parts[i].status, &io->parts[i].stage, slot->best[i],
+			  slot->best_stage[i]);
+}
+
+/* ---- the host's table ------------------------------------------------------- */
+
+static void go_up(struct io_slot *slot)
+{
+	while (slot->io.level > 0) {
+		struct level *level;
+
+		slot->io.level--;
+		level = level_of(slot);
+		if (composed(level)) {
+			merge(slot);
+			continue;
+		}
+		assert(level->ops->done);
+		level->ops->done(level->self, &slot->io, slot->scratch + level->scratch_offset);
+		return;
+	}
+	io_finish(slot);
+}
+
+static void stamp(struct io_slot *slot)
+{
+	struct cairn_io *io = &slot->io;
+
+	assert(!any_pending(io));
+	if (io->part_count == 0 && slot->status_stage == CAIRN_STAGE_NONE)
+		slot->status_stage = (uint16_t)io->level;
+	for (uint32_t i = 0; i < io->part_count; i++)
+		if (io->parts[i].stage == CAIRN_STAGE_NONE)
+			io->parts[i].stage = (uint16_t)io->level;
+}
+
+static void host_complete(struct cairn_io *io)
+{
+	struct io_slot *slot = slot_of(io);
+
+	timer_clear(slot->reactor, slot);
+	assert(!slot->wants_buffer);
+	stamp(slot);
+	if (composed(level_of(slot)) && io->level + 1 < slot->reactor->store->level_count &&
+	    goes_on(slot)) {
+		io_submit_to(slot, io->level + 1);
+		return;
+	}
+	go_up(slot);
+}
+
+static void host_forward(struct cairn_io *io)
+{
+	struct io_slot *slot = slot_of(io);
+
+	assert(io->level + 1 < slot->reactor->store->level_count);
+	if (any_pending(io)) {
+		io_submit_to(slot, io->level + 1);
+		return;
+	}
+	io->level++;
+	go_up(slot);
+}
+
+static void host_resume_at(struct cairn_io *io, uint64_t when_ns)
+{
+	struct io_slot *slot = slot_of(io);
+
+	timer_set(slot->reactor, slot, when_ns);
+}
+
+static void host_resume(struct cairn_io *io)
+{
+	struct io_slot *slot = slot_of(io);
+
+	/* One message in the inbox at a time: lowered in io_resume(). */
+	if (flag_raise(&slot->resume_posted))
+		reactor_send(slot->reactor, &slot->resume);
+}
+
+static void *host_buffer_get(struct cairn_io *io, size_t bytes)
+{
+	struct io_slot *slot = slot_of(io);
+	void *buffer = io_buffer_get(slot->reactor, bytes);
+
+	if (!buffer && !slot->wants_buffer) {
+		slot->wants_buffer = true;
+		list_append(&slot->reactor->buffer_waiters, &slot->waiting);
+	}
+	return buffer;
+}
+
+static void host_buffer_put(struct cairn_io *io, void *buffer)
+{
+	io_buffer_put(slot_of(io)->reactor, buffer);
+}
+
+struct engine *io_engine(struct cairn_io *io, const struct engine_ops **ret_ops)
+{
+	struct io_slot *slot = slot_of(io);
+
+	*ret_ops = slot->reactor->engine_ops;
+	return slot->reactor->engine;
+}
+
+void io_host_init(struct cairn_store *store)
+{
+	size_t pool = store->settings[SET_BUFFERS].u;
+
+	store->host = (struct cairn_stage_host){
+		.size = sizeof(store->host),
+		.forward = host_forward,
+		.complete = host_complete,
+		.resume_at = host_resume_at,
+		.resume = host_resume,
+		.now_ns = store->sys->now_ns,
+		.buffer_get = host_buffer_get,
+		.buffer_put = host_buffer_put,
+		/* A light reactor's pool is the smaller one; what runs there is small, too. */
+		.buffer_max = pool < LIGHT_BUFFERS ? pool : LIGHT_BUFFERS,
+	};
+}

@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Opening and closing. Order at open: text, memory, counters, stages from the
+ * lowest up, engine, reactors, threads; at close the other way round. What was
+ * not made is NULL or zero, so one function takes apart whatever there is.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/counters.h"
+#include "core/holds.h"
+#include "core/namespace.h"
+#include "core/pipeline.h"
+#include "core/reactor.h"
+#include "core/settings.h"
+
+/* ---- what stages of this library get beyond stage.h ------------------------- */
+
+static struct cairn_store *store_of(const struct cairn_stage_env *env)
+{
+	uintptr_t host = (uintptr_t)env->host; /* const for the stages only */
+
+	return (struct cairn_store *)(host - offsetof(struct cairn_store, host));
+}
+
+static int env_guard(const struct cairn_stage_env *env, int fd)
+{
+	struct cairn_store *store = store_of(env);
+
+	if (store->guard_count == sizeof(store->guards) / sizeof(store->guards[0]))
+		return -ENOMEM;
+	store->guards[store->guard_count++] = fd;
+	return 0;
+}
+
+static void env_fork_close(const struct cairn_stage_env *env, int fd, bool forget)
+{
+	struct cairn_store *store = store_of(env);
+
+	for (size_t i = 0; i < sizeof(store->fork_fds) / sizeof(store->fork_fds[0]); i++) {
+		if (store->fork_fds[i] != (forget ? fd : -1))
+			continue;
+		store->fork_fds[i] = forget ? -1 : fd;
+		return;
+	}
+}
+
+static void env_sequence_raise(const struct cairn_stage_env *env, uint64_t at_least)
+{
+	struct cairn_store *store = store_of(env);
+
+	pthread_mutex_lock(&store->lock);
+	if (store->sequence < at_least)
+		store->sequence = at_least;
+	pthread_mutex_unlock(&store->lock);
+}
+
+static uint64_t env_sequence_now(const struct cairn_stage_env *env)
+{
+	struct cairn_store *store = store_of(env);
+	uint64_t now;
+
+	pthread_mutex_lock(&store->lock);
+	now = store->sequence;
+	pthread_mutex_unlock(&store->lock);
+	return now;
+}
+
+/* ---- engine ------------------------------------------------------------------- */
+
+static int try_engine(struct cairn_store *store, enum engine_kind kind)
+{
+	const struct engine_ops *ops = store->sys->engine(kind);
+	struct engine_opts opts = {
+		.sys = store->sys, .chains_max = 1, .workers = 1, .guard_fd = -1};
+	struct engine *engine;
+	int ret = ops ? ops->open(&opts, &engine) : -EOPNOTSUPP;
+
+	if (ret < 0)
+		return ret;
+	ops->close(engine);
+	store->engine_kind = kind;
+	store->engine_ops = ops;
+	return 0;
+}
+
+static int choose_engine(struct cairn_store *store, struct cairn_error *reterr)
+{
+	static const char *const names[ENGINE_KINDS] = {"io_uring", "libaio", "threads"};
+	uint64_t choice = store->settings[SET_ENGINE].u;
+	size_t at = 0;
+	int ret;
+
+	if (choice != SETTING_ENGINE_AUTO) {
+		ret = try_engine(store, (enum engine_kind)choice);
+		return ret == 0 ? 0
+				: fail(reterr, ret,
+				       "store: engine: %s cannot be had here: %s; use engine=auto",
+				       names[choice], strerror(-ret));
+	}
+	for (int kind = 0; kind < ENGINE_KINDS; kind++) {
+		ret = try_engine(store, (enum engine_kind)kind);
+		if (ret == 0 || ret == -ENOMEM)
+			return ret;
+		at += (size_t)snprintf(store->engine_note + at, sizeof(store->engine_note) - at,
+				       "%s%s: %s", at ? "; " : "", names[kind], strerror(-ret));
+		if (at >= sizeof(store->engine_note))
+			at = sizeof(store->engine_note) - 1;
+	}
+	return fail(reterr, -EIO, "no I/O engine works here: %s", store->engine_note);
+}
+
+/* ---- open ------------------------------------------------------------------------ */
+
+static int open_stages(struct cairn_store *store, struct cairn_error *reterr)
+{
+	for (uint32_t i = store->level_count; i-- > 0;) {
+		struct level *level = &store->levels[i];
+		int ret;
+
+		level->internal.engine = io_engine;
+		level->internal.guard = env_guard;
+		level->internal.fork_close = env_fork_close;
+		level->internal.sequence_raise = env_sequence_raise;
+		level->internal.sequence_now = env_sequence_now;
+		level->self = sys_zalloc(store->sys, 64, level->ops->instance_bytes + 1);
+		if (!level->self)
+			return fail(reterr, -ENOMEM, "no memory for %s", level->name);
+		ret = level->ops->open(level->self, &level->env, reterr);
+		if (ret < 0)
+			return ret;
+		level->opened = true;
+	}
+	return 0;
+}
+
+static int open_reactors(struct cairn_store *store, struct cairn_error *reterr)
+{
+	uint32_t count = (uint32_t)store->settings[SET_REACTORS].u;
+	long cores = sysconf(_SC_NPROCESSORS_ONLN);
+	int ret = 0;
+
+	if (count == 0)
+		count = cores >= 4 ? (uint32_t)cores / 2 : 1;
+	if (count > REACTORS_MAX)
+		count = REACTORS_MAX;
+	for (; ret == 0 && store->reactor_count < count; store->reactor_count += ret == 0)
+		ret = reactor_new(store, store->reactor_count, true,
+				  &store->reactors[store->reactor_count], reterr);
+	/* A few more than cores: callers that wait for the disk do not need one. */
+	for (long i = 0; ret == 0 && i < 2 * cores && i < LIGHTS_MAX; i++) {
+		struct reactor *light;
+
+		ret = reactor_new(store, (uint32_t)i, false, &light, reterr);
+		if (ret < 0)
+			break;
+		store->all_lights[store->lights_made++] = light;
+		store->lights[store->light_count++] = light;
+	}
+	for (uint32_t i = 0; ret == 0 && i < store->reactor_count; i++)
+		ret = reactor_start(store->reactors[i], reterr);
+	return ret;
+}
+
+static int open_all(struct cairn_store *store, const char *spec,
+		    const struct cairn_store_opts *opts, struct cairn_error *reterr)
+{
+	int ret = pipeline_resolve(store, spec, opts, reterr);
+
+	if (ret < 0)
+		return ret;
+	io_host_init(store);
+	ret = counters_init(store);
+	if (ret == 0)
+		ret = tasks_init(store, (uint32_t)store->settings[SET_TASKS].u);
+	if (ret == 0)
+		ret = holds_init(store);
+	if (ret < 0)
+		return fail(reterr, ret, "no memory for the tables of the store");
+	ret = choose_engine(store, reterr);
+	if (ret == 0)
+		ret = open_stages(store, reterr);
+	if (ret < 0)
+		return ret;
+	counters_publish(store);
+	return open_reactors(store, reterr);
+}
+
+static void take_apart(struct cairn_store *store)
+{
+	const struct sys *sys = store->sys;
+
+	for (uint32_t i = 0; i < store->reactor_count; i++)
+		reactor_stop(store->reactors[i]);
+	holds_fini(store);
+	for (uint32_t i = 0; i < store->lights_made; i++)
+		reactor_free(store->all_lights[i]);
+	for (uint32_t i = 0; i < store->reactor_count; i++)
+		reactor_free(store->reactors[i]);
+	for (uint32_t i = 0; i < store->level_count; i++) {
+		struct level *level = &store->levels[i];
+
+		if (level->opened)
+			level->ops->close(level->self);
+		sys->free(level->self);
+	}
+	namespaces_fini(store);
+	tasks_fini(store);
+	counters_fini(store);
+	pipeline_fini(store);
+	pthread_mutex_destroy(&store->lock);
+	pthread_mutex_destroy(&store->bind_lock);
+	pthread_cond_destroy(&store->changed);
+	store->magic = 0;
+	sys->free(store);
+}
+
+struct cairn_store *store_new(const struct sys *sys)
+{
+	struct cairn_store *store = sys_zalloc(sys, 64, sizeof(*store));
+
+	if (!store)
+		return NULL;
+	store->sys = sys;
+	pthread_mutex_init(&store->lock, NULL);
+	pthread_mutex_init(&store->bind_lock, NULL);
+	cond_init_monotonic(&store->changed);
+	list_init(&store->free_tasks);
+	for (size_t i = 0; i < sizeof(store->fork_fds) / sizeof(store->fork_fds[0]); i++)
+		store->fork_fds[i] = -1;
+	return store;
+}
+
+int store_open(const struct sys *sys, const char *spec, const struct cairn_store_opts *opts,
+	       struct cairn_store **ret_store, struct cairn_error *reterr)
+{
+	struct cairn_store *store;
+	int ret;
+
+	if (!ret_store)
+		return fail(reterr, -EINVAL, "nowhere to put the handle");
+	store = store_new(sys);
+	if (!store)
+		return fail(reterr, -ENOMEM, "no memory for a store");
+	/* Known from here on, so that a child forked meanwhile closes what was opened. */
+	fork_register(store);
+	ret = open_all(store, spec, opts, reterr);
+	if (ret < 0) {
+		fork_forget(store);
+		take_apart(store);
+		return ret;
+	}
+	store->magic = STORE_MAGIC;
+	*ret_store = store;
+	return 0;
+}
+
+int cairn_store_open(const char *spec, const struct cairn_store_opts *opts,
+		     struct cairn_store **ret_store, struct cairn_error *reterr)
+{
+	return store_open(&sys_native, spec, opts, ret_store, reterr);
+}
+
+int cairn_store_close(struct cairn_store *store, uint64_t timeout_ns)
+{
+	uint64_t until_ns;
+	int ret;
+
+	if (!store)
+		return 0;
+	ret = store_enter(store);
+	if (ret < 0)
+		return ret;
+	if (timeout_ns == 0)
+		timeout_ns = store->settings[SET_DEADLINE].u;
+	until_ns = deadline_of(store->sys->now_ns(), timeout_ns);
+	pthread_mutex_lock(&store->lock);
+	store->closing = true;
+	while (ret == 0 && (store->tasks_running > 0 || store->orphans > 0 ||
+			    store->light_count < store->lights_made))
+		ret = cond_wait_until(&store->changed, &store->lock, until_ns);
+	if (ret < 0)
+		store->closing = false;
+	pthread_mutex_unlock(&store->lock);
+	if (ret < 0)
+		return ret;
+	fork_forget(store);
+	take_apart(store);
+	return 0;
+}
+
+int cairn_store_quiesce(struct cairn_store *store, uint64_t timeout_ns)
+{
+	uint64_t until_ns;
+	int ret = store_enter(store);
+
+	if (ret < 0)
+		return ret;
+	until_ns = deadline_of(store->sys->now_ns(), timeout_ns);
+	pthread_mutex_lock(&store->lock);
+	while (ret == 0 && store->tasks_unreleased > 0)
+		ret = cond_wait_until(&store->changed, &store->lock, until_ns);
+	pthread_mutex_unlock(&store->lock);
+	return ret;
+}

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What one reactor does of a task: its items wait, run, and end. */
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "core/reactor.h"
+
+/* Keys are hashes: any four bytes spread them. All shards of a block meet one reactor. */
+uint32_t part_owner(const struct cairn_store *store, const struct cairn_key *key)
+{
+	uint32_t word;
+
+	if (store->reactor_count == 1)
+		return 0;
+	memcpy(&word, key->bytes + 12, sizeof(word));
+	return (uint32_t)(((uint64_t)word * store->reactor_count) >> 32);
+}
+
+/* Sends what has come to its end: the result, the release, or both at once. */
+static void part_settle(struct task_part *part)
+{
+	bool result = !part->result_sent && part->items == 0;
+	bool release =
+		(result || part->result_sent) && !part->release_sent && list_empty(&part->ios);
+
+	if (!result && !release)
+		return;
+	part->result_sent |= result;
+	part->release_sent |= release;
+	if (release && !list_empty(&part->active))
+		list_remove(&part->active);
+	task_part_settled(part, result, release);
+}
+
+void part_arrive(struct reactor *reactor, struct task_part *part)
+{
+	struct task *task = part->task;
+
+	assert(task->magic == TASK_MAGIC && part->items > 0);
+	assert(task->task_class >= 1 && task->task_class <= CLASSES);
+	list_append(&reactor->parts, &part->active);
+	io_seek(reactor, part);
+	assert(part->cursor < task->count);
+	list_append(&reactor->queues[task->task_class - 1], &part->queued);
+	if (task->deadline_ns < reactor->next_deadline_ns)
+		reactor->next_deadline_ns = task->deadline_ns;
+}
+
+void part_end(struct reactor *reactor, struct task_part *part, int32_t status)
+{
+	struct task *task = part->task;
+	struct list *node, *next;
+
+	assert(status < 0);
+	if (part->result_sent)
+		return;
+	if (!list_empty(&part->queued))
+		list_remove(&part->queued);
+	for (node = part->ios.next; node != &part->ios; node = next) {
+		next = node->next;
+		io_abandon(list_entry(node, struct io_slot, link), status);
+	}
+	/* What never started. */
+	for (; part->cursor < task->count; part->cursor++) {
+		if (reactor->standing &&
+		    part_owner(task->store, task_key(task, part->cursor)) != reactor->index)
+			continue;
+		task_item_ended(task, part->cursor, status, CAIRN_STAGE_NONE);
+		part->items--;
+	}
+	store_count(task->store, status == -ECANCELED ? COUNT_CANCELED : COUNT_TIMED_OUT, 1);
+	assert(part->items == 0);
+	part_settle(part);
+}
+
+void part_io_ended(struct reactor *reactor, struct task_part *part)
+{
+	(void)reactor;
+	part_settle(part);
+}

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef CORE_PIPELINE_H
+#define CORE_PIPELINE_H
+
+#include "core/store.h"
+
+/*
+ * Fills settings and levels of a zeroed store (but for sys) from @text; nothing
+ * is opened. On an error too, what was made is freed by pipeline_fini().
+ */
+int pipeline_resolve(struct cairn_store *store, const char *text,
+		     const struct cairn_store_opts *opts, struct cairn_error *reterr);
+void pipeline_fini(struct cairn_store *store);
+
+#endif

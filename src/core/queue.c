@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Completion queues. A ring of records, large enough for two of every task slot:
+ * a slot is given back when its release is drained, so it never overflows. The
+ * eventfd is raised when the ring stops being empty and lowered when it is.
+ */
+#include <assert.h>
+#include <errno.h>
+
+#include "core/task.h"
+
+#define QUEUE_MAGIC 0x43525155u
+
+struct record {
+	struct task *task;
+	uint64_t id;
+	uint32_t events;
+	uint32_t failed;
+	void *context;
+};
+
+struct cairn_queue {
+	uint32_t magic;
+	struct cairn_store *store;
+	int event_fd;
+	pthread_mutex_t lock;
+	pthread_cond_t came;
+	uint32_t tasks; /* that name the queue, until their release is drained */
+	uint32_t head, count, size;
+	struct record records[];
+};
+
+int cairn_queue_open(struct cairn_store *store, struct cairn_queue **ret_queue)
+{
+	struct cairn_queue *queue;
+	uint32_t size;
+	int ret = store_enter(store);
+
+	if (ret < 0 || !ret_queue)
+		return ret < 0 ? ret : -EINVAL;
+	size = store->task_count * 2;
+	queue = sys_zalloc(store->sys, 64, sizeof(*queue) + size * sizeof(queue->records[0]));
+	if (!queue)
+		return -ENOMEM;
+	queue->event_fd = store->sys->event_open();
+	if (queue->event_fd < 0) {
+		ret = queue->event_fd;
+		store->sys->free(queue);
+		return ret;
+	}
+	queue->magic = QUEUE_MAGIC;
+	queue->store = store;
+	queue->size = size;
+	pthread_mutex_init(&queue->lock, NULL);
+	cond_init_monotonic(&queue->came);
+	pthread_mutex_lock(&store->lock);
+	store->queues++;
+	pthread_mutex_unlock(&store->lock);
+	*ret_queue = queue;
+	return 0;
+}
+
+int cairn_queue_close(struct cairn_queue *queue)
+{
+	struct cairn_store *store;
+	bool busy;
+	int ret;
+
+	if (!queue)
+		return 0;
+	if (queue->magic != QUEUE_MAGIC)
+		return -EINVAL;
+	store = queue->store;
+	ret = store_enter(store);
+	if (ret < 0)
+		return ret;
+	pthread_mutex_lock(&queue->lock);
+	busy = queue->tasks > 0;
+	pthread_mutex_unlock(&queue->lock);
+	if (busy)
+		return -EBUSY;
+	store->sys->close(queue->event_fd);
+	queue->magic = 0;
+	pthread_mutex_destroy(&queue->lock);
+	pthread_cond_destroy(&queue->came);
+	store->sys->free(queue);
+	pthread_mutex_lock(&store->lock);
+	store->queues--;
+	pthread_mutex_unlock(&store->lock);
+	return 0;
+}
+
+int cairn_event_fd(const struct cairn_queue *queue)
+{
+	if (!queue || queue->magic != QUEUE_MAGIC)
+		return -EINVAL;
+	return queue->event_fd;
+}
+
+int queue_enter(struct cairn_queue *queue, const struct cairn_store *store)
+{
+	if (queue->magic != QUEUE_MAGIC || queue->store != store)
+		return -EINVAL;
+	pthread_mutex_lock(&queue->lock);
+	queue->tasks++;
+	pthread_mutex_unlock(&queue->lock);
+	return 0;
+}
+
+void queue_leave(struct cairn_queue *queue)
+{
+	pthread_mutex_lock(&queue->lock);
+	assert(queue->tasks > 0);
+	queue->tasks--;
+	pthread_mutex_unlock(&queue->lock);
+}
+
+void queue_post(struct cairn_queue *queue, struct task *task, uint32_t events)
+{
+	struct record *record;
+
+	pthread_mutex_lock(&queue->lock);
+	assert(queue->magic == QUEUE_MAGIC && queue->count < queue->size);
+	record = &queue->records[(queue->head + queue->count) % queue->size];
+	*record = (struct record){task, task->id, events, task->failed, task->context};
+	if (queue->count++ == 0)
+		queue->store->sys->event_signal(queue->event_fd);
+	pthread_cond_signal(&queue->came);
+	pthread_mutex_unlock(&queue->lock);
+}
+
+/* Copies out what is there; the tasks whose release it brings are to be freed. */
+static size_t take_records(struct cairn_queue *queue, struct cairn_completion *completions,
+			   size_t max)
+{
+	size_t n = 0;
+
+	while (n < max && queue->count > 0) {
+		struct record *record = &queue->records[queue->head];
+
+		completions[n++] = (struct cairn_completion){record->id, record->context,
+							     record->events, record->failed};
+		queue->head = (queue->head + 1) % queue->size;
+		queue->count--;
+		if (!(record->events & CAIRN_EVENT_RELEASE))
+			continue;
+		queue->tasks--;
+		task_free(record->task);
+	}
+	if (n > 0 && queue->count == 0)
+		queue->store->sys->event_clear(queue->event_fd);
+	return n;
+}
+
+int cairn_drain(struct cairn_queue *queue, struct cairn_completion *completions, size_t max,
+		uint64_t timeout_ns)
+{
+	uint64_t until_ns;
+	size_t n;
+	int ret;
+
+	if (!queue || queue->magic != QUEUE_MAGIC || !completions || max == 0)
+		return -EINVAL;
+	ret = store_enter(queue->store);
+	if (ret < 0)
+		return ret;
+	if (max > INT32_MAX)
+		max = INT32_MAX;
+	until_ns = timeout_ns == 0 ? 0 : deadline_of(queue->store->sys->now_ns(), timeout_ns);
+	pthread_mutex_lock(&queue->lock);
+	while (ret == 0 && queue->count == 0 && until_ns > 0)
+		ret = cond_wait_until(&queue->came, &queue->lock, until_ns);
+	n = take_records(queue, completions, max);
+	pthread_mutex_unlock(&queue->lock);
+	return (int)n;
+}

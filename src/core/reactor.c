@@ -1,0 +1,402 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <assert.h>
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+
+#include "core/holds.h"
+#include "core/reactor.h"
+
+static int reactor_memory(struct reactor *reactor)
+{
+	const struct sys *sys = reactor->store->sys;
+	uint8_t *memory;
+
+	reactor->io_bytes = (sizeof(struct io_slot) + reactor->store->scratch_bytes + 63) & ~63ul;
+	reactor->ios_memory = sys_zalloc(sys, 64, reactor->io_bytes * reactor->ios);
+	reactor->timers = sys_zalloc(sys, 64, sizeof(*reactor->timers) * reactor->ios);
+	reactor->buddy_memory = sys_zalloc(sys, 64, buddy_meta_bytes(reactor->pool_bytes));
+	if (!reactor->ios_memory || !reactor->timers || !reactor->buddy_memory)
+		return -ENOMEM;
+	if (sys_reserve(sys, reactor->pool_bytes, &reactor->pool) < 0)
+		return -ENOMEM;
+	buddy_init(&reactor->buddy, reactor->buddy_memory, reactor->pool_bytes);
+	memory = reactor->ios_memory;
+	for (uint32_t i = 0; i < reactor->ios; i++) {
+		struct io_slot *io = (struct io_slot *)(void *)(memory + i * reactor->io_bytes);
+
+		io->magic = IO_MAGIC;
+		io->reactor = reactor;
+		io->resume.kind = MESSAGE_RESUME;
+		list_init(&io->link);
+		list_append(&reactor->free_ios, &io->waiting);
+	}
+	return 0;
+}
+
+static int reactor_engine(struct reactor *reactor)
+{
+	struct cairn_store *store = reactor->store;
+	struct engine_opts opts = {
+		.sys = store->sys,
+		.chains_max = reactor->ios * 8,
+		.workers = (uint32_t)store->settings[SET_WORKERS].u,
+		.shared_owner = !reactor->standing,
+		.guard_fd = store->guard_count > 0 ? store->guards[0] : -1,
+		.pool_base = reactor->pool,
+		.pool_bytes = reactor->pool_bytes,
+		.pool_chunk = POOL_CHUNK,
+	};
+	int ret;
+
+	/*
+	 * A light reactor's caller has nothing better to do than to wait, so where
+	 * there is no ring it runs its chains in place.
+	 */
+	reactor->engine_ops = store->engine_ops;
+	if (!reactor->standing && store->engine_kind != ENGINE_URING) {
+		reactor->engine_ops = store->sys->engine(ENGINE_PSYNC);
+		opts.workers = 0;
+	}
+	ret = reactor->engine_ops->open(&opts, &reactor->engine);
+	for (uint32_t i = 1; ret == 0 && i < store->guard_count; i++)
+		ret = reactor->engine_ops->add_guard(reactor->engine, store->guards[i]);
+	return ret;
+}
+
+int reactor_new(struct cairn_store *store, uint32_t index, bool standing,
+		struct reactor **ret_reactor, struct cairn_error *reterr)
+{
+	struct reactor *reactor = sys_zalloc(store->sys, 64, sizeof(*reactor));
+	int ret;
+
+	if (!reactor)
+		return fail(reterr, -ENOMEM, "no memory for a reactor");
+	reactor->magic = REACTOR_MAGIC;
+	reactor->index = index;
+	reactor->store = store;
+	reactor->standing = standing;
+	reactor->ios = standing ? (uint32_t)store->settings[SET_IOS].u : LIGHT_IOS;
+	reactor->pool_bytes = standing ? store->settings[SET_BUFFERS].u : LIGHT_BUFFERS;
+	reactor->next_deadline_ns = UINT64_MAX;
+	reactor->adopt.kind = MESSAGE_ADOPT;
+	list_init(&reactor->free_ios);
+	list_init(&reactor->parts);
+	list_init(&reactor->buffer_waiters);
+	for (uint32_t i = 0; i < CLASSES; i++)
+		list_init(&reactor->queues[i]);
+	ret = reactor_memory(reactor);
+	if (ret == 0)
+		ret = reactor_engine(reactor);
+	if (ret < 0) {
+		reactor_free(reactor);
+		return fail(reterr, ret, "reactor %u: %s: %s", index,
+			    ret == -ENOMEM ? "no memory" : "the I/O engine did not open",
+			    strerror(-ret));
+	}
+	*ret_reactor = reactor;
+	return 0;
+}
+
+void reactor_free(struct reactor *reactor)
+{
+	const struct sys *sys;
+
+	if (!reactor)
+		return;
+	assert(reactor->magic == REACTOR_MAGIC && !reactor->started);
+	assert(reactor->ios_in_flight == 0);
+	sys = reactor->store->sys;
+	if (reactor->engine)
+		reactor->engine_ops->close(reactor->engine);
+	if (reactor->pool)
+		sys->munmap(reactor->pool, reactor->pool_bytes);
+	sys->free(reactor->buddy_memory);
+	sys->free(reactor->timers);
+	sys->free(reactor->ios_memory);
+	reactor->magic = 0;
+	sys->free(reactor);
+}
+
+void reactor_send(struct reactor *reactor, struct message *message)
+{
+	if (ring_push(&reactor->inbox, &message->node))
+		reactor->engine_ops->wake(reactor->engine);
+}
+
+static void io_resume(struct io_slot *io)
+{
+	struct reactor *reactor = io->reactor;
+	struct level *level;
+
+	flag_lower(&io->resume_posted);
+	assert(io->magic == IO_MAGIC && reactor->magic == REACTOR_MAGIC);
+	level = &reactor->store->levels[io->io.level];
+	assert(level->ops->resume);
+	level->ops->resume(level->self, &io->io, io->scratch + level->scratch_offset);
+}
+
+static void handle(struct reactor *reactor, struct message *message)
+{
+	struct reactor *light;
+	struct task_part *part;
+
+	switch (message->kind) {
+	case MESSAGE_NONE:
+		assert(false);
+		break;
+	case MESSAGE_PART:
+		part_arrive(reactor, list_entry(message, struct task_part, arrive));
+		break;
+	case MESSAGE_CANCEL:
+		part = list_entry(message, struct task_part, cancel);
+		part_end(reactor, part, -ECANCELED);
+		task_unpin(part->task);
+		break;
+	case MESSAGE_RESUME:
+		io_resume(list_entry(message, struct io_slot, resume));
+		break;
+	case MESSAGE_ADOPT:
+		light = list_entry(message, struct reactor, adopt);
+		light->adopted_next = reactor->adopted;
+		reactor->adopted = light;
+		break;
+	}
+}
+
+static void take_messages(struct reactor *reactor)
+{
+	struct ring_node *node = ring_take(&reactor->inbox);
+
+	while (node) {
+		struct ring_node *next = node->next;
+
+		handle(reactor, list_entry(node, struct message, node));
+		node = next;
+	}
+}
+
+static void run_timers(struct reactor *reactor, uint64_t now_ns)
+{
+	while (reactor->timer_count > 0 && reactor->timers[0]->timer_ns <= now_ns) {
+		struct io_slot *io = reactor->timers[0];
+
+		timer_clear(reactor, io);
+		io_resume(io);
+	}
+}
+
+static void run_deadlines(struct reactor *reactor, uint64_t now_ns)
+{
+	struct list *node, *next;
+
+	if (reactor->next_deadline_ns > now_ns)
+		return;
+	reactor->next_deadline_ns = UINT64_MAX;
+	for (node = reactor->parts.next; node != &reactor->parts; node = next) {
+		struct task_part *part = list_entry(node, struct task_part, active);
+
+		next = node->next;
+		if (part->result_sent)
+			continue;
+		if (part->task->deadline_ns <= now_ns)
+			part_end(reactor, part, -ETIMEDOUT);
+		else if (part->task->deadline_ns < reactor->next_deadline_ns)
+			reactor->next_deadline_ns = part->task->deadline_ns;
+	}
+}
+
+/* Buffers came back: those that wait for one try again, in order. */
+static void run_buffer_waiters(struct reactor *reactor)
+{
+	struct list again, *node;
+
+	if (!reactor->buffer_came)
+		return;
+	reactor->buffer_came = false;
+	reactor->starved = false;
+	list_init(&again);
+	while ((node = list_take(&reactor->buffer_waiters)) != NULL)
+		list_append(&again, node);
+	while ((node = list_take(&again)) != NULL) {
+		struct io_slot *io = list_entry(node, struct io_slot, waiting);
+
+		io->wants_buffer = false;
+		io_resume(io);
+	}
+}
+
+/* The class to serve next: the first that has work, unless another was passed over too often. */
+static int pick_class(struct reactor *reactor)
+{
+	int pick = -1;
+
+	for (uint32_t c = 0; c < CLASSES; c++) {
+		/* A quarter of the ios is kept from dumps, so that a load always finds one. */
+		if (list_empty(&reactor->queues[c]) ||
+		    (c == CAIRN_CLASS_DUMP - 1 && reactor->ios > 4 &&
+		     reactor->dumps_in_flight >= reactor->ios - reactor->ios / 4))
+			continue;
+		if (pick < 0)
+			pick = (int)c;
+		else if (++reactor->passed[c] >= CLASS_FLOOR)
+			pick = (int)c;
+	}
+	if (pick >= 0)
+		reactor->passed[pick] = 0;
+	return pick;
+}
+
+static void start_ios(struct reactor *reactor)
+{
+	while (!reactor->starved && !list_empty(&reactor->free_ios)) {
+		int c = pick_class(reactor);
+		struct task_part *part;
+
+		if (c < 0)
+			return;
+		/*
+		 * Tasks of one class take turns, so that a large one does not hold up
+		 * the rest. Once started, the part may be over: it is not touched after.
+		 */
+		part = list_entry(reactor->queues[c].next, struct task_part, queued);
+		list_remove(&part->queued);
+		list_append(&reactor->queues[c], &part->queued);
+		if (!io_start_next(reactor, part))
+			return;
+	}
+	if (list_empty(&reactor->free_ios))
+		store_count(reactor->store, COUNT_BACKPRESSURE, 1);
+}
+
+bool reactor_idle(const struct reactor *reactor)
+{
+	return reactor->ios_in_flight == 0 && list_empty(&reactor->parts);
+}
+
+static void light_give_back(struct reactor *light)
+{
+	struct cairn_store *store = light->store;
+
+	assert(reactor_idle(light));
+	pthread_mutex_lock(&store->lock);
+	store->lights[store->light_count++] = light;
+	pthread_cond_broadcast(&store->changed);
+	pthread_mutex_unlock(&store->lock);
+}
+
+/* Drives the light reactors whose callers left; done ones go back. */
+static void run_adopted(struct reactor *reactor)
+{
+	struct reactor **link = &reactor->adopted;
+
+	while (*link) {
+		struct reactor *light = *link;
+
+		reactor_turn(light, 0);
+		if (reactor_idle(light)) {
+			*link = light->adopted_next;
+			light->adopted_next = NULL;
+			light_give_back(light);
+		} else {
+			link = &light->adopted_next;
+		}
+	}
+}
+
+#define ADOPTED_POLL_NS 10000000ull /* only while a device is late for a deadline that passed */
+
+static uint64_t wait_until(struct reactor *reactor, uint64_t now_ns, uint64_t until_ns)
+{
+	if (reactor->timer_count > 0 && reactor->timers[0]->timer_ns < until_ns)
+		until_ns = reactor->timers[0]->timer_ns;
+	if (reactor->next_deadline_ns < until_ns)
+		until_ns = reactor->next_deadline_ns;
+	if (reactor->standing && reactor->index == 0 && holds_next_ns(reactor->store) < until_ns)
+		until_ns = holds_next_ns(reactor->store);
+	if (reactor->adopted && now_ns + ADOPTED_POLL_NS < until_ns)
+		until_ns = now_ns + ADOPTED_POLL_NS;
+	if (reactor->buffer_came || !ring_empty(&reactor->inbox) ||
+	    (reactor->lone && reactor->lone->result_sent))
+		until_ns = 0;
+	return until_ns;
+}
+
+void reactor_turn(struct reactor *reactor, uint64_t until_ns)
+{
+	const struct sys *sys = reactor->store->sys;
+	uint64_t now_ns;
+
+	assert(reactor->magic == REACTOR_MAGIC);
+	take_messages(reactor);
+	if (reactor->timer_count > 0 || reactor->next_deadline_ns != UINT64_MAX) {
+		now_ns = sys->now_ns();
+		run_timers(reactor, now_ns);
+		run_deadlines(reactor, now_ns);
+	}
+	run_buffer_waiters(reactor);
+	start_ios(reactor);
+	run_adopted(reactor);
+	if (reactor->standing && reactor->index == 0 && holds_next_ns(reactor->store) != UINT64_MAX)
+		holds_expire(reactor->store, sys->now_ns());
+	now_ns = until_ns == 0 ? 0 : sys->now_ns();
+	until_ns = wait_until(reactor, now_ns, until_ns);
+	if (until_ns != UINT64_MAX)
+		until_ns = until_ns > now_ns ? until_ns - now_ns : 0;
+	reactor->engine_ops->poll(reactor->engine, until_ns);
+}
+
+static void *reactor_main(void *argument)
+{
+	struct reactor *reactor = argument;
+
+	while (!stop_get(&reactor->stop))
+		reactor_turn(reactor, UINT64_MAX);
+	return NULL;
+}
+
+int reactor_start(struct reactor *reactor, struct cairn_error *reterr)
+{
+	sigset_t all, old;
+	int ret;
+
+	/* Signals are the host program's: none is delivered to a reactor. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	ret = pthread_create(&reactor->thread, NULL, reactor_main, reactor);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (ret != 0)
+		return fail(reterr, -ret, "reactor %u: no thread: %s", reactor->index,
+			    strerror(ret));
+	reactor->started = true;
+	return 0;
+}
+
+void reactor_stop(struct reactor *reactor)
+{
+	if (!reactor || !reactor->started)
+		return;
+	stop_set(&reactor->stop);
+	reactor->engine_ops->wake(reactor->engine);
+	pthread_join(reactor->thread, NULL);
+	reactor->started = false;
+}
+
+void reactor_run_light(struct reactor *light, struct task_part *part)
+{
+	struct cairn_store *store = light->store;
+
+	/*
+	 * Only this thread drives the light reactor, so the part's own flags can be
+	 * read without the task's lock; after the release the slot may be another's.
+	 */
+	light->lone = part;
+	part_arrive(light, part);
+	while (!part->result_sent)
+		reactor_turn(light, UINT64_MAX);
+	light->lone = NULL;
+	if (reactor_idle(light))
+		light_give_back(light);
+	else
+		reactor_send(store->reactors[0], &light->adopt);
+}

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Reactors: each owns an I/O engine, its ios, its timers and its bounce memory.
+ * A standing reactor has a thread; a light one is driven by the caller who runs
+ * its own small load, and by standing reactor 0 when that caller had to leave
+ * at its deadline.
+ *
+ * Invariants:
+ *  1. Only the driving thread touches a reactor, but for its inbox.
+ *  2. An io is in flight from io_start() to io_finish(), and is finished once.
+ *  3. Ended items are never written to again: an abandoned io writes no result.
+ */
+#ifndef CORE_REACTOR_H
+#define CORE_REACTOR_H
+
+#include "base/buddy.h"
+#include "core/task.h"
+
+#define REACTOR_MAGIC 0x43525243u
+#define IO_MAGIC      0x4352494fu
+#define IO_IOVS_MAX   256u /* segments of one io; what has more goes through a bounce buffer */
+#define BOUNCE_IO_MAX (4u << 20) /* bytes that several parts of one io may bounce together */
+#define LIGHT_IOS     4u
+#define LIGHT_BUFFERS (8u << 20)
+#define CLASSES	      4u
+#define CLASS_FLOOR   16u	 /* a class passed over so often is served next */
+#define POOL_CHUNK    (2u << 20) /* registered at once */
+
+struct io_slot {
+	uint32_t magic;
+	struct cairn_io io;
+	struct reactor *reactor;
+	struct task_part *part; /* NULL: orphaned */
+	struct list link;	/* in part->ios */
+	struct list waiting;	/* in the free list, or for a buffer */
+	struct message resume;
+	uint32_t resume_posted; /* a flag of base/atomic.h */
+	bool abandoned;		/* its items have their results */
+	bool caller_memory;	/* iovs name the caller's memory */
+	bool wants_buffer;
+	uint32_t iov_count;
+	uint64_t timer_ns;
+	uint32_t timer_index; /* in the heap, + 1; 0: none */
+	void *bounce;
+	const struct iovec *caller_iov[CAIRN_PARTS_MAX]; /* where a bounced load goes */
+	uint32_t caller_iov_count[CAIRN_PARTS_MAX];
+	uint16_t status_stage; /* who set io.status */
+	uint32_t item[CAIRN_PARTS_MAX];
+	int32_t best[CAIRN_PARTS_MAX]; /* of the tiers so far */
+	uint16_t best_stage[CAIRN_PARTS_MAX];
+	struct cairn_part parts[CAIRN_PARTS_MAX];
+	struct iovec iovs[IO_IOVS_MAX];
+	uint8_t scratch[] __attribute__((aligned(16)));
+};
+
+struct reactor {
+	uint32_t magic;
+	uint32_t index;
+	struct cairn_store *store;
+	const struct engine_ops *engine_ops;
+	struct engine *engine;
+	pthread_t thread;
+	bool standing, started;
+	struct ring inbox;
+	uint32_t stop; /* a stop sign of base/atomic.h */
+
+	void *ios_memory;
+	size_t io_bytes;
+	uint32_t ios, ios_in_flight, dumps_in_flight;
+	struct list free_ios;
+
+	struct list queues[CLASSES]; /* task_part.queued */
+	uint32_t passed[CLASSES];
+	struct list parts; /* task_part.active */
+	uint64_t next_deadline_ns;
+	bool starved; /* no bounce buffer for the next io: wait until one comes back */
+
+	struct io_slot **timers; /* a binary heap by timer_ns */
+	uint32_t timer_count;
+	struct list buffer_waiters; /* io_slot.waiting */
+	bool buffer_came;
+
+	void *pool;
+	size_t pool_bytes;
+	struct buddy buddy;
+	void *buddy_memory;
+
+	struct task_part *lone; /* a light reactor: what its caller waits for */
+	struct message adopt;
+	struct reactor *adopted; /* light reactors that this standing one drives */
+	struct reactor *adopted_next;
+};
+
+int reactor_new(struct cairn_store *store, uint32_t index, bool standing,
+		struct reactor **ret_reactor, struct cairn_error *reterr);
+int reactor_start(struct reactor *reactor, struct cairn_error *reterr);
+void reactor_stop(struct reactor *reactor); /* joins */
+void reactor_free(struct reactor *reactor); /* NULL is ignored */
+
+/* Any thread: puts a message in the inbox and wakes the reactor if it may sleep. */
+void reactor_send(struct reactor *reactor, struct message *message);
+
+/* One turn: messages, timers, deadlines, new ios, the engine. Waits at most until @until_ns. */
+void reactor_turn(struct reactor *reactor, uint64_t until_ns);
+
+/* Runs the part of a light reactor on the calling thread until it has its result. */
+void reactor_run_light(struct reactor *light, struct task_part *part);
+
+/* True when nothing of the reactor is under way. */
+bool reactor_idle(const struct reactor *reactor);
+
+/* core/io.c */
+void io_host_init(struct cairn_store *store);
+bool io_seek(struct reactor *reactor, struct task_part *part); /* to the next own item */
+bool io_start_next(struct reactor *reactor,
+		   struct task_part *part); /* false: nothing could start */
+void io_abandon(struct io_slot *io, int32_t status);
+struct engine *io_engine(struct cairn_io *io, const struct engine_ops **ret_ops);
+
+/* core/part.c */
+void part_arrive(struct reactor *reactor, struct task_part *part);
+void part_end(struct reactor *reactor, struct task_part *part, int32_t status);
+void part_io_ended(struct reactor *reactor, struct task_part *part);
+uint32_t part_owner(const struct cairn_store *store, const struct cairn_key *key);
+
+/* core/timer.c: a heap of ios */
+void timer_set(struct reactor *reactor, struct io_slot *io, uint64_t when_ns);
+void timer_clear(struct reactor *reactor, struct io_slot *io);
+
+#endif

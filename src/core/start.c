@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From the items of a task to ios: runs of one key become one io. */
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "core/io.h"
+
+void *io_buffer_get(struct reactor *reactor, size_t bytes)
+{
+	uint64_t offset = buddy_get(&reactor->buddy, bytes);
+
+	return offset == BUDDY_NONE ? NULL : (uint8_t *)reactor->pool + offset;
+}
+
+void io_buffer_put(struct reactor *reactor, void *buffer)
+{
+	buddy_put(&reactor->buddy, (uint64_t)((uint8_t *)buffer - (uint8_t *)reactor->pool));
+	reactor->buffer_came = true;
+}
+
+static bool same_key(const struct cairn_key *a, const struct cairn_key *b)
+{
+	return memcmp(a->bytes, b->bytes, CAIRN_KEY_BYTES) == 0;
+}
+
+bool io_seek(struct reactor *reactor, struct task_part *part)
+{
+	struct task *task = part->task;
+
+	for (; part->cursor < task->count; part->cursor++) {
+		const struct cairn_key *key = task_key(task, part->cursor);
+
+		if (part->cursor > 0 && !same_key(key, task_key(task, part->cursor - 1)))
+			part->depth++;
+		if (!reactor->standing || part_owner(task->store, key) == reactor->index)
+			return true;
+	}
+	return false;
+}
+
+/* The key before the first item's in the chain, or NULL at its head. */
+static const struct cairn_key *chain_parent(const struct task *task, uint32_t item)
+{
+	const struct cairn_key *key = task_key(task, item);
+
+	while (item > 0 && same_key(key, task_key(task, item - 1)))
+		item--;
+	return item > 0 ? task_key(task, item - 1) : NULL;
+}
+
+static void set_attr(struct io_slot *slot, const struct task_part *part, uint32_t item)
+{
+	static const struct cairn_key none;
+	const struct task *task = part->task;
+	struct cairn_block_attr *attr = &slot->io.attr;
+	const struct cairn_key *parent;
+
+	memset(attr, 0, sizeof(*attr));
+	if (task->xfers && task->xfers[item].attr) {
+		const struct cairn_block_attr *given = task->xfers[item].attr;
+
+		memcpy(attr, given, given->size < sizeof(*attr) ? given->size : sizeof(*attr));
+	}
+	attr->size = sizeof(*attr);
+	if (!(task->flags & CAIRN_TASK_CHAIN) || !same_key(&attr->parent, &none))
+		return;
+	parent = chain_parent(task, item);
+	if (!parent)
+		return;
+	attr->parent = *parent;
+	if (attr->depth == 0)
+		attr->depth = part->depth;
+	slot->io.flags |= CAIRN_IO_CHAIN;
+}
+
+static uint64_t segments_of(const struct cairn_xfer *xfer)
+{
+	return xfer->segment_count > 0 ? xfer->segment_count : xfer->stride.count;
+}
+
+/* Writes the xfer's segments to @iov, which has room. */
+static void copy_segments(const struct cairn_xfer *xfer, struct iovec *iov)
+{
+	for (uint32_t i = 0; i < xfer->segment_count; i++)
+		iov[i] = (struct iovec){xfer->segments[i].base, xfer->segments[i].length};
+	if (xfer->segment_count > 0)
+		return;
+	for (uint64_t i = 0; i < xfer->stride.count; i++)
+		iov[i] = (struct iovec){(uint8_t *)xfer->stride.base + i * xfer->stride.stride,
+					xfer->stride.run};
+}
+
+void io_gather(const struct cairn_xfer *xfer, uint8_t *buffer)
+{
+	for (uint32_t i = 0; i < xfer->segment_count; i++) {
+		memcpy(buffer, xfer->segments[i].base, xfer->segments[i].length);
+		buffer += xfer->segments[i].length;
+	}
+	if (xfer->segment_count > 0)
+		return;
+	for (uint64_t i = 0; i < xfer->stride.count; i++, buffer += xfer->stride.run)
+		memcpy(buffer, (uint8_t *)xfer->stride.base + i * xfer->stride.stride,
+		       xfer->stride.run);
+}
+
+void io_scatter(const struct cairn_xfer *xfer, const uint8_t *buffer)
+{
+	for (uint32_t i = 0; i < xfer->segment_count; i++) {
+		memcpy(xfer->segments[i].base, buffer, xfer->segments[i].length);
+		buffer += xfer->segments[i].length;
+	}
+	if (xfer->segment_count > 0)
+		return;
+	for (uint64_t i = 0; i < xfer->stride.count; i++, buffer += xfer->stride.run)
+		memcpy((uint8_t *)xfer->stride.base + i * xfer->stride.stride, buffer,
+		       xfer->stride.run);
+}
+
+static bool must_bounce(const struct task *task, const struct cairn_xfer *xfer)
+{
+	return (task->flags & CAIRN_TASK_DETACH) || segments_of(xfer) > IO_IOVS_MAX;
+}
+
+/* How many items from the cursor on become one io, and what they bounce. */
+static uint32_t measure(const struct task *task, uint32_t first, bool *ret_bounce,
+			uint64_t *ret_bytes)
+{
+	const struct cairn_xfer *xfers = task->xfers;
+	uint64_t segments = segments_of(&xfers[first]);
+	uint32_t n = 1;
+
+	*ret_bounce = must_bounce(task, &xfers[first]);
+	*ret_bytes = xfers[first].length;
+	while (n < CAIRN_PARTS_MAX && first + n < task->count &&
+	       same_key(&xfers[first].key, &xfers[first + n].key)) {
+		const struct cairn_xfer *xfer = &xfers[first + n];
+
+		segments += segments_of(xfer);
+		if (must_bounce(task, xfer) != *ret_bounce ||
+		    (*ret_bounce && *ret_bytes + xfer->length > BOUNCE_IO_MAX) ||
+		    (!*ret_bounce && segments > IO_IOVS_MAX) || xfer->attr != xfers[first].attr ||
+		    xfer->shard_count != xfers[first].shard_count ||
+		    xfer->shard_bytes != xfers[first].shard_bytes)
+			break;
+		*ret_bytes += xfer->length;
+		n++;
+	}
+	return n;
+}
+
+static void add_part(struct io_slot *slot, const struct task *task, uint32_t item, uint8_t *bounce)
+{
+	const struct cairn_xfer *xfer = &task->xfers[item];
+	struct cairn_part *part = &slot->parts[slot->io.part_count];
+	struct iovec *iov = &slot->iovs[slot->iov_count];
+
+	memset(part, 0, sizeof(*part));
+	part->shard = xfer->shard;
+	part->status = CAIRN_PENDING;
+	part->stage = CAIRN_STAGE_NONE;
+	part->offset = xfer->offset;
+	part->length = xfer->length;
+	part->raw_length = slot->io.op == CAIRN_OP_DUMP ? xfer->length : slot->io.shard_bytes;
+	part->stored_length = part->raw_length;
+	part->iov = iov;
+	if (bounce) {
+		part->iov_count = 1;
+		*iov = (struct iovec){bounce, xfer->length};
+		if (slot->io.op == CAIRN_OP_DUMP)
+			io_gather(xfer, bounce);
+	} else {
+		part->iov_count = (uint32_t)segments_of(xfer);
+		copy_segments(xfer, iov);
+	}
+	slot->iov_count += part->iov_count;
+	slot->best[slot->io.part_count] = CAIRN_PENDING;
+	slot->item[slot->io.part_count++] = item;
+}
+
+static void fill_header(struct io_slot *slot, struct task_part *part)
+{
+	struct task *task = part->task;
+	struct cairn_io *io = &slot->io;
+	const struct cairn_xfer *xfer = task->xfers ? &task->xfers[part->cursor] : NULL;
+	bool variable = task->ns->view.shard_count == 0;
+
+	memset(io, 0, sizeof(*io));
+	io->op = task->op;
+	io->status = CAIRN_PENDING;
+	io->key = *task_key(task, part->cursor);
+	io->ns = &task->ns->view;
+	io->parts = slot->parts;
+	io->shard_count = variable && xfer ? xfer->shard_count : task->ns->view.shard_count;
+	io->shard_bytes = variable && xfer ? xfer->shard_bytes : task->ns->view.shard_bytes;
+	io->flags = slot->reactor->standing ? 0 : CAIRN_IO_INLINE;
+	io->durability = task->durability;
+	io->task_class = task->task_class;
+	io->sequence = task->sequence;
+	io->deadline_ns = task->deadline_ns;
+	io->host_private = slot->reactor->store;
+	set_attr(slot, part, part->cursor);
+	slot->part = part;
+	slot->abandoned = false;
+	slot->caller_memory = false;
+	slot->bounce = NULL;
+	slot->iov_count = 0;
+	slot->status_stage = CAIRN_STAGE_NONE;
+	slot->best[0] = CAIRN_PENDING;
+	slot->item[0] = part->cursor;
+}
+
+/* False: no bounce buffer now. */
+static bool fill_parts(struct io_slot *slot, struct task_part *part, uint32_t *ret_items)
+{
+	struct task *task = part->task;
+	uint64_t bytes, at = 0;
+	bool bounce;
+	uint32_t n = measure(task, part->cursor, &bounce, &bytes);
+
+	if (bounce) {
+		slot->bounce = io_buffer_get(slot->reactor, bytes);
+		if (!slot->bounce)
+			return false;
+		store_count(task->store, COUNT_BOUNCED, 1);
+	}
+	for (uint32_t i = 0; i < n; i++) {
+		add_part(slot, task, part->cursor + i,
+			 bounce ? (uint8_t *)slot->bounce + at : NULL);
+		at += task->xfers[part->cursor + i].length;
+	}
+	slot->caller_memory = !bounce;
+	*ret_items = n;
+	return true;
+}
+
+static void take_from_part(struct reactor *reactor, struct task_part *part, uint32_t items)
+{
+	part->cursor += items;
+	if (!io_seek(reactor, part) && !list_empty(&part->queued))
+		list_remove(&part->queued);
+}
+
+/* An xfer that no bounce buffer of this store can ever hold. */
+static bool never_fits(struct reactor *reactor, struct task_part *part)
+{
+	const struct cairn_xfer *xfer;
+
+	if (!part->task->xfers)
+		return false;
+	xfer = &part->task->xfers[part->cursor];
+	return must_bounce(part->task, xfer) && xfer->length > reactor->pool_bytes;
+}
+
+static void end_first_item(struct reactor *reactor, struct task_part *part, int32_t status)
+{
+	task_item_ended(part->task, part->cursor, status, CAIRN_STAGE_NONE);
+	part->items--;
+	take_from_part(reactor, part, 1);
+	part_io_ended(reactor, part);
+}
+
+bool io_start_next(struct reactor *reactor, struct task_part *part)
+{
+	struct list *node = list_take(&reactor->free_ios);
+	struct io_slot *slot;
+	uint32_t items = 1;
+
+	assert(node);
+	slot = list_entry(node, struct io_slot, waiting);
+	if (never_fits(reactor, part)) {
+		list_append(&reactor->free_ios, &slot->waiting);
+		end_first_item(reactor, part, -EFBIG);
+		return true;
+	}
+	fill_header(slot, part);
+	if (part->task->xfers && !fill_parts(slot, part, &items)) {
+		list_append(&reactor->free_ios, &slot->waiting);
+		reactor->starved = true;
+		return false;
+	}
+	list_append(&part->ios, &slot->link);
+	reactor->ios_in_flight++;
+	reactor->dumps_in_flight += slot->io.task_class == CAIRN_CLASS_DUMP;
+	store_count(reactor->store, COUNT_IN_FLIGHT, 1);
+	take_from_part(reactor, part, items);
+	io_submit_to(slot, 0);
+	return true;
+}

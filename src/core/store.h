@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The store and what hangs on it. Who owns what:
+ *
+ *  - `lock` guards the task slots' free list, the namespaces, `closing` and the
+ *    counts beside them. It is never held while a stage, a callback or another
+ *    lock but a queue's is entered.
+ *  - A task's `lock` guards its progress; its items and ios belong to reactors.
+ *  - An io, a task part, a timer, a bounce buffer belong to one reactor, and only
+ *    the thread that drives it touches them.
+ */
+#ifndef CORE_STORE_H
+#define CORE_STORE_H
+
+#include <pthread.h>
+#include <stdbool.h>
+
+#include <cairn/stage.h>
+
+#include "base/atomic.h"
+#include "base/list.h"
+#include "core/stage_env.h"
+#include "sys/engine.h"
+#include "sys/sys.h"
+
+#define STORE_MAGIC	   0x43524e53u
+#define REACTORS_MAX	   32 /* a task carries a part for each */
+#define LIGHTS_MAX	   16 /* callers that run their own load at once */
+#define NAMESPACES_MAX	   4096
+#define STORE_COUNTERS_MAX 32
+
+/* Rows of the store's own counters; core/counters.c has the names. */
+enum store_counter {
+	COUNT_TASKS,
+	COUNT_XFERS,
+	COUNT_LOADED_BYTES,
+	COUNT_DUMPED_BYTES,
+	COUNT_TIMED_OUT,
+	COUNT_CANCELED,
+	COUNT_INLINE,
+	COUNT_BOUNCED,
+	COUNT_BACKPRESSURE,
+	COUNT_HOLDS,
+	COUNT_HOLD_BYTES,
+	COUNT_HOLDS_EXPIRED,
+	COUNT_HOLDS_REFUSED,
+	COUNT_LOOKUPS,
+	COUNT_LOOKUP_HITS,
+	COUNT_IN_FLIGHT,
+	COUNT_STORE_ROWS,
+};
+
+/* Rows of the pseudo-stage `store`; core/settings.c has them in this order. */
+enum store_setting {
+	SET_REACTORS,
+	SET_ENGINE,
+	SET_WORKERS,
+	SET_DEADLINE,
+	SET_TASKS,
+	SET_IOS,
+	SET_BUFFERS,
+	SET_HOLD_BYTES,
+	SET_HOLD_TIME,
+	SET_HOLD_KEYS,
+	SET_INLINE_MAX,
+	SET_ROWS,
+};
+
+struct reactor;
+struct task;
+struct holds;
+struct page;
+
+/* One stage of the pipeline, opened. */
+struct level {
+	const struct cairn_stage_ops *ops;
+	void *self;
+	void *module; /* dlopen handle, NULL when linked in */
+	struct cairn_stage_env env;
+	struct stage_env internal;
+	struct cairn_value *values;
+	void *strings;
+	char name[24];
+	size_t scratch_offset;
+	int tier_below; /* the next tier's level, or -1 */
+	bool opened;
+};
+
+struct cairn_namespace {
+	struct cairn_ns_view view;
+	struct cairn_store *store;
+	struct cairn_namespace *next;
+	void *digest; /* EVP_MD_CTX after the domain and the description */
+	uint32_t handles;
+	uint64_t desc_hash;
+};
+
+struct cairn_store {
+	uint32_t magic;
+	uint32_t fork_generation;
+	const struct sys *sys;
+	struct cairn_store *next_open; /* all open stores of the process, for fork */
+
+	struct level levels[CAIRN_STAGES_MAX];
+	uint32_t level_count;
+	int tier_top, tier_bottom; /* levels, or -1 */
+	bool persists;
+	size_t scratch_bytes;
+	struct cairn_stage_host host;
+
+	struct cairn_value settings[SET_ROWS];
+	void *settings_strings;
+	enum engine_kind engine_kind;
+	const struct engine_ops *engine_ops;
+	char engine_note[160];
+
+	struct reactor *reactors[REACTORS_MAX];
+	uint32_t reactor_count;
+	struct reactor *lights[LIGHTS_MAX]; /* free ones; under lock */
+	struct reactor *all_lights[LIGHTS_MAX];
+	uint32_t light_count, lights_made;
+
+	int guards[CAIRN_STAGES_MAX * 2];
+	uint32_t guard_count;
+	int fork_fds[CAIRN_STAGES_MAX * 8]; /* -1: free */
+
+	pthread_mutex_t lock;
+	pthread_cond_t changed; /* a slot came free, a task or an orphan ended */
+	struct task *tasks;
+	uint32_t task_count;
+	struct list free_tasks;
+	uint32_t tasks_taken, tasks_running; /* running: no release yet */
+	uint32_t tasks_unreleased;	     /* result, but no release yet */
+	uint32_t orphans;		     /* ios of tasks that are over */
+	bool closing;
+	struct cairn_namespace *namespaces;
+	uint32_t namespace_count;
+	uint32_t queues;
+
+	pthread_mutex_t bind_lock; /* one namespace is bound at a time */
+	uint64_t sequence;	   /* under lock */
+	struct holds *holds;
+
+	struct page *page; /* where counters lie when it could be had */
+	uint64_t *counters;
+	uint32_t counter_count;
+	void *counters_memory; /* ... and when not */
+};
+
+/* The store of this process; -EOWNERDEAD in a child after a fork, -EINVAL when it is none. */
+int store_enter(const struct cairn_store *store);
+
+static inline void store_count(struct cairn_store *store, enum store_counter row, uint64_t n)
+{
+	counter_add(&store->counters[row], n);
+}
+
+/* core/fork.c: the list of open stores, and what a child closes. */
+uint32_t fork_generation(void);
+void fork_register(struct cairn_store *store);
+void fork_forget(struct cairn_store *store);
+
+/* core/open.c: with the sys table of the caller's choice, which tests wrap. */
+int store_open(const struct sys *sys, const char *spec, const struct cairn_store_opts *opts,
+	       struct cairn_store **ret_store, struct cairn_error *reterr);
+struct cairn_store *store_new(const struct sys *sys); /* empty; NULL: no memory */
+
+/* Formats into @reterr (NULL is allowed) and returns @code. */
+__attribute__((format(printf, 3, 4))) int fail(struct cairn_error *reterr, int code,
+					       const char *format, ...);
+
+#endif

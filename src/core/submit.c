@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "core/reactor.h"
+#include "core/submit.h"
+
+static uint32_t class_of(const struct submission *s)
+{
+	if (s->opts.task_class != CAIRN_CLASS_DEFAULT)
+		return s->opts.task_class;
+	switch (s->op) {
+	case CAIRN_OP_LOAD:
+	case CAIRN_OP_DESCRIBE:
+		return CAIRN_CLASS_LOAD;
+	case CAIRN_OP_PREFETCH:
+		return CAIRN_CLASS_PREFETCH;
+	case CAIRN_OP_DUMP:
+	case CAIRN_OP_REMOVE:
+		break;
+	}
+	return CAIRN_CLASS_DUMP;
+}
+
+static void init_part(struct task_part *part, struct task *task)
+{
+	memset(part, 0, sizeof(*part));
+	part->task = task;
+	part->cancel.kind = MESSAGE_CANCEL;
+	list_init(&part->queued);
+	list_init(&part->active);
+	list_init(&part->ios);
+}
+
+static void init_task(struct task *task, const struct submission *s, uint64_t deadline_ns)
+{
+	pthread_mutex_lock(&task->lock);
+	task->ns = s->ns;
+	task->op = s->op;
+	task->xfers = s->xfers;
+	task->keys = s->keys;
+	task->results = s->results;
+	task->count = s->count;
+	task->flags = s->opts.flags;
+	task->task_class = class_of(s);
+	task->durability = s->opts.durability;
+	/* Nothing here is kept in memory alone, but where the pipeline persists nothing at all. */
+	if (task->durability == CAIRN_MEMORY && task->store->persists)
+		task->durability = CAIRN_WRITTEN;
+	task->deadline_ns = deadline_ns;
+	task->queue = s->opts.queue;
+	task->done = s->opts.done;
+	task->context = s->opts.context;
+	task->results_pending = 0;
+	task->releases_pending = 0;
+	task->events = 0;
+	task->failed = 0;
+	task->first_error = 0;
+	task->first_error_item = UINT32_MAX;
+	task->forget = false;
+	task->canceled = false;
+	for (uint32_t r = 0; r < task->store->reactor_count; r++)
+		init_part(&task->parts[r], task);
+	task->magic = TASK_MAGIC;
+	pthread_mutex_unlock(&task->lock);
+}
+
+/* A lone small load of one block: what a waiting caller runs best by itself. */
+static bool runs_inline(const struct cairn_store *store, const struct submission *s)
+{
+	uint64_t bytes = 0;
+
+	if (s->op != CAIRN_OP_LOAD || s->count == 0 || s->count > CAIRN_PARTS_MAX ||
+	    (s->opts.flags & CAIRN_TASK_DETACH))
+		return false;
+	for (uint32_t i = 0; i < s->count; i++) {
+		if (memcmp(&s->xfers[i].key, &s->xfers[0].key, sizeof(s->xfers[0].key)) != 0)
+			return false;
+		bytes += s->xfers[i].length;
+	}
+	return bytes <= store->settings[SET_INLINE_MAX].u;
+}
+
+static struct reactor *light_take(struct cairn_store *store)
+{
+	struct reactor *light = NULL;
+
+	pthread_mutex_lock(&store->lock);
+	if (store->light_count > 0)
+		light = store->lights[--store->light_count];
+	pthread_mutex_unlock(&store->lock);
+	return light;
+}
+
+/* Waits for the result; what is not released by then is left to the reactors. */
+static int finish_sync(struct task *task)
+{
+	int ret;
+	bool released;
+
+	pthread_mutex_lock(&task->lock);
+	while (!(task->events & CAIRN_EVENT_RESULT))
+		cond_wait_until(&task->changed, &task->lock, UINT64_MAX);
+	released = task->events & CAIRN_EVENT_RELEASE;
+	ret = task->first_error;
+	if (!released)
+		task->forget = true;
+	pthread_mutex_unlock(&task->lock);
+	if (released)
+		task_free(task);
+	return ret;
+}
+
+static int run_sync(struct task *task, const struct submission *s)
+{
+	struct cairn_store *store = task->store;
+	struct reactor *light = runs_inline(store, s) ? light_take(store) : NULL;
+
+	if (!light) {
+		task_dispatch(task);
+		return finish_sync(task);
+	}
+	store_count(store, COUNT_INLINE, 1);
+	task->results_pending = 1;
+	task->releases_pending = 1;
+	task->parts[0].items = task->count;
+	reactor_run_light(light, &task->parts[0]);
+	return finish_sync(task);
+}
+
+int submit(const struct submission *s, uint64_t *ret_task)
+{
+	struct cairn_store *store = s->ns->store;
+	uint64_t now_ns = store->sys->now_ns();
+	uint64_t span_ns =
+		s->opts.deadline_ns ? s->opts.deadline_ns : store->settings[SET_DEADLINE].u;
+	uint64_t deadline_ns = deadline_of(now_ns, span_ns);
+	struct task *task;
+	int ret = s->opts.queue ? queue_enter(s->opts.queue, store) : 0;
+
+	if (ret < 0)
+		return ret;
+	ret = task_take(store, ret_task ? 0 : deadline_ns, &task);
+	if (ret < 0 && s->opts.queue)
+		queue_leave(s->opts.queue);
+	if (ret < 0)
+		return ret;
+	init_task(task, s, deadline_ns);
+	store_count(store, COUNT_TASKS, 1);
+	store_count(store, COUNT_XFERS, s->count);
+	if (!ret_task)
+		return run_sync(task, s);
+	*ret_task = task->id;
+	task_dispatch(task);
+	return 0;
+}

@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+#include "core/reactor.h"
+
+int cond_init_monotonic(pthread_cond_t *cond)
+{
+	pthread_condattr_t attr;
+	int ret;
+
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	ret = pthread_cond_init(cond, &attr);
+	pthread_condattr_destroy(&attr);
+	return -ret;
+}
+
+int cond_wait_until(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t until_ns)
+{
+	struct timespec ts = {
+		.tv_sec = (time_t)(until_ns / 1000000000u),
+		.tv_nsec = (long)(until_ns % 1000000000u),
+	};
+
+	if (until_ns == UINT64_MAX)
+		return -pthread_cond_wait(cond, lock);
+	return -pthread_cond_timedwait(cond, lock, &ts);
+}
+
+uint64_t deadline_of(uint64_t now_ns, uint64_t span_ns)
+{
+	return span_ns >= UINT64_MAX - now_ns ? UINT64_MAX : now_ns + span_ns;
+}
+
+int tasks_init(struct cairn_store *store, uint32_t count)
+{
+	store->tasks = sys_zalloc(store->sys, 64, sizeof(*store->tasks) * count);
+	if (!store->tasks)
+		return -ENOMEM;
+	store->task_count = count;
+	for (uint32_t i = 0; i < count; i++) {
+		struct task *task = &store->tasks[i];
+
+		task->slot = i;
+		task->store = store;
+		task->id = i + 1u;
+		pthread_mutex_init(&task->lock, NULL);
+		cond_init_monotonic(&task->changed);
+		list_append(&store->free_tasks, &task->free_link);
+	}
+	return 0;
+}
+
+void tasks_fini(struct cairn_store *store)
+{
+	for (uint32_t i = 0; i < store->task_count; i++) {
+		pthread_mutex_destroy(&store->tasks[i].lock);
+		pthread_cond_destroy(&store->tasks[i].changed);
+	}
+	store->sys->free(store->tasks);
+	store->tasks = NULL;
+	store->task_count = 0;
+}
+
+int task_take(struct cairn_store *store, uint64_t until_ns, struct task **ret_task)
+{
+	struct list *node = NULL;
+	int ret = 0;
+
+	pthread_mutex_lock(&store->lock);
+	while (ret == 0 && !node) {
+		if (store->closing)
+			ret = -ECANCELED;
+		else if ((node = list_take(&store->free_tasks)) == NULL)
+			ret = until_ns == 0
+				      ? -EAGAIN
+				      : cond_wait_until(&store->changed, &store->lock, until_ns);
+	}
+	if (node) {
+		struct task *task = list_entry(node, struct task, free_link);
+
+		store->tasks_taken++;
+		store->tasks_running++;
+		task->sequence = ++store->sequence;
+		*ret_task = task;
+	}
+	pthread_mutex_unlock(&store->lock);
+	return ret;
+}
+
+void task_free(struct task *task)
+{
+	struct cairn_store *store = task->store;
+
+	pthread_mutex_lock(&task->lock);
+	task->magic = 0;
+	task->id += 1ull << 32; /* an old id finds nothing */
+	pthread_mutex_unlock(&task->lock);
+	pthread_mutex_lock(&store->lock);
+	store->tasks_taken--;
+	list_append(&store->free_tasks, &task->free_link);
+	pthread_cond_broadcast(&store->changed);
+	pthread_mutex_unlock(&store->lock);
+}
+
+struct task *task_find(struct cairn_store *store, uint64_t id)
+{
+	uint32_t slot = (uint32_t)id - 1;
+	struct task *task;
+
+	if ((uint32_t)id == 0 || slot >= store->task_count)
+		return NULL;
+	task = &store->tasks[slot];
+	pthread_mutex_lock(&task->lock);
+	if (task->magic == TASK_MAGIC && task->id == id)
+		return task;
+	pthread_mutex_unlock(&task->lock);
+	return NULL;
+}
+
+static void emit(struct task *task, uint32_t events);
+
+void task_dispatch(struct task *task)
+{
+	struct cairn_store *store = task->store;
+	struct reactor *to[REACTORS_MAX];
+	uint32_t counts[REACTORS_MAX] = {0}, n = 0;
+
+	for (uint32_t i = 0; i < task->count; i++)
+		counts[part_owner(store, task_key(task, i))]++;
+	for (uint32_t r = 0; r < store->reactor_count; r++)
+		if (counts[r] > 0)
+			n++;
+	task->results_pending = n;
+	task->releases_pending = n;
+	for (uint32_t r = 0; r < store->reactor_count; r++) {
+		task->parts[r].items = counts[r];
+		task->parts[r].arrive.kind = counts[r] > 0 ? MESSAGE_PART : MESSAGE_NONE;
+		to[r] = store->reactors[r];
+	}
+	if (n == 0) {
+		emit(task, CAIRN_EVENT_RESULT | CAIRN_EVENT_RELEASE);
+		return;
+	}
+	/* Once the last part was sent the task may be over and another's. */
+	for (uint32_t r = 0; r < store->reactor_count; r++)
+		if (counts[r] > 0)
+			reactor_send(to[r], &task->parts[r].arrive);
+}
+
+void task_item_ended(struct task *task, uint32_t item, int32_t status, uint16_t stage)
+{
+	struct cairn_result *result = task->xfers ? &task->xfers[item].result
+						  : (task->results ? &task->results[item] : NULL);
+
+	assert(status != CAIRN_PENDING);
+	if (result) {
+		result->status = status;
+		result->stage = stage;
+		result->reached = task->op == CAIRN_OP_DUMP && status >= 0
+					  ? (uint16_t)(task->durability + 1)
+					  : 0;
+	}
+	if (status >= 0)
+		return;
+	pthread_mutex_lock(&task->lock);
+	if (task->failed++ == 0 || item < task->first_error_item) {
+		task->first_error = status;
+		task->first_error_item = item;
+	}
+	pthread_mutex_unlock(&task->lock);
+}
+
+static void count_running(struct cairn_store *store, uint32_t events)
+{
+	bool result = events & CAIRN_EVENT_RESULT, release = events & CAIRN_EVENT_RELEASE;
+
+	pthread_mutex_lock(&store->lock);
+	if (result != release)
+		store->tasks_unreleased += result ? 1u : -1u;
+	store->tasks_running -= release;
+	pthread_cond_broadcast(&store->changed);
+	pthread_mutex_unlock(&store->lock);
+}
+
+/* Tells whoever waits. The task may be another's when this returns. */
+static void emit(struct task *task, uint32_t events)
+{
+	void (*done)(void *, uint64_t, uint32_t) = task->done;
+	bool forget;
+
+	/* Counted first: who sees the event may ask for what is left at once. */
+	count_running(task->store, events);
+	if (task->queue) {
+		queue_post(task->queue, task, events);
+	} else if (done) {
+		done(task->context, task->id, events);
+		if (events & CAIRN_EVENT_RELEASE)
+			task_free(task);
+	} else {
+		pthread_mutex_lock(&task->lock);
+		task->events |= events;
+		forget = task->forget && (task->events & CAIRN_EVENT_RELEASE);
+		pthread_cond_broadcast(&task->changed);
+		pthread_mutex_unlock(&task->lock);
+		if (forget)
+			task_free(task);
+	}
+}
+
+static void settle(struct task *task, bool result, bool release)
+{
+	uint32_t events = 0;
+
+	pthread_mutex_lock(&task->lock);
+	assert(task->magic == TASK_MAGIC);
+	if (result && --task->results_pending == 0)
+		events |= CAIRN_EVENT_RESULT;
+	if (release && --task->releases_pending == 0)
+		events |= CAIRN_EVENT_RELEASE;
+	pthread_mutex_unlock(&task->lock);
+	if (events)
+		emit(task, events);
+}
+
+void task_part_settled(struct task_part *part, bool result, bool release)
+{
+	settle(part->task, result, release);
+}
+
+void task_unpin(struct task *task)
+{
+	settle(task, false, true);
+}
+
+void task_cancel_locked(struct task *task)
+{
+	struct cairn_store *store = task->store;
+
+	if (task->canceled || task->results_pending == 0)
+		return;
+	task->canceled = true;
+	for (uint32_t r = 0; r < store->reactor_count; r++) {
+		struct task_part *part = &task->parts[r];
+
+		/* Parts of no items were never sent. Sent ones live until this is dealt with. */
+		if (part->arrive.kind != MESSAGE_PART)
+			continue;
+		task->releases_pending++;
+		reactor_send(store->reactors[r], &part->cancel);
+	}
+}
+
+int task_wait(struct task *task, uint32_t events, uint64_t timeout_ns)
+{
+	struct cairn_store *store = task->store;
+	uint64_t until_ns = deadline_of(store->sys->now_ns(), timeout_ns);
+	uint32_t want = events ? events : CAIRN_EVENT_RESULT | CAIRN_EVENT_RELEASE;
+	uint64_t id = task->id;
+	int ret = 0;
+
+	while (ret == 0 && (task->events & want) != want)
+		ret = cond_wait_until(&task->changed, &task->lock, until_ns);
+	if (task->magic != TASK_MAGIC || task->id != id)
+		ret = -EINVAL; /* somebody else waited, too */
+	else if ((task->events & want) == want)
+		ret = 0;
+	else
+		ret = -ETIMEDOUT;
+	events = task->events;
+	pthread_mutex_unlock(&task->lock);
+	if (ret == 0 && (events & CAIRN_EVENT_RELEASE))
+		task_free(task);
+	return ret;
+}

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sys/chain.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+void chain_queue_push(struct chain_queue *queue, struct engine_chain *chain)
+{
+	chain->next = NULL;
+	if (queue->last != NULL)
+		queue->last->next = chain;
+	else
+		queue->first = chain;
+	queue->last = chain;
+	queue->count++;
+}
+
+struct engine_chain *chain_queue_pop(struct chain_queue *queue)
+{
+	struct engine_chain *chain = queue->first;
+
+	if (chain == NULL)
+		return NULL;
+	assert(queue->count > 0);
+	queue->first = chain->next;
+	if (queue->first == NULL)
+		queue->last = NULL;
+	queue->count--;
+	chain->next = NULL;
+	return chain;
+}
+
+struct chain_queue chain_queue_take(struct chain_queue *queue)
+{
+	struct chain_queue taken = *queue;
+
+	*queue = (struct chain_queue){0};
+	return taken;
+}
+
+bool chain_opens(const struct engine_chain *chain)
+{
+	return chain->ops[0].code == OP_OPENAT;
+}
+
+bool engine_op_transfers(const struct engine_op *op)
+{
+	return op->code == OP_READV || op->code == OP_WRITEV;
+}
+
+void chain_check(const struct engine_chain *chain)
+{
+	assert(chain->op_count > 0 && chain->op_count <= ENGINE_CHAIN_OPS_MAX);
+	assert(chain->done != NULL);
+	assert(!chain_opens(chain) || !chain->ops[0].soft);
+	for (uint32_t i = 0; i < chain->op_count; i++) {
+		const struct engine_op *op = &chain->ops[i];
+
+		assert(op->code <= OP_STATX);
+		assert(op->code != OP_OPENAT || i == 0);
+		assert(op->fd != ENGINE_FD_CHAIN || (chain_opens(chain) && i > 0));
+		assert(op->fd != ENGINE_FD_CHAIN || op->code < OP_RENAMEAT);
+		assert(!engine_op_transfers(op) || op->length <= INT32_MAX);
+	}
+}
+
+bool engine_op_fails_chain(const struct engine_op *op)
+{
+	if (op->soft)
+		return false;
+	if (op->result < 0)
+		return true;
+	return engine_op_transfers(op) && (uint64_t)op->result != op->length;
+}
+
+void chain_settle(struct engine_chain *chain, int close_result)
+{
+	chain->result = 0;
+	for (uint32_t i = 0; i < chain->op_count && chain->result == 0; i++) {
+		const struct engine_op *op = &chain->ops[i];
+
+		if (engine_op_fails_chain(op))
+			chain->result = op->result < 0 ? op->result : -EIO;
+	}
+	/* A network file system may tell of a lost write only at the close. */
+	if (chain->result == 0)
+		chain->result = close_result;
+}
+
+int chain_fd(const struct chain_cursor *cursor, const struct engine_op *op)
+{
+	return op->fd == ENGINE_FD_CHAIN ? cursor->fd : op->fd;
+}
+
+static struct statx_timestamp timestamp(struct timespec ts)
+{
+	return (struct statx_timestamp){.tv_sec = ts.tv_sec, .tv_nsec = (uint32_t)ts.tv_nsec};
+}
+
+static int run_statx(const struct sys *sys, int fd, const struct engine_op *op)
+{
+	struct statx *stx = op->stx;
+	struct stat st;
+	int rc = sys->fstatat(fd, op->path, &st, op->flags);
+
+	if (rc < 0)
+		return rc;
+	*stx = (struct statx){
+		.stx_mask = STATX_BASIC_STATS,
+		.stx_blksize = (uint32_t)st.st_blksize,
+		.stx_nlink = (uint32_t)st.st_nlink,
+		.stx_uid = st.st_uid,
+		.stx_gid = st.st_gid,
+		.stx_mode = (uint16_t)st.st_mode,
+		.stx_ino = st.st_ino,
+		.stx_size = (uint64_t)st.st_size,
+		.stx_blocks = (uint64_t)st.st_blocks,
+		.stx_atime = timestamp(st.st_atim),
+		.stx_mtime = timestamp(st.st_mtim),
+		.stx_ctime = timestamp(st.st_ctim),
+		.stx_dev_major = major(st.st_dev),
+		.stx_dev_minor = minor(st.st_dev),
+	};
+	return 0;
+}
+
+static int64_t run_op(const struct sys *sys, int fd, const struct engine_op *op)
+{
+	switch (op->code) {
+	case OP_OPENAT:
+		return sys->openat(fd, op->path, op->flags, op->mode);
+	case OP_READV:
+		return sys->preadv(fd, op->iov, op->iov_count, (off_t)op->offset);
+	case OP_WRITEV:
+		return sys->pwritev(fd, op->iov, op->iov_count, (off_t)op->offset);
+	case OP_FALLOCATE:
+		return sys->fallocate(fd, op->flags, (off_t)op->offset, (off_t)op->length);
+	case OP_FSYNC:
+		return sys->fsync(fd);
+	case OP_FDATASYNC:
+		return sys->fdatasync(fd);
+	case OP_RENAMEAT:
+		return sys->renameat2(fd, op->path, op->fd2, op->path2, (unsigned)op->flags);
+	case OP_LINKAT:
+		return sys->linkat(fd, op->path, op->fd2, op->path2, op->flags);
+	case OP_UNLINKAT:
+		return sys->unlinkat(fd, op->path, op->flags);
+	case OP_MKDIRAT:
+		return sys->mkdirat(fd, op->path, op->mode);
+	case OP_STATX:
+		return run_statx(sys, fd, op);
+	}
+	assert(false);
+	return -EINVAL;
+}
+
+void chain_note(struct engine_chain *chain, struct chain_cursor *cursor, int64_t result)
+{
+	struct engine_op *op = &chain->ops[cursor->next];
+
+	assert(cursor->next < chain->op_count);
+	op->result = result;
+	cursor->next++;
+	if (!engine_op_fails_chain(op))
+		return;
+	while (cursor->next < chain->op_count)
+		chain->ops[cursor->next++].result = -ECANCELED;
+}
+
+void chain_step(const struct sys *sys, struct engine_chain *chain, struct chain_cursor *cursor)
+{
+	const struct engine_op *op = &chain->ops[cursor->next];
+	int64_t result = run_op(sys, chain_fd(cursor, op), op);
+
+	if (op->code == OP_OPENAT && result >= 0) {
+		assert(cursor->fd < 0);
+		cursor->fd = (int)result;
+		result = 0;
+	}
+	chain_note(chain, cursor, result);
+}
+
+void chain_end(const struct sys *sys, struct engine_chain *chain, struct chain_cursor *cursor)
+{
+	int rc = 0;
+
+	assert(cursor->next == chain->op_count);
+	if (cursor->fd >= 0)
+		rc = sys->close(cursor->fd);
+	cursor->fd = -1;
+	chain_settle(chain, rc);
+}
+
+void chain_run(const struct sys *sys, struct engine_chain *chain)
+{
+	struct chain_cursor cursor = CHAIN_CURSOR_START;
+
+	while (cursor.next < chain->op_count)
+		chain_step(sys, chain, &cursor);
+	chain_end(sys, chain, &cursor);
+}

@@ -1,0 +1,159 @@
+#!/bin/sh
+# test.sh [STEP...]: all that CI runs, or the steps named. Every step writes a log into build/logs/.
+# A step that runs meson tests counts each of them, any other step counts as one. Goes on after a
+# failure; closes with "N passed, N failed" and has status 0 only if nothing failed.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+
+logs=build/logs
+passed=0
+failed=0
+
+say() { printf '%s\n' "$*"; }
+log_of() { echo "$logs/$(echo "$1" | tr ' ' '-').log"; }
+processors() { nproc 2>/dev/null || echo 2; }
+llvm() { tools/deps.sh --which "$1"; }
+
+# once NAME COMMAND...: a step that passes or fails as a whole.
+once() {
+    name=$1
+    log=$(log_of "$name")
+    shift
+    started=$(date +%s)
+    if "$@" >"$log" 2>&1; then
+        passed=$((passed + 1))
+        say "ok      $name ($(($(date +%s) - started)) s)"
+    else
+        failed=$((failed + 1))
+        say "FAILED  $name: $log"
+        grep -E '(error|warning)[: ]|FAIL|ERROR' "$log" | grep -v 'generated\.$' | head -n 5 |
+            sed 's/^/        /'
+        return 1
+    fi
+}
+
+# The figure after "$1" in meson's summary.
+figure() { sed -n "s/^$1: *\([0-9][0-9]*\).*/\1/p" "$log" | tail -n 1; }
+
+# suites FOLDER ARGUMENTS...: runs meson's tests and counts each.
+suites() {
+    folder=$1
+    log=$(log_of "tests $folder")
+    shift
+    started=$(date +%s)
+    meson test -C "$folder" --no-rebuild --print-errorlogs "$@" >"$log" 2>&1
+    status=$?
+    good=$(figure Ok)
+    bad=0
+    for kind in Fail 'Unexpected Pass' Timeout; do
+        count=$(figure "$kind")
+        bad=$((bad + ${count:-0}))
+    done
+    skipped=$(figure Skipped)
+    # A run that broke without a verdict is a failure too.
+    [ $status = 0 ] || [ $bad -gt 0 ] || bad=1
+    passed=$((passed + ${good:-0}))
+    failed=$((failed + bad))
+    line="tests in $folder: ${good:-0} passed, $bad failed, ${skipped:-0} skipped"
+    if [ $bad = 0 ]; then
+        say "ok      $line ($(($(date +%s) - started)) s)"
+    else
+        say "FAILED  $line: $log"
+        grep -E '^ *[0-9]+/[0-9]+ .* (FAIL|ERROR|TIMEOUT|INTERRUPT|UNEXPECTEDPASS)' "$log" |
+            sort -u | sed 's/^ */        /'
+    fi
+}
+
+# Configures FOLDER once, with ARGUMENTS, and builds it.
+setup_and_build() {
+    folder=$1
+    shift
+    [ -f "$folder/build.ninja" ] || meson setup "$folder" "$@" || return 1
+    ninja -C "$folder"
+}
+# prepare FOLDER ARGUMENTS...: the same as a step.
+prepare() { once "build $1" setup_and_build "$@"; }
+
+step_gcc() {
+    once "build build" make --no-print-directory all && suites build --no-suite tidy
+}
+
+step_asan() {
+    prepare build-asan -Db_sanitize=address,undefined -Db_lundef=false \
+        -Dc_args=-fno-sanitize-recover=all || return
+    ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 \
+    UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
+        suites build-asan --no-suite tidy --no-suite contract --no-suite perf \
+        --timeout-multiplier 4
+}
+
+step_tsan() {
+    prepare build-tsan -Db_sanitize=thread -Db_lundef=false || return
+    # Its shadow memory does not fit every layout that address randomisation makes.
+    wrapper=
+    if setarch "$(uname -m)" -R true 2>/dev/null; then
+        wrapper="--wrapper=setarch $(uname -m) -R"
+    fi
+    TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 \
+        suites build-tsan --no-suite tidy --no-suite contract --no-suite perf \
+        --no-suite fuzz --no-suite cli --no-suite crash \
+        --timeout-multiplier 6 ${wrapper:+"$wrapper"}
+}
+
+step_clang() {
+    compiler=$(llvm clang) || compiler=clang-14
+    CC=$compiler prepare build-clang && suites build-clang --suite unit
+}
+
+step_tidy() {
+    for script in tests/tidy/test_tidy.py tests/tidy/tidy.py; do
+        once "$(basename "$script" .py)" python3 "$script"
+    done
+}
+
+sources() { find include src cli tests bench examples -name '*.[ch]' 2>/dev/null; }
+
+format() {
+    formatter=$(llvm clang-format) || return 1
+    sources | xargs "$formatter" --dry-run -Werror
+}
+step_format() { once clang-format format; }
+
+# Another version finds other things, some of them wrong: the verdict is that of Debian 12's.
+cppcheck_version=2.10
+step_cppcheck() {
+    case $(cppcheck --version 2>&1) in
+    *" $cppcheck_version"*) ;;
+    *) say "skipped cppcheck: the verdict is that of version $cppcheck_version" && return ;;
+    esac
+    once cppcheck cppcheck -q -j "$(processors)" --std=c11 --language=c --inline-suppr \
+        --enable=warning,performance,portability --error-exitcode=1 \
+        --suppressions-list=tests/tidy/cppcheck.txt --library=posix -D_GNU_SOURCE \
+        -Iinclude -Isrc src $(test -d cli && echo cli)
+}
+
+clang_tidy() {
+    checker=$(llvm clang-tidy) || return 1
+    compiler=$(llvm clang) || return 1
+    [ -f build-clang/build.ninja ] || CC=$compiler meson setup build-clang || return 1
+    # One file a run: given two, version 14 takes every va_list of the second for uninitialised.
+    find src cli -name '*.c' 2>/dev/null | xargs -r -n 1 -P "$(processors)" \
+        "$checker" -p build-clang --quiet
+}
+step_clang_tidy() { once clang-tidy clang_tidy; }
+
+man_pages() {
+    mandoc -T lint -W warning man/*.[1-9] || return 1
+}
+step_man() { once man-pages man_pages; }
+
+say "what is run where: docs/testing.md; logs: $logs/"
+mkdir -p "$logs"
+
+[ $# -gt 0 ] || set -- tidy format man gcc clang cppcheck clang-tidy asan tsan
+for step in "$@"; do
+    "step_$(echo "$step" | tr - _)" || true
+done
+
+say "$passed passed, $failed failed"
+[ $failed = 0 ]
