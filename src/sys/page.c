@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -82,6 +83,9 @@ static int shared_open(struct page *page, const uint8_t uuid[16])
 	if (page->fd < 0)
 		return page->fd;
 	rc = sys->fallocate(page->fd, 0, 0, (off_t)page->bytes);
+	/* The owner's sign of life: the lock goes with the process, whatever ends it. */
+	if (rc == 0)
+		rc = sys->flock(page->fd, LOCK_EX | LOCK_NB);
 	if (rc < 0) {
 		sys->shm_unlink(page->shm_name);
 		sys->close(page->fd);
@@ -293,7 +297,9 @@ int page_read(const struct sys *sys, const uint8_t uuid[16],
 	fd = sys->shm_open(name, O_RDONLY | O_NONBLOCK, 0);
 	if (fd < 0)
 		return fd;
-	rc = copy_page(sys, fd, uuid, &copy);
+	rc = sys->flock(fd, LOCK_SH | LOCK_NB) == 0 ? -ENOENT : 0;
+	if (rc == 0)
+		rc = copy_page(sys, fd, uuid, &copy);
 	sys->close(fd);
 	if (rc < 0)
 		return rc;
