@@ -81,7 +81,7 @@ struct block_head {
 	uint64_t ttl_ns, cost_ns;
 	uint64_t created_ns; /* CLOCK_REALTIME */
 	uint32_t depth;
-	uint8_t zero[116];
+	uint8_t zero[128];
 	uint32_t crc; /* of the bytes before */
 };
 _Static_assert(sizeof(struct block_head) == 256, "format");
