@@ -43,7 +43,7 @@ static void *dump_and_watch(void *argument)
 	int ret;
 
 	for (i = 0; i < MANY_SHARDS / THREADS; i++) {
-		shard = (worker->index + i * THREADS * 5 + i * THREADS) % MANY_SHARDS;
+		shard = (worker->index + i * THREADS * 5) % MANY_SHARDS;
 		ret = block_dump_shard(worker->ctx, &worker->block, shard);
 		if (ret != 0)
 			note(worker, "a dump", ret);
