@@ -328,7 +328,8 @@ static bool guard_is_set(const uint8_t *guard)
 	return true;
 }
 
-int block_try_range(const struct block *block, uint32_t shard, uint64_t offset, uint64_t length)
+int block_try_range(struct ctx *ctx, const struct block *block, uint32_t shard, uint64_t offset,
+		    uint64_t length)
 {
 	uint8_t *data = malloc(length + 2 * GUARD);
 	struct cairn_xfer xfer;
@@ -343,8 +344,9 @@ int block_try_range(const struct block *block, uint32_t shard, uint64_t offset, 
 		ret = WRONG_BYTES;
 	if (!guard_is_set(data) || !guard_is_set(data + GUARD + length))
 		ret = WRONG_BYTES;
-	if (ret != -ETIMEDOUT)
-		free(data); /* else it may still be written to: the process ends soon */
+	if (ret == -ETIMEDOUT) /* it may still be written to */
+		cairn_store_quiesce(ctx->store, UINT64_MAX);
+	free(data);
 	return ret;
 }
 
@@ -354,7 +356,7 @@ int block_load_range(struct ctx *ctx, const struct block *block, uint32_t shard,
 	int ret, tries = 0;
 
 	do {
-		ret = block_try_range(block, shard, offset, length);
+		ret = block_try_range(ctx, block, shard, offset, length);
 	} while (worth_retrying(ctx, ret, tries++));
 	return ret;
 }
