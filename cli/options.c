@@ -94,7 +94,8 @@ const char *option_nearest(const char *typed, const char *const *names)
 	return nearest;
 }
 
-static void usage_error(const char *name, const char *format, va_list list)
+__attribute__((format(printf, 2, 0))) static void usage_error(const char *name, const char *format,
+							      va_list list)
 {
 	fprintf(stderr, "cairn %s: ", name);
 	vfprintf(stderr, format, list);

@@ -9,6 +9,7 @@
 #include <pthread.h>
 
 #include "core/reactor.h"
+#include "sys/page.h"
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -42,6 +43,8 @@ static void after_in_child(void)
 		for (size_t i = 0; i < sizeof(store->fork_fds) / sizeof(store->fork_fds[0]); i++)
 			if (store->fork_fds[i] >= 0)
 				store->sys->close(store->fork_fds[i]);
+		if (store->page)
+			page_abandon(store->page);
 	}
 	open_stores = NULL;
 	pthread_mutex_unlock(&lock);

@@ -115,7 +115,7 @@ void io_host_init(struct cairn_store *store);
 bool io_seek(struct reactor *reactor, struct task_part *part); /* to the next own item */
 bool io_start_next(struct reactor *reactor,
 		   struct task_part *part); /* false: nothing could start */
-void io_abandon(struct io_slot *io, int32_t status);
+void io_abandon(struct io_slot *slot, int32_t status);
 struct engine *io_engine(struct cairn_io *io, const struct engine_ops **ret_ops);
 
 /* core/part.c */

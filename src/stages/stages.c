@@ -2,6 +2,7 @@
 #include "stages/stages.h"
 
 const struct cairn_stage_ops *const stages_linked[] = {
+	&cairn_stage_posix,
 	&cairn_stage_null,
 	&cairn_stage_fault,
 	&cairn_stage_delay,

@@ -1,0 +1,500 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * shared=yes: blocks that many writers make together, in one file `.part`.
+ *
+ * Invariants, numbered:
+ *  1. A shard is written under the lock of its byte, by the description that
+ *     holds the lock: it stays locked as long as I/O of a killed writer lands.
+ *  2. A valid entry says that its payload was written; it is written last, and
+ *     its shard never again.
+ *  3. The name `.part` is changed or taken away only under the lock of the
+ *     head's byte, by one who has seen that the name is still that file's.
+ *  4. The file is published, by its name, when every entry is valid.
+ */
+#include "stages/posix/tier.h"
+
+#include <stdio.h>
+
+#define LOCK_HEAD  ((off_t)1 << 40)
+#define LOCK_SHARD ((off_t)1 << 41)
+/* Nobody tells when another host gives a lock back. */
+#define RETRY_NS 1000000u
+
+static void part_open(struct pio *p);
+static void part_publish(struct pio *p);
+
+static void part_close(struct pio *p)
+{
+	if (p->fd >= 0)
+		p->tier->sys->close(p->fd); /* its locks with it */
+	p->fd = -1;
+}
+
+static void part_end(struct pio *p)
+{
+	part_close(p);
+	p->after(p);
+}
+
+static void mine_fail(struct pio *p, int32_t status)
+{
+	cairn_count(p->tier->env, status == -ENOSPC ? CNT_REFUSED : CNT_IO_ERRORS, 1);
+	for (uint32_t i = 0; i < p->io->part_count; i++)
+		if (p->mine >> i & 1)
+			p->io->parts[i].status = status;
+	part_end(p);
+}
+
+/* Somebody else has a lock: everything from the start, a moment later. */
+static void part_retry(struct pio *p)
+{
+	part_close(p);
+	if (p->ws)
+		p->tier->host->buffer_put(p->io, p->ws);
+	p->ws = NULL;
+	p->mine = 0;
+	pio_sleep(p, RETRY_NS, p->then_look);
+}
+
+/* 1: the name is this file's; 0: it is not any more. */
+static int name_is(struct posix *tier, int fd, const char *path)
+{
+	struct stat mine, named;
+	int rc = tier->sys->fstat(fd, &mine);
+
+	if (rc < 0)
+		return rc;
+	rc = tier->sys->fstatat(tier->blocks_fd, path, &named, AT_SYMLINK_NOFOLLOW);
+	if (rc < 0)
+		return rc == -ENOENT ? 0 : rc;
+	return mine.st_ino == named.st_ino && mine.st_dev == named.st_dev;
+}
+
+int part_unlink(struct posix *tier, const char *path)
+{
+	const struct sys *sys = tier->sys;
+	int rc, fd = sys->openat(tier->blocks_fd, path, O_RDWR | O_CLOEXEC, 0);
+
+	if (fd < 0)
+		return fd;
+	rc = sys->byte_lock(fd, LOCK_HEAD, false);
+	if (rc == 0)
+		rc = name_is(tier, fd, path) == 1 ? sys->unlinkat(tier->blocks_fd, path, 0)
+						  : -EAGAIN;
+	sys->close(fd);
+	return rc;
+}
+
+/* ---- publishing ----------------------------------------------------------------------- */
+
+/* All entries, if all are valid, into the workspace. 1: they are. */
+static int entries_read(struct pio *p)
+{
+	const struct geometry *geo = &p->geo;
+	size_t bytes = geo->shard_count * sizeof(struct block_entry);
+	int rc = sys_pread_full(p->tier->sys, p->fd, p->ws + sizeof(struct block_head), bytes,
+				sizeof(struct block_head));
+
+	if (rc < 0)
+		return rc == -EIO ? 0 : rc; /* the file ends before */
+	for (uint32_t shard = 0; shard < geo->shard_count; shard++) {
+		const struct block_entry *entry =
+			(const void *)(p->ws + geometry_entry_at(geo, shard));
+
+		if (!entry_check(entry, &p->id, shard, geo, NULL))
+			return 0;
+	}
+	return 1;
+}
+
+static int head_write(struct pio *p)
+{
+	const struct block_entry *last =
+		(const void *)(p->ws + geometry_entry_at(&p->geo, p->geo.shard_count - 1));
+
+	p->geo.last_bytes = last->raw_length;
+	dump_seal(p, p->ws, &p->io->attr, p->io->flags & CAIRN_IO_CHAIN);
+	return sys_pwrite_full(p->tier->sys, p->fd, p->ws, sizeof(struct block_head), 0);
+}
+
+static int name_change(struct pio *p)
+{
+	const struct sys *sys = p->tier->sys;
+	int dir = p->tier->blocks_fd;
+	int rc = name_is(p->tier, p->fd, p->temp);
+
+	if (rc != 1)
+		return rc < 0 ? rc : -ESTALE;
+	rc = sys->renameat2(dir, p->temp, dir, p->path, RENAME_NOREPLACE);
+	if (rc == -EINVAL || rc == -ENOSYS || rc == -EOPNOTSUPP) {
+		rc = sys->linkat(dir, p->temp, dir, p->path, 0);
+		if (rc == 0)
+			sys->unlinkat(dir, p->temp, 0);
+	}
+	if (rc == -EEXIST) { /* somebody dumped the whole block meanwhile */
+		sys->unlinkat(dir, p->temp, 0);
+		return 0;
+	}
+	if (rc == 0)
+		cairn_count(p->tier->env, CNT_PUBLISHED, 1);
+	return rc;
+}
+
+static void publish_synced(struct pio *p)
+{
+	int64_t result = pio_result(p, 0);
+
+	if (result < 0) {
+		mine_fail(p, pio_errno(result));
+		return;
+	}
+	for (uint32_t i = 0; i < p->io->part_count; i++)
+		if (p->mine >> i & 1)
+			p->io->parts[i].status = 0;
+	part_end(p);
+}
+
+static void publish_sync_dir(struct pio *p)
+{
+	name_dir(name_dir_of(&p->id.key, p->tier->dirs_log2), p->dir_name);
+	pio_chain(p, 0);
+	pio_open(p, 0, p->dir_name, O_RDONLY | O_DIRECTORY);
+	pio_op(p, 0, OP_FSYNC, ENGINE_FD_CHAIN);
+	pio_op(p, 0, OP_FSYNC, p->tier->blocks_fd);
+	pio_go(p, 1, publish_synced);
+}
+
+static void publish_named(struct pio *p)
+{
+	int rc = p->io->durability == CAIRN_DURABLE ? (int)pio_result(p, 0) : 0;
+
+	if (rc == 0)
+		rc = name_change(p);
+	if (rc < 0) {
+		mine_fail(p, pio_errno(rc));
+		return;
+	}
+	if (p->io->durability == CAIRN_DURABLE) {
+		publish_sync_dir(p);
+		return;
+	}
+	p->slots[0].chain.result = 0;
+	publish_synced(p);
+}
+
+/* Not the last one: what was written stays for the others. */
+static void not_yet(struct pio *p)
+{
+	int named = name_is(p->tier, p->fd, p->temp);
+	struct block_head head;
+
+	/* Published by the one who came after us is as good. */
+	if (named == 0 && sys_pread_full(p->tier->sys, p->fd, &head, sizeof(head), 0) == 0 &&
+	    !(head.flags & BLOCK_PART))
+		named = 1;
+	if (named != 1) {
+		mine_fail(p, named < 0 ? pio_errno(named) : -ESTALE);
+		return;
+	}
+	p->slots[0].chain.result = 0;
+	publish_synced(p);
+}
+
+static void part_publish(struct pio *p)
+{
+	int rc = p->tier->sys->byte_lock(p->fd, LOCK_HEAD, false);
+	struct block_head head;
+
+	if (rc == -EAGAIN) {
+		pio_sleep(p, RETRY_NS, part_publish);
+		return;
+	}
+	if (rc == 0)
+		rc = sys_pread_full(p->tier->sys, p->fd, &head, sizeof(head), 0);
+	if (rc == 0)
+		rc = head.flags & BLOCK_PART && name_is(p->tier, p->fd, p->temp) == 1
+			     ? entries_read(p)
+			     : 0;
+	if (rc == 1)
+		rc = head_write(p) < 0 ? -EIO : 1;
+	if (rc < 0) {
+		mine_fail(p, pio_errno(rc));
+		return;
+	}
+	if (rc == 0) {
+		not_yet(p);
+		return;
+	}
+	if (p->io->durability != CAIRN_DURABLE) {
+		publish_named(p);
+		return;
+	}
+	pio_chain(p, 0);
+	pio_op(p, 0, OP_FDATASYNC, p->fd);
+	pio_go(p, 1, publish_named);
+}
+
+/* ---- writing ------------------------------------------------------------------------------- */
+
+static int entries_write(struct pio *p)
+{
+	const struct geometry *geo = &p->geo;
+	const struct sys *sys = p->tier->sys;
+	int rc = 0;
+
+	for (uint32_t i = 0; i < p->io->part_count && rc == 0; i++) {
+		uint32_t shard = p->io->parts[i].shard;
+
+		if (!(p->mine >> i & 1))
+			continue;
+		rc = sys_pwrite_full(sys, p->fd, p->ws + geometry_table_at(geo, shard),
+				     geo->pieces * sizeof(uint32_t), geometry_table_at(geo, shard));
+		if (rc == 0)
+			rc = sys_pwrite_full(sys, p->fd, p->ws + geometry_entry_at(geo, shard),
+					     sizeof(struct block_entry),
+					     geometry_entry_at(geo, shard));
+		if (rc == 0)
+			sys->byte_unlock(p->fd, LOCK_SHARD + shard);
+	}
+	return rc;
+}
+
+static void part_rounds(struct pio *p);
+
+static void part_written(struct pio *p)
+{
+	int64_t result = pio_result(p, 0);
+
+	if (result < 0) {
+		mine_fail(p, pio_errno(result));
+		return;
+	}
+	if (!dump_round_last(p)) {
+		part_rounds(p);
+		return;
+	}
+	result = entries_write(p);
+	if (result < 0)
+		mine_fail(p, pio_errno(result));
+	else
+		part_publish(p);
+}
+
+static void part_rounds(struct pio *p)
+{
+	dump_round(p, NULL);
+	pio_chain(p, 0);
+	p->slots[0].chain.direct = false;
+	pio_run_ops(p, 0, OP_WRITEV, p->fd, 0, p->run_count);
+	pio_go(p, 1, part_written);
+}
+
+/* ---- claiming -------------------------------------------------------------------------------- */
+
+/* Locks what is to be written; what is valid already is present. */
+static int claim(struct pio *p)
+{
+	const struct geometry *geo = &p->geo;
+	const struct sys *sys = p->tier->sys;
+
+	for (uint32_t i = 0; i < p->io->part_count; i++) {
+		struct cairn_part *part = &p->io->parts[i];
+		struct block_entry entry;
+		int rc;
+
+		if (!(p->mine >> i & 1))
+			continue;
+		rc = sys->byte_lock(p->fd, LOCK_SHARD + part->shard, false);
+		if (rc < 0 && rc != -EAGAIN)
+			return rc;
+		if (rc == -EAGAIN) { /* looked at again when the others are done */
+			p->mine &= ~(1ull << i);
+			continue;
+		}
+		rc = sys_pread_full(sys, p->fd, &entry, sizeof(entry),
+				    geometry_entry_at(geo, part->shard));
+		if (rc < 0 && rc != -EIO)
+			return rc;
+		if (rc < 0 || !entry_check(&entry, &p->id, part->shard, geo, NULL))
+			continue;
+		sys->byte_unlock(p->fd, LOCK_SHARD + part->shard);
+		p->mine &= ~(1ull << i);
+		part->status = CAIRN_PRESENT;
+		cairn_count(p->tier->env, CNT_DUMPS_PRESENT, 1);
+		p->bad |= 1ull << i; /* whole perhaps, if its last writer died: publish */
+	}
+	return 0;
+}
+
+/* The fixed part, by the first who comes. 1: it fits; 0: it is another geometry's. */
+static int head_agree(struct pio *p)
+{
+	struct geometry geo = p->geo, found;
+	struct block_head head;
+	int rc = sys_pread_full(p->tier->sys, p->fd, &head, sizeof(head), 0);
+
+	if (rc < 0 && rc != -EIO)
+		return rc;
+	if (rc == 0 && head_decode(&head, &found) == HEAD_OK &&
+	    memcmp(&head.id, &p->id, sizeof(head.id)) == 0)
+		return found.shard_count == geo.shard_count && found.shard_bytes == geo.shard_bytes;
+	geo.last_bytes = 0;
+	head_init(&head, &p->id, &geo, p->io->sequence, NULL, false);
+	head.flags |= BLOCK_PART;
+	head_seal(&head);
+	rc = sys_pwrite_full(p->tier->sys, p->fd, &head, sizeof(head), 0);
+	return rc < 0 ? rc : 1;
+}
+
+static int file_open(struct pio *p)
+{
+	const struct sys *sys = p->tier->sys;
+	int flags = O_RDWR | O_CREAT | O_CLOEXEC;
+	int fd = sys->openat(p->tier->blocks_fd, p->temp, flags, 0666);
+
+	if (fd == -ENOENT && shared_mkdir(p) == 0)
+		fd = sys->openat(p->tier->blocks_fd, p->temp, flags, 0666);
+	return fd;
+}
+
+static void part_open(struct pio *p)
+{
+	const struct sys *sys = p->tier->sys;
+	int rc;
+
+	if (!p->ws && !dump_workspace(p, p->geo.head_bytes, part_open))
+		return;
+	name_part(&p->id, p->tier->dirs_log2, p->temp);
+	p->bad = 0;
+	p->fd = file_open(p);
+	if (p->fd < 0) {
+		mine_fail(p, pio_errno(p->fd));
+		return;
+	}
+	rc = sys->byte_lock(p->fd, LOCK_HEAD, false);
+	if (rc == 0 && name_is(p->tier, p->fd, p->temp) != 1)
+		rc = -EAGAIN;
+	if (rc == -EAGAIN) {
+		part_retry(p);
+		return;
+	}
+	rc = rc < 0 ? rc : head_agree(p);
+	if (rc == 1) {
+		sys->byte_unlock(p->fd, LOCK_HEAD);
+		rc = claim(p);
+	} else if (rc == 0) {
+		rc = -EINVAL;
+	}
+	if (rc < 0) {
+		mine_fail(p, rc == -EINVAL ? rc : pio_errno(rc));
+		return;
+	}
+	if (!p->mine && !p->bad) {
+		part_retry(p);
+		return;
+	}
+	memset(p->ws, 0, p->geo.head_bytes);
+	for (uint32_t i = 0; i < p->io->part_count; i++)
+		if (p->mine >> i & 1)
+			dump_fill(p, p->ws, &p->io->parts[i]);
+	dump_rewind(p);
+	if (p->mine)
+		part_rounds(p);
+	else
+		part_publish(p);
+}
+
+void shared_part(struct pio *p, void (*look)(struct pio *), void (*end)(struct pio *))
+{
+	p->then_look = look;
+	p->after = end;
+	part_open(p);
+}
+
+/* ---- sweeping ----------------------------------------------------------------------------------- */
+
+struct sweep {
+	struct posix *tier;
+	int fd;
+	char dir[NAME_DIR_LENGTH + 1];
+	uint64_t now_ns; /* by the file system's clock */
+};
+
+static int sweep_named(void *context, const char *name)
+{
+	struct sweep *sweep = context;
+	struct posix *tier = sweep->tier;
+	struct block_id id;
+	enum name_kind kind = name_parse_block(name, &id);
+	struct space *space;
+	char path[NAME_MAX_BYTES];
+	struct stat st;
+	int rc;
+
+	if (kind == NAME_OTHER)
+		return 0;
+	space = tier_space(tier, id.space);
+	if (kind == NAME_BLOCK) { /* of a generation that was cleared */
+		if (space && space->readable && id.generation < space->generation &&
+		    tier->sys->unlinkat(sweep->fd, name, 0) == 0)
+			cairn_count(tier->env, CNT_SWEPT, 1);
+		return 0;
+	}
+	if (tier->sys->fstatat(sweep->fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+	    stat_mtime_ns(&st) + tier->partial_ttl_ns > sweep->now_ns)
+		return 0;
+	snprintf(path, sizeof(path), "%s/%s", sweep->dir, name);
+	rc = kind == NAME_PART ? part_unlink(tier, path) : tier->sys->unlinkat(sweep->fd, name, 0);
+	if (rc == 0)
+		cairn_count(tier->env, CNT_SWEPT, 1);
+	return 0;
+}
+
+static int sweep_dir(void *context, const char *name)
+{
+	struct sweep *sweep = context;
+	uint32_t number;
+
+	if (!name_parse_dir(name, sweep->tier->dirs_log2, &number))
+		return 0;
+	name_dir(number, sweep->dir);
+	sweep->fd = tier_open_dir(sweep->tier->sys, sweep->tier->blocks_fd, name);
+	if (sweep->fd < 0)
+		return 0;
+	walk_dir(sweep->tier->sys, sweep->fd, sweep_named, sweep);
+	sweep->tier->sys->close(sweep->fd);
+	return 0;
+}
+
+/* A file is made to see what time the file system thinks it is. */
+static uint64_t file_system_now(struct posix *tier)
+{
+	char name[32];
+	struct stat st;
+	uint64_t now_ns = 0;
+	int fd;
+
+	snprintf(name, sizeof(name), "store.t%08x", tier->writer);
+	fd = tier->sys->openat(tier->dir_fd, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+	if (fd < 0)
+		return 0;
+	if (tier->sys->fstat(fd, &st) == 0)
+		now_ns = stat_mtime_ns(&st);
+	tier->sys->close(fd);
+	tier->sys->unlinkat(tier->dir_fd, name, 0);
+	return now_ns;
+}
+
+void shared_sweep(struct posix *tier)
+{
+	struct sweep sweep = {.tier = tier, .now_ns = file_system_now(tier)};
+	int fd;
+
+	if (!sweep.now_ns)
+		return;
+	fd = tier_open_dir(tier->sys, tier->blocks_fd, ".");
+	if (fd < 0)
+		return;
+	walk_dir(tier->sys, fd, sweep_dir, &sweep);
+	tier->sys->close(fd);
+}

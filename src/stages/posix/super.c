@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The directory, its lock and its superblock.
+ *
+ * Invariants, numbered:
+ *  1. A store is made in this order: b/, ns/, then `store`, complete, by a
+ *     rename. Without `store` there is no store.
+ *  2. The two copies are written in turn: a torn write leaves the other.
+ *  3. `clean` is taken away, durably, before anything else is changed.
+ */
+#include "stages/posix/tier.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#define LOCK_POLL_NS 5000000u
+
+int tier_error(struct cairn_error *reterr, int code, const char *format, ...)
+{
+	va_list args;
+
+	if (!reterr)
+		return code;
+	memset(reterr, 0, sizeof(*reterr));
+	reterr->code = code;
+	va_start(args, format);
+	vsnprintf(reterr->text, sizeof(reterr->text), format, args);
+	va_end(args);
+	return code;
+}
+
+/* ---- superblock -------------------------------------------------------------------- */
+
+int super_read(const struct sys *sys, int store_fd, struct super_block *ret_super)
+{
+	bool version = false, found = false;
+
+	for (uint32_t copy = 0; copy < SUPER_COPIES; copy++) {
+		struct super_block super;
+		enum head_verdict verdict;
+		int rc = sys_pread_full(sys, store_fd, &super, sizeof(super),
+					(off_t)copy * FORMAT_PAGE);
+
+		if (rc < 0 && rc != -EIO)
+			return rc;
+		verdict = rc < 0 ? HEAD_DAMAGED : super_decode(&super);
+		version = version || verdict == HEAD_VERSION;
+		if (verdict != HEAD_OK || (found && super.counter < ret_super->counter))
+			continue;
+		*ret_super = super;
+		found = true;
+	}
+	if (found)
+		return 0;
+	return version ? -EPROTO : -EBADMSG;
+}
+
+static int super_put(struct posix *tier, int fd)
+{
+	uint8_t page[FORMAT_PAGE] = {0};
+
+	tier->super.counter++;
+	super_seal(&tier->super);
+	memcpy(page, &tier->super, sizeof(tier->super));
+	return sys_pwrite_full(tier->sys, fd, page, sizeof(page),
+			       (off_t)(tier->super.counter % SUPER_COPIES) * FORMAT_PAGE);
+}
+
+int super_write(struct posix *tier)
+{
+	int rc = super_put(tier, tier->store_fd);
+
+	return rc ? rc : tier->sys->fdatasync(tier->store_fd);
+}
+
+/* Directories: a few hundred blocks each, so that they cost little of a small budget. */
+static uint32_t dirs_for(const struct posix *tier)
+{
+	uint64_t blocks = tier->entries_max;
+	uint32_t log2 = 0;
+
+	if (tier->shared)
+		return DIRS_LOG2_MAX;
+	if (tier->limit != UINT64_MAX && blocks > tier->limit / FORMAT_PAGE)
+		blocks = tier->limit / FORMAT_PAGE;
+	while (log2 < DIRS_LOG2_MAX && blocks >> (log2 + 1) >= 256)
+		log2++;
+	return log2;
+}
+
+static int any_name(void *context, const char *name)
+{
+	(void)context;
+	(void)name;
+	return 1;
+}
+
+static int store_write(struct posix *tier)
+{
+	const struct sys *sys = tier->sys;
+	char name[32];
+	int fd, rc;
+
+	memset(&tier->super, 0, sizeof(tier->super));
+	rc = sys->random(tier->super.uuid, sizeof(tier->super.uuid));
+	if (rc < 0)
+		return rc;
+	tier->super.created_ns = sys->realtime_ns();
+	tier->super.dirs_log2 = dirs_for(tier);
+	tier->super.flags = tier->shared ? SUPER_SHARED : 0;
+	snprintf(name, sizeof(name), "store.t%08x", tier->writer);
+	fd = sys->openat(tier->dir_fd, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+	if (fd < 0)
+		return fd;
+	rc = super_put(tier, fd);
+	if (rc == 0)
+		rc = super_put(tier, fd);
+	if (rc == 0)
+		rc = sys->fsync(fd);
+	sys->close(fd);
+	if (rc == 0)
+		rc = sys->linkat(tier->dir_fd, name, tier->dir_fd, "store", 0);
+	sys->unlinkat(tier->dir_fd, name, 0);
+	if (rc == 0 || rc == -EEXIST) /* another process, shared=yes, was first */
+		rc = sys->fsync(tier->dir_fd);
+	return rc;
+}
+
+static int store_make(struct posix *tier, struct cairn_error *reterr)
+{
+	static const char *const folders[] = {"b", "ns"};
+	const struct sys *sys = tier->sys;
+	int rc, fd;
+
+	for (int i = 0; i < 2; i++) {
+		rc = sys->mkdirat(tier->dir_fd, folders[i], 0777);
+		if (rc < 0 && rc != -EEXIST)
+			return tier_error(reterr, rc, "%s/%s: could not be made: %s", tier->path,
+					  folders[i], strerror(-rc));
+	}
+	fd = tier_open_dir(sys, tier->dir_fd, "ns");
+	rc = fd < 0 ? fd : walk_dir(sys, fd, any_name, NULL);
+	if (fd >= 0)
+		sys->close(fd);
+	if (rc > 0 && !tier->shared)
+		return tier_error(reterr, -EPROTO,
+				  "%s: there are namespaces but no file `store`: put it back, or "
+				  "empty the directory",
+				  tier->path);
+	rc = rc < 0 ? rc : store_write(tier);
+	if (rc < 0)
+		return tier_error(reterr, rc, "%s/store: could not be written: %s", tier->path,
+				  strerror(-rc));
+	return 0;
+}
+
+/* ---- the lock -------------------------------------------------------------------------- */
+
+static int busy_error(struct posix *tier, struct cairn_error *reterr)
+{
+	struct super_block super;
+	uint32_t pid = 0;
+	int fd = tier->sys->openat(tier->dir_fd, "store", O_RDONLY | O_CLOEXEC, 0);
+
+	if (fd >= 0) {
+		if (super_read(tier->sys, fd, &super) == 0)
+			pid = super.owner_pid;
+		tier->sys->close(fd);
+	}
+	if (!pid)
+		return tier_error(reterr, -EBUSY,
+				  "%s: in use by another process: end it, give each process a path "
+				  "of its own (path=...{rank}), or use shared=yes in all",
+				  tier->path);
+	return tier_error(reterr, -EBUSY,
+			  "%s: in use by process %u: end it, give each process a path of its own "
+			  "(path=...{rank}), or use shared=yes in all",
+			  tier->path, pid);
+}
+
+static int lock_take(struct posix *tier, struct cairn_error *reterr)
+{
+	const struct sys *sys = tier->sys;
+	uint64_t until = sys->now_ns() + tier->open_wait_ns;
+	int rc;
+
+	for (;;) {
+		rc = sys->flock(tier->dir_fd, (tier->shared ? LOCK_SH : LOCK_EX) | LOCK_NB);
+		if (rc == 0)
+			return 0;
+		if (rc != -EAGAIN && rc != -EWOULDBLOCK)
+			return tier_error(reterr, rc, "%s: flock: %s: use a file system that has it",
+					  tier->path, strerror(-rc));
+		if (sys->now_ns() >= until)
+			return busy_error(tier, reterr);
+		sys->sleep_ns(LOCK_POLL_NS);
+	}
+}
+
+/* ---- open -------------------------------------------------------------------------------- */
+
+static int dir_open(struct posix *tier, struct cairn_error *reterr)
+{
+	const struct sys *sys = tier->sys;
+	int rc = sys->mkdirat(AT_FDCWD, tier->path, 0777);
+
+	if (rc < 0 && rc != -EEXIST && rc != -EROFS && rc != -EACCES && rc != -EISDIR)
+		return tier_error(reterr, rc, "path=%s: %s: the folder above it must exist",
+				  tier->path, strerror(-rc));
+	tier->dir_fd = tier_open_dir(sys, AT_FDCWD, tier->path);
+	if (tier->dir_fd < 0)
+		return tier_error(reterr, tier->dir_fd, "path=%s: %s: a directory is needed",
+				  tier->path, strerror(-tier->dir_fd));
+	return lock_take(tier, reterr);
+}
+
+static int store_open(struct posix *tier, struct cairn_error *reterr)
+{
+	const struct sys *sys = tier->sys;
+	int rc;
+
+	tier->store_fd = sys->openat(tier->dir_fd, "store", O_RDWR | O_CLOEXEC, 0);
+	if (tier->store_fd == -ENOENT) {
+		rc = store_make(tier, reterr);
+		if (rc < 0)
+			return rc;
+		tier->store_fd = sys->openat(tier->dir_fd, "store", O_RDWR | O_CLOEXEC, 0);
+	}
+	if (tier->store_fd < 0)
+		return tier_error(reterr, tier->store_fd, "%s/store: %s", tier->path,
+				  strerror(-tier->store_fd));
+	rc = super_read(sys, tier->store_fd, &tier->super);
+	if (rc == -EPROTO)
+		return tier_error(reterr, rc,
+				  "%s/store: of a format version that this library does not know; "
+				  "it knows %u",
+				  tier->path, FORMAT_VERSION);
+	if (rc < 0)
+		return tier_error(reterr, rc == -EBADMSG ? -EPROTO : rc,
+				  "%s/store: neither copy of the superblock checks: put it back, or "
+				  "empty the directory",
+				  tier->path);
+	tier->dirs_log2 = tier->super.dirs_log2;
+	return 0;
+}
+
+int super_open(struct posix *tier, struct cairn_error *reterr)
+{
+	const struct sys *sys = tier->sys;
+	int rc = dir_open(tier, reterr);
+
+	if (rc == 0)
+		rc = store_open(tier, reterr);
+	if (rc < 0)
+		return rc;
+	tier->blocks_fd = tier_open_dir(sys, tier->dir_fd, "b");
+	tier->space_fd = tier_open_dir(sys, tier->dir_fd, "ns");
+	if (tier->blocks_fd < 0 || tier->space_fd < 0)
+		return tier_error(reterr, -EPROTO, "%s: has `store` but not %s: put it back, or "
+						   "empty the directory",
+				  tier->path, tier->blocks_fd < 0 ? "b/" : "ns/");
+	tier->super.owner_pid = (uint32_t)getpid();
+	return 0;
+}
