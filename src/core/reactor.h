@@ -48,6 +48,7 @@ struct io_slot {
 	uint32_t item[CAIRN_PARTS_MAX];
 	int32_t best[CAIRN_PARTS_MAX]; /* of the tiers so far */
 	uint16_t best_stage[CAIRN_PARTS_MAX];
+	uint64_t live; /* parts that were pending when the stage at io.level was entered */
 	struct cairn_part parts[CAIRN_PARTS_MAX];
 	struct iovec iovs[IO_IOVS_MAX];
 	uint8_t scratch[] __attribute__((aligned(16)));

@@ -189,7 +189,8 @@ static int64_t mixed_call(struct worker *worker, struct dice *dice, struct block
 					(uint32_t)dice_roll(dice, block->shape.count));
 	default:
 		*ret_what = "a load";
-		return block_try_range(block, (uint32_t)dice_roll(dice, block->shape.count),
+		return block_try_range(worker->ctx, block,
+				       (uint32_t)dice_roll(dice, block->shape.count),
 				       dice_roll(dice, 100), 1 + dice_roll(dice, 600));
 	}
 }
