@@ -26,14 +26,14 @@
 __attribute__((format(printf, 1, 2))) void kit_at(const char *format, ...);
 
 __attribute__((noreturn, format(printf, 4, 5))) void kit_fail(const char *file, int line,
-							      const char *what,
-							      const char *format, ...);
+							      const char *what, const char *format,
+							      ...);
 
 /* Ends the program, saying where it stood, when @what is false. */
 #define CHECK(what, ...)                                                                           \
 	do {                                                                                       \
 		if (!(what))                                                                       \
-			kit_fail(__FILE__, __LINE__, #what, " " __VA_ARGS__);                       \
+			kit_fail(__FILE__, __LINE__, #what, " " __VA_ARGS__);                      \
 	} while (0)
 
 /* The program fails when it has not called this again after @seconds: nothing hangs. */
