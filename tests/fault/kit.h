@@ -106,7 +106,7 @@ int kit_load(struct cairn_namespace *ns, struct kit_shape shape, uint64_t id);
 /* Whether a lookup says that it is whole. */
 bool kit_present(struct cairn_namespace *ns, uint64_t id);
 
-/* cairn_check(); prints what it finds beyond notes. */
+/* cairn_check(); a check that fails later prints the last thing it found beyond notes. */
 int kit_check(const char *spec);
 
 /* The counter of that name of @stage; 0 when there is none. */
