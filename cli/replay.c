@@ -31,7 +31,7 @@ struct replay_figures {
 	struct replay_totals totals;
 	double seconds, cpu_seconds, load_p50_us, load_p99_us;
 	uint64_t evicted, known; /* blocks; known: in the store before the first request */
-	char carrier[220];	 /* the I/O engine, and why */
+	char engine[16], engine_note[160]; /* what carries the I/O, and why */
 	bool stopped;
 };
 
@@ -256,8 +256,9 @@ static int open_store(const struct replay_options *o, struct replay_run *run,
 	}
 	if (cairn_stat(run->store, &stat) == 0) {
 		figures->known = stat.blocks;
-		snprintf(figures->carrier, sizeof(figures->carrier), "%.15s%s%.159s", stat.engine,
-			 *stat.engine_note ? ": " : "", stat.engine_note);
+		snprintf(figures->engine, sizeof(figures->engine), "%.15s", stat.engine);
+		snprintf(figures->engine_note, sizeof(figures->engine_note), "%.159s",
+			 stat.engine_note);
 	}
 	return CLI_OK;
 }
@@ -337,8 +338,8 @@ static void report_traffic(const struct replay_figures *f)
 		"in and out, content made and verified");
 	row_time("CPU time", f->cpu_seconds, "of it all, making and verifying content too");
 	out_row("peak memory", units_format_size(figures_peak_rss_bytes(), size), NULL);
-	if (*f->carrier)
-		out_row("I/O by", "", f->carrier);
+	if (*f->engine)
+		out_row("I/O by", f->engine, f->engine_note);
 }
 
 static void report_table(const struct replay_options *o, const struct replay_figures *f)
