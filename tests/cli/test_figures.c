@@ -9,9 +9,9 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "cli/content.h"
-#include "cli/figures.h"
-#include "cli/options.h"
+#include "content.h"
+#include "figures.h"
+#include "options.h"
 
 static void test_percentile(void **state)
 {

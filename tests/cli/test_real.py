@@ -57,7 +57,7 @@ class Real(unittest.TestCase):
                 r = cairn("bench", store, "--op", op, "--count", "20", "--block", "8KiB", "--pairs",
                           "2")
                 self.assertGreater(r["ratio"], 0)
-            cairn("bench", store, "--op", "load", "--count", "20", "--spaced", "10us", "--pairs", "1")
+            cairn("bench", store, "--count", "20", "--spaced", "10us", "--pairs", "1")
             self.assertEqual(cairn("ls", store)["count"], 0)
 
     def test_errors(self):

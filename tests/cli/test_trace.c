@@ -14,8 +14,8 @@
 #include <zlib.h>
 #include <zstd.h>
 
-#include "cli/generate.h"
-#include "cli/trace.h"
+#include "generate.h"
+#include "trace.h"
 
 static const char two_lines[] =
 	"{\"timestamp\": 0, \"input_length\": 1000, \"output_length\": 5, \"hash_ids\": [1, 2]}\n"
