@@ -45,7 +45,7 @@ static uint8_t *head_at(const struct pio *p, uint32_t offset)
 		if (offset >= w->offset && offset < w->offset + w->length)
 			return w->at + (offset - w->offset);
 	}
-	assert(!"in no window");
+	assert(false); /* in no window */
 	return NULL;
 }
 
