@@ -588,7 +588,7 @@ static void look_partial(struct pio *p, struct partial *partial)
 	tell(p, partial);
 	wait = claim(p, partial);
 	partial_touch(p->tier, partial);
-	p->partial = partial_id(p->tier, partial);
+	p->partial = p->mine ? partial_id(p->tier, partial) : INDEX_NONE;
 	p->need = partial->reserved;
 	p->geo = partial->geo;
 	/* From here on nobody else tells anything of it: the head can be sealed. */
