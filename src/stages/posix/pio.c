@@ -121,7 +121,14 @@ void pio_go(struct pio *p, uint32_t count, void (*then)(struct pio *))
 
 int64_t pio_result(const struct pio *p, uint32_t slot)
 {
-	return p->slots[slot].chain.result;
+	const struct engine_chain *chain = &p->slots[slot].chain;
+
+	/* A file system that fills up in the middle of a write takes a part of it. */
+	for (uint32_t i = 0; chain->result < 0 && i < chain->op_count; i++)
+		if (chain->ops[i].code == OP_WRITEV && chain->ops[i].result >= 0 &&
+		    chain->ops[i].result < (int64_t)chain->ops[i].length)
+			return -ENOSPC;
+	return chain->result;
 }
 
 /* ---- waits ------------------------------------------------------------------- */

@@ -352,7 +352,7 @@ static void round_done(struct pio *p)
 {
 	struct slot *s = &p->slots[0];
 	struct engine_op *last = &s->ops[s->chain.op_count - 1];
-	int64_t result = s->chain.result;
+	int64_t result = pio_result(p, 0);
 
 	if (p->merged && last->code == OP_RENAMEAT && last->result != -ECANCELED) {
 		if (last->result == -EINVAL || last->result == -ENOSYS ||
