@@ -279,7 +279,7 @@ static int report(struct rest *rest, enum cairn_finding_kind kind, const char *f
 		snprintf(where, sizeof(where), "%s/%s%s at byte %llu", rest->path, folder, name,
 			 (unsigned long long)offset);
 	if ((int)kind > rest->worst)
-		rest->worst = kind;
+		rest->worst = (int)kind;
 	return rest->finding ? rest->finding(rest->context, &finding) : 0;
 }
 

@@ -374,9 +374,8 @@ static bool make_room(struct pio *p)
 {
 	bool picked;
 
-	if (p->retried)
+	if (p->full_tries++ >= FULL_TRIES_MAX)
 		return false;
-	p->retried = true;
 	tier_lock(p->tier);
 	picked = room_force(p, p->need);
 	tier_unlock(p->tier);

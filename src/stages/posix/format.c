@@ -7,7 +7,7 @@
 
 /* ---- helpers ------------------------------------------------------------ */
 
-static bool all_zero(const void *data, size_t bytes)
+bool zeros(const void *data, size_t bytes)
 {
 	const uint8_t *p = data;
 
@@ -19,7 +19,7 @@ static bool all_zero(const void *data, size_t bytes)
 
 bool key_is_zero(const struct cairn_key *key)
 {
-	return all_zero(key, sizeof(*key));
+	return zeros(key, sizeof(*key));
 }
 
 /* ---- geometry ------------------------------------------------------------- */
@@ -119,7 +119,7 @@ enum head_verdict head_decode(const struct block_head *head, struct geometry *re
 		return HEAD_DAMAGED;
 	if (head->version != FORMAT_VERSION || (head->flags & ~BLOCK_FLAGS_ALL))
 		return HEAD_VERSION;
-	if (!all_zero(head->zero, sizeof(head->zero)))
+	if (!zeros(head->zero, sizeof(head->zero)))
 		return HEAD_VERSION;
 	if (!geometry_init(&geo, head->shard_count, head->shard_bytes, head->last_bytes))
 		return HEAD_DAMAGED;
@@ -172,7 +172,7 @@ bool entry_check(const struct block_entry *entry, const struct block_id *id, uin
 	if (!entry->raw_length || !entry->stored_length ||
 	    entry->stored_length > entry->raw_length || entry->meta_length > CAIRN_META_MAX)
 		return false;
-	if (!all_zero(entry->zero, sizeof(entry->zero)))
+	if (!zeros(entry->zero, sizeof(entry->zero)))
 		return false;
 	return !table || entry->table_crc == table_crc(id, table, geo);
 }
@@ -194,7 +194,7 @@ static bool shards_check(const uint8_t *data, const struct block_head *head,
 		if (!entry_check(&entry, &head->id, shard, geo, table))
 			return false;
 		used = pieces_of(entry.stored_length);
-		if (!all_zero(table + used, (geo->pieces - used) * sizeof(*table)))
+		if (!zeros(table + used, (geo->pieces - used) * sizeof(*table)))
 			return false;
 		raw = raw && entry.stored_length == entry.raw_length;
 	}
@@ -222,7 +222,7 @@ enum head_verdict head_check_all(const void *data, size_t bytes, const struct bl
 	if (!shards_check(data, &head, &geo))
 		return HEAD_DAMAGED;
 	end = geometry_table_at(&geo, geo.shard_count);
-	if (!all_zero((const uint8_t *)data + end, geo.head_bytes - end))
+	if (!zeros((const uint8_t *)data + end, geo.head_bytes - end))
 		return HEAD_DAMAGED;
 	if (ret_geo)
 		*ret_geo = geo;
@@ -246,7 +246,7 @@ enum head_verdict super_decode(const struct super_block *super)
 		return HEAD_DAMAGED;
 	if (super->version != FORMAT_VERSION || (super->flags & ~(SUPER_CLEAN | SUPER_SHARED)))
 		return HEAD_VERSION;
-	if (!all_zero(super->zero, sizeof(super->zero)))
+	if (!zeros(super->zero, sizeof(super->zero)))
 		return HEAD_VERSION;
 	return super->dirs_log2 <= DIRS_LOG2_MAX ? HEAD_OK : HEAD_DAMAGED;
 }
@@ -273,7 +273,7 @@ enum head_verdict space_decode(const void *data, size_t bytes, uint32_t id)
 	if (head.crc != crc32c(0, &head, offsetof(struct space_head, crc)))
 		return HEAD_DAMAGED;
 	if (head.version != FORMAT_VERSION || head.zero32 ||
-	    !all_zero(head.zero, sizeof(head.zero)))
+	    !zeros(head.zero, sizeof(head.zero)))
 		return HEAD_VERSION;
 	if (head.id != id || head.desc_length > SPACE_DESC_BYTES_MAX ||
 	    bytes != sizeof(head) + head.desc_length)
@@ -369,7 +369,7 @@ enum head_verdict snapshot_decode(const struct snapshot_head *head)
 	if (head->version != FORMAT_VERSION || head->entry_bytes != sizeof(struct snapshot_entry) ||
 	    head->dir_bytes != sizeof(struct snapshot_dir))
 		return HEAD_VERSION;
-	if (!all_zero(head->zero, sizeof(head->zero)))
+	if (!zeros(head->zero, sizeof(head->zero)))
 		return HEAD_VERSION;
 	return head->dir_count <= 1u << DIRS_LOG2_MAX ? HEAD_OK : HEAD_DAMAGED;
 }

@@ -232,6 +232,7 @@ void snapshot_seal(struct snapshot_head *head);
 enum head_verdict snapshot_decode(const struct snapshot_head *head);
 bool snapshot_entry_check(const struct snapshot_entry *entry);
 
+bool zeros(const void *data, size_t bytes);
 bool key_is_zero(const struct cairn_key *key);
 
 #endif

@@ -45,7 +45,7 @@ static uint8_t *head_at(const struct pio *p, uint32_t offset)
 		if (offset >= w->offset && offset < w->offset + w->length)
 			return w->at + (offset - w->offset);
 	}
-	assert(!"in no window");
+	assert(false); /* in no window */
 	return NULL;
 }
 
@@ -269,6 +269,15 @@ static bool entry_take(struct pio *p, struct cairn_part *part)
 	return true;
 }
 
+/* What is behind the tables is zero, where it was read. */
+static bool rest_is_zero(const struct pio *p, const struct geometry *geo)
+{
+	uint32_t end = geometry_table_at(geo, geo->shard_count);
+
+	return !p->geo_known || geo->head_bytes > HEAD_WHOLE || end == geo->head_bytes ||
+	       zeros(head_at(p, end), geo->head_bytes - end);
+}
+
 /* The head is in memory. False: nothing of it may be believed. */
 static bool head_take(struct pio *p)
 {
@@ -283,6 +292,8 @@ static bool head_take(struct pio *p)
 	if (verdict == HEAD_OK && (head.flags & BLOCK_PART))
 		verdict = HEAD_DAMAGED;
 	if (verdict == HEAD_OK && p->geo_known && !geometry_same(&geo, &p->geo))
+		verdict = HEAD_DAMAGED;
+	if (verdict == HEAD_OK && !rest_is_zero(p, &geo))
 		verdict = HEAD_DAMAGED;
 	if (verdict != HEAD_OK) {
 		head_bad(p, verdict);

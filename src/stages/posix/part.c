@@ -14,6 +14,7 @@
 #include "stages/posix/tier.h"
 
 #include <stdio.h>
+#include <unistd.h>
 
 #define LOCK_HEAD  ((off_t)1 << 40)
 #define LOCK_SHARD ((off_t)1 << 41)
@@ -374,6 +375,11 @@ static void part_open(struct pio *p)
 	rc = sys->byte_lock(p->fd, LOCK_HEAD, false);
 	if (rc == 0 && name_is(p->tier, p->fd, p->temp) != 1)
 		rc = -EAGAIN;
+	if (rc == 0 && sys->faccessat(p->tier->blocks_fd, p->path, F_OK, 0) == 0) {
+		/* It became whole since we looked: this file is of no use to anybody. */
+		sys->unlinkat(p->tier->blocks_fd, p->temp, 0);
+		rc = -EAGAIN;
+	}
 	if (rc == -EAGAIN) {
 		part_retry(p);
 		return;

@@ -328,7 +328,7 @@ static void posix_submit(void *self, struct cairn_io *io, void *scratch)
 		(tier->shared ? shared_prefetch_submit : prefetch_submit)(p);
 		return;
 	}
-	assert(!"an op of this ABI");
+	assert(false); /* an op that this ABI does not have */
 }
 
 static void posix_resume(void *self, struct cairn_io *io, void *scratch)

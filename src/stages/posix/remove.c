@@ -150,7 +150,9 @@ static void aside_over(struct pio *p, bool kept, bool gone)
 		tier_lock(tier);
 		charge = index_at(tier->index, p->entry)->charge;
 		entry_removed(tier, p->entry, gone);
-		if (kept) {
+		if (kept) { /* damage may have made it shorter */
+			if (p->slots[0].ops[3].result == 0)
+				charge = p->stx.stx_blocks * 512;
 			tier->used += charge;
 			tier->quarantine_bytes += charge;
 			tier->quarantine_files++;
@@ -222,6 +224,10 @@ static void aside_move(struct pio *p)
 	op = pio_op(p, 0, OP_STATX, p->tier->dir_fd);
 	op->path = "quarantine";
 	op->stx = &p->dir_stx;
+	op->soft = true;
+	op = pio_op(p, 0, OP_STATX, p->tier->dir_fd);
+	op->path = p->temp;
+	op->stx = &p->stx;
 	op->soft = true;
 	pio_go(p, 1, aside_moved);
 }

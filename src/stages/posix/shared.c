@@ -89,7 +89,9 @@ void shared_lookup(struct posix *tier, struct space *space, const struct cairn_k
 		ret_probes[i].shard_count = geo.shard_count;
 		ret_probes[i].shard_bytes = geo.shard_bytes;
 		ret_probes[i].last_bytes = geo.last_bytes;
-		ret_probes[i].stored_bytes = geometry_file_bytes(&geo);
+		/* Nobody owns it, so nothing can be held; the hold itself is one all the same. */
+		ret_probes[i].hold = flags & CAIRN_PROBE_HOLD ? 1 : 0;
+		ret_probes[i].stored_bytes = ret_probes[i].hold ? 0 : geometry_file_bytes(&geo);
 	}
 }
 
@@ -350,7 +352,7 @@ static void round_done(struct pio *p)
 {
 	struct slot *s = &p->slots[0];
 	struct engine_op *last = &s->ops[s->chain.op_count - 1];
-	int64_t result = s->chain.result;
+	int64_t result = pio_result(p, 0);
 
 	if (p->merged && last->code == OP_RENAMEAT && last->result != -ECANCELED) {
 		if (last->result == -EINVAL || last->result == -ENOSYS ||

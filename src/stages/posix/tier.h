@@ -38,6 +38,8 @@
 #define RUNS_DUMP 4u
 /* Segments of one part that go to the kernel as they are; with more it is copied. */
 #define PART_IOV_MAX 64u
+/* Evictions for a file system that is full though the budget is not, before a dump gives up. */
+#define FULL_TRIES_MAX 8u
 /* Files kept in quarantine/. */
 #define QUARANTINE_FILES_MAX 64u
 /* Submissions that one open may see; 2^20 unclean ends until it wraps. */
@@ -247,7 +249,7 @@ struct pio {
 	uint64_t need;
 	uint64_t mine; /* parts that are worked on now, a bit each; a dump has claimed them */
 	int32_t failure;
-	uint32_t room_tries, dir_tries, number;
+	uint32_t room_tries, dir_tries, full_tries, number;
 	bool whole, merged, started;
 	int fd; /* shared partials */
 
@@ -297,6 +299,7 @@ void pio_unlink(struct pio *p, uint32_t slot, const char *path);
 void pio_stat_dir(struct pio *p, uint32_t slot);
 /* Sends @count chains; @then runs on this thread when all have ended. */
 void pio_go(struct pio *p, uint32_t count, void (*then)(struct pio *));
+/* 0 or a negative errno; a short write is -ENOSPC. */
 int64_t pio_result(const struct pio *p, uint32_t slot);
 
 /* Waits for pio_wake_key() of @key, or pio_wake_room(); [m] held. */
