@@ -33,6 +33,12 @@ int option_store_load(const char *name, const struct option_store *store)
 	return CLI_CANNOT;
 }
 
+int option_store_error(const char *name, int rc, const struct cairn_error *error)
+{
+	out_error(name, "%s", *error->text ? error->text : cairn_strerror(rc));
+	return rc == -EINVAL || error->line ? CLI_USAGE : CLI_CANNOT;
+}
+
 void option_list_add(struct option_list *list, const char *item)
 {
 	const char **items = realloc(list->items, (list->count + 1) * sizeof(*items));

@@ -241,10 +241,8 @@ static int open_store(const struct replay_options *o, struct replay_run *run,
 	if (rc != CLI_OK)
 		return rc;
 	rc = cairn_store_open(o->pipeline, &o->store.opts, &run->store, &error);
-	if (rc < 0) {
-		out_error("replay", "%s", error.text);
-		return rc == -EINVAL ? CLI_USAGE : CLI_CANNOT;
-	}
+	if (rc < 0)
+		return option_store_error("replay", rc, &error);
 	rc = cairn_namespace_open(run->store, &desc, &run->ns, &error);
 	if (rc == 0 && o->clear) {
 		rc = cairn_clear(run->ns, CAIRN_MEMORY);

@@ -113,9 +113,10 @@ static void *write_on(void *context)
 
 	for (;;) {
 		uint32_t used = (next - writer->first_id) / WRITERS;
-		uint32_t old = used == 0 ? 0
-					 : writer->first_id + writer->index +
-						   (uint32_t)kit_below(&writer->rng, used) * WRITERS;
+		uint32_t old = used == 0
+				       ? 0
+				       : writer->first_id + writer->index +
+						 (uint32_t)kit_below(&writer->rng, used) * WRITERS;
 		uint64_t dice = kit_below(&writer->rng, 10);
 
 		if (used == 0 || dice < 6) {

@@ -122,8 +122,7 @@ static int plain(int error)
 		return sys_native.name arguments;                                                  \
 	}
 
-WRAP(int, openat, (int dirfd, const char *path, int flags, mode_t mode),
-     (dirfd, path, flags, mode))
+WRAP(int, openat, (int dirfd, const char *path, int flags, mode_t mode), (dirfd, path, flags, mode))
 WRAP(int, fallocate, (int fd, int mode, off_t offset, off_t length), (fd, mode, offset, length))
 WRAP(int, ftruncate, (int fd, off_t length), (fd, length))
 WRAP(int, fsync, (int fd), (fd))
@@ -136,8 +135,7 @@ WRAP(int, linkat,
      (old_dirfd, old_path, new_dirfd, new_path, flags))
 WRAP(int, unlinkat, (int dirfd, const char *path, int flags), (dirfd, path, flags))
 WRAP(int, mkdirat, (int dirfd, const char *path, mode_t mode), (dirfd, path, mode))
-WRAP(int, faccessat, (int dirfd, const char *path, int mode, int flags),
-     (dirfd, path, mode, flags))
+WRAP(int, faccessat, (int dirfd, const char *path, int mode, int flags), (dirfd, path, mode, flags))
 WRAP(int, fstatat, (int dirfd, const char *path, struct stat *st, int flags),
      (dirfd, path, st, flags))
 WRAP(int, fstat, (int fd, struct stat *st), (fd, st))
@@ -243,10 +241,12 @@ static struct {
 } struck;
 
 static const char *const op_names[] = {
-	[OP_OPENAT] = "op OPENAT",   [OP_READV] = "op READV",	    [OP_WRITEV] = "op WRITEV",
-	[OP_FSYNC] = "op FSYNC",     [OP_FALLOCATE] = "op FALLOCATE", [OP_FDATASYNC] = "op FDATASYNC",
-	[OP_RENAMEAT] = "op RENAMEAT", [OP_LINKAT] = "op LINKAT",   [OP_UNLINKAT] = "op UNLINKAT",
-	[OP_MKDIRAT] = "op MKDIRAT", [OP_STATX] = "op STATX",
+	[OP_OPENAT] = "op OPENAT",	 [OP_READV] = "op READV",
+	[OP_WRITEV] = "op WRITEV",	 [OP_FSYNC] = "op FSYNC",
+	[OP_FALLOCATE] = "op FALLOCATE", [OP_FDATASYNC] = "op FDATASYNC",
+	[OP_RENAMEAT] = "op RENAMEAT",	 [OP_LINKAT] = "op LINKAT",
+	[OP_UNLINKAT] = "op UNLINKAT",	 [OP_MKDIRAT] = "op MKDIRAT",
+	[OP_STATX] = "op STATX",
 };
 
 static bool was_short(const struct engine_op *op)

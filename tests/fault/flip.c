@@ -66,12 +66,12 @@ static void keep_last(void *context, const char *file)
 	snprintf(context, 512, "%s", file);
 }
 
-/* The one file in blocks/ of the store at @path. */
+/* The one file in b/ of the store at @path. */
 static void block_file(const char *path, char ret_file[512])
 {
 	char blocks[256];
 
-	snprintf(blocks, sizeof(blocks), "%s/blocks", path);
+	snprintf(blocks, sizeof(blocks), "%s/b", path);
 	ret_file[0] = 0;
 	kit_each_file(blocks, keep_last, ret_file);
 	CHECK(ret_file[0], "no block in %s", blocks);
@@ -306,7 +306,8 @@ static void restore(const struct copy *copy)
 	kit_remove_folder(copy->root);
 	for (size_t i = 0; i < copy->count; i++) {
 		make_parents(copy->files[i].path, copy->root);
-		write_all(copy->files[i].path, copy->files[i].bytes.at, copy->files[i].bytes.length);
+		write_all(copy->files[i].path, copy->files[i].bytes.at,
+			  copy->files[i].bytes.length);
 	}
 }
 
@@ -353,7 +354,7 @@ static bool open_damaged(const char *spec)
 
 static bool is_block(const struct copy *copy, size_t i)
 {
-	return strncmp(copy->files[i].path + strlen(copy->root), "/blocks/", 8) == 0;
+	return strncmp(copy->files[i].path + strlen(copy->root), "/b/", 3) == 0;
 }
 
 static void damage_file(struct copy *copy, size_t i, const char *spec, uint64_t *ret_opened,
@@ -363,7 +364,7 @@ static void damage_file(struct copy *copy, size_t i, const char *spec, uint64_t 
 	size_t length = copy->files[i].bytes.length;
 	size_t step = kit_number("rest", kit_sanitized() ? 211 : 37, 1);
 
-	for (size_t at = i % step; at < length; at += at % 4096 > 600 ? step * 20 + 1 : step) {
+	for (size_t at = i % step; at<length; at += at % 4096> 600 ? step * 20 + 1 : step) {
 		kit_at("flip of byte %zu of %s", at, file);
 		kit_watch(30);
 		restore(copy);

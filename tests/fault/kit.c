@@ -14,6 +14,7 @@
 /* ---- checks ---------------------------------------------------------------- */
 
 static char where[512];
+static char finding_text[512]; /* the last finding of a check */
 static int kept_argc;
 static char **kept_argv;
 
@@ -37,7 +38,10 @@ void kit_fail(const char *file, int line, const char *what, const char *format, 
 		vfprintf(stderr, format, args);
 		va_end(args);
 	}
-	fprintf(stderr, "\n  at: %s\n  run:", where);
+	fprintf(stderr, "\n  at: %s\n", where);
+	if (finding_text[0])
+		fprintf(stderr, "  last finding: %s\n", finding_text);
+	fprintf(stderr, "  run:");
 	for (int i = 0; i < kept_argc; i++)
 		fprintf(stderr, " %s", kept_argv[i]);
 	fprintf(stderr, "\n");
@@ -361,19 +365,23 @@ bool kit_present(struct cairn_namespace *ns, uint64_t id)
 	return cairn_lookup(ns, &key, 1, &found, NULL, NULL) == 1;
 }
 
-static int print_finding(void *context, const struct cairn_finding *finding)
+static int keep_finding(void *context, const struct cairn_finding *finding)
 {
 	(void)context;
 	CHECK(finding->what && finding->what[0] && !strchr(finding->what, '\n'));
 	if (finding->kind != CAIRN_FINDING_NOTE)
-		fprintf(stderr, "%s: %s: %s\n", finding->stage, finding->where, finding->what);
+		snprintf(finding_text, sizeof(finding_text), "%s: %s: %s", finding->stage, finding->where,
+			 finding->what);
 	return 0;
 }
 
 int kit_check(const char *spec)
 {
 	struct cairn_error error = {0};
-	int ret = cairn_check(spec, NULL, print_finding, NULL, &error);
+	int ret;
+
+	finding_text[0] = 0;
+	ret = cairn_check(spec, NULL, keep_finding, NULL, &error);
 
 	CHECK(ret >= 0 || (error.text[0] && !strchr(error.text, '\n')));
 	return ret;

@@ -26,14 +26,14 @@
 __attribute__((format(printf, 1, 2))) void kit_at(const char *format, ...);
 
 __attribute__((noreturn, format(printf, 4, 5))) void kit_fail(const char *file, int line,
-							      const char *what,
-							      const char *format, ...);
+							      const char *what, const char *format,
+							      ...);
 
 /* Ends the program, saying where it stood, when @what is false. */
 #define CHECK(what, ...)                                                                           \
 	do {                                                                                       \
 		if (!(what))                                                                       \
-			kit_fail(__FILE__, __LINE__, #what, " " __VA_ARGS__);                       \
+			kit_fail(__FILE__, __LINE__, #what, " " __VA_ARGS__);                      \
 	} while (0)
 
 /* The program fails when it has not called this again after @seconds: nothing hangs. */
@@ -106,7 +106,7 @@ int kit_load(struct cairn_namespace *ns, struct kit_shape shape, uint64_t id);
 /* Whether a lookup says that it is whole. */
 bool kit_present(struct cairn_namespace *ns, uint64_t id);
 
-/* cairn_check(); prints what it finds beyond notes. */
+/* cairn_check(); a check that fails later prints the last thing it found beyond notes. */
 int kit_check(const char *spec);
 
 /* The counter of that name of @stage; 0 when there is none. */

@@ -254,8 +254,7 @@ static void run_script(struct round *round)
 }
 
 /* True: the fault fired. */
-static bool run_round(const char *engine, uint64_t limit, unsigned counted, uint64_t nth,
-		      int error)
+static bool run_round(const char *engine, uint64_t limit, unsigned counted, uint64_t nth, int error)
 {
 	struct round round = {.limit = limit};
 	unsigned descriptors = kit_descriptors();
@@ -287,8 +286,7 @@ static bool run_round(const char *engine, uint64_t limit, unsigned counted, uint
 	check_rest(&round, CAIRN_FINDING_NOTE);
 	CHECK(kit_descriptors() == descriptors, "%u descriptors, before: %u", kit_descriptors(),
 	      descriptors);
-	CHECK(chaos_memory_out() == 0, "%ld pieces of memory are left",
-	      (long)chaos_memory_out());
+	CHECK(chaos_memory_out() == 0, "%ld pieces of memory are left", (long)chaos_memory_out());
 	kit_remove_folder(round.path);
 	return fired;
 }

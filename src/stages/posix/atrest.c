@@ -416,7 +416,7 @@ int atrest_check(const struct cairn_stage_env *env,
 	int rc = rest_open(&rest, env, context, reterr);
 
 	if (rc == 0) {
-		rc = rest.sys->flock(rest.dir_fd, LOCK_EX | LOCK_NB);
+		rc = lock_wait(rest.sys, rest.dir_fd, LOCK_EX, env->values[OPT_OPEN_WAIT].u);
 		if (rc == -EAGAIN)
 			rc = tier_error(reterr, -EBUSY,
 					"%s: in use by process %u: end it before a check", rest.path,

@@ -121,7 +121,16 @@ void pio_go(struct pio *p, uint32_t count, void (*then)(struct pio *))
 
 int64_t pio_result(const struct pio *p, uint32_t slot)
 {
-	return p->slots[slot].chain.result;
+	const struct engine_chain *chain = &p->slots[slot].chain;
+
+	/* A file is written short for one reason: the file system is full. */
+	for (uint32_t i = 0; i < chain->op_count; i++) {
+		const struct engine_op *op = &chain->ops[i];
+
+		if (op->code == OP_WRITEV && op->result >= 0 && (uint64_t)op->result != op->length)
+			return -ENOSPC;
+	}
+	return chain->result;
 }
 
 /* ---- waits ------------------------------------------------------------------- */

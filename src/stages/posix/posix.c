@@ -3,6 +3,7 @@
 #include "stages/posix/tier.h"
 
 #include <stdio.h>
+#include <sys/file.h>
 
 /* Keys looked up under one hold of the mutex. */
 #define LOOKUP_BATCH 64u
@@ -289,6 +290,8 @@ static void posix_close(void *self)
 		}
 	}
 	descriptors_tell(tier, true);
+	/* Nothing is in flight, but a ring that held the lock goes in its own time. */
+	tier->sys->flock(tier->dir_fd, LOCK_UN);
 	tier->magic = 0;
 	tier_release(tier);
 }

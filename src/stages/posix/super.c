@@ -180,23 +180,30 @@ static int busy_error(struct posix *tier, struct cairn_error *reterr)
 			  tier->path, pid);
 }
 
-static int lock_take(struct posix *tier, struct cairn_error *reterr)
+int lock_wait(const struct sys *sys, int fd, int operation, uint64_t wait_ns)
 {
-	const struct sys *sys = tier->sys;
-	uint64_t until = sys->now_ns() + tier->open_wait_ns;
-	int rc;
+	uint64_t until = sys->now_ns() + wait_ns;
 
 	for (;;) {
-		rc = sys->flock(tier->dir_fd, (tier->shared ? LOCK_SH : LOCK_EX) | LOCK_NB);
-		if (rc == 0)
-			return 0;
-		if (rc != -EAGAIN && rc != -EWOULDBLOCK)
-			return tier_error(reterr, rc, "%s: flock: %s: use a file system that has it",
-					  tier->path, strerror(-rc));
-		if (sys->now_ns() >= until)
-			return busy_error(tier, reterr);
+		int rc = sys->flock(fd, operation | LOCK_NB);
+
+		if (rc != -EAGAIN || sys->now_ns() >= until)
+			return rc;
 		sys->sleep_ns(LOCK_POLL_NS);
 	}
+}
+
+static int lock_take(struct posix *tier, struct cairn_error *reterr)
+{
+	int rc = lock_wait(tier->sys, tier->dir_fd, tier->shared ? LOCK_SH : LOCK_EX,
+			   tier->open_wait_ns);
+
+	if (rc == -EAGAIN)
+		return busy_error(tier, reterr);
+	if (rc < 0)
+		return tier_error(reterr, rc, "%s: flock: %s: use a file system that has it",
+				  tier->path, strerror(-rc));
+	return 0;
 }
 
 /* ---- open -------------------------------------------------------------------------------- */
