@@ -18,7 +18,8 @@ static int reactor_memory(struct reactor *reactor)
 	reactor->buddy_memory = sys_zalloc(sys, 64, buddy_meta_bytes(reactor->pool_bytes));
 	if (!reactor->ios_memory || !reactor->timers || !reactor->buddy_memory)
 		return -ENOMEM;
-	if (sys_reserve(sys, reactor->pool_bytes, &reactor->pool) < 0)
+	if (sys_reserve_huge(sys, reactor->pool_bytes, &reactor->pool, &reactor->pool_base,
+			     &reactor->pool_base_bytes) < 0)
 		return -ENOMEM;
 	buddy_init(&reactor->buddy, reactor->buddy_memory, reactor->pool_bytes);
 	memory = reactor->ios_memory;
@@ -109,8 +110,8 @@ void reactor_free(struct reactor *reactor)
 	sys = reactor->store->sys;
 	if (reactor->engine)
 		reactor->engine_ops->close(reactor->engine);
-	if (reactor->pool)
-		sys->munmap(reactor->pool, reactor->pool_bytes);
+	if (reactor->pool_base)
+		sys->munmap(reactor->pool_base, reactor->pool_base_bytes);
 	sys->free(reactor->buddy_memory);
 	sys->free(reactor->timers);
 	sys->free(reactor->ios_memory);

@@ -81,7 +81,8 @@ struct reactor {
 	struct list buffer_waiters; /* io_slot.waiting */
 	bool buffer_came;
 
-	void *pool;
+	void *pool, *pool_base;
+	size_t pool_base_bytes;
 	size_t pool_bytes;
 	struct buddy buddy;
 	void *buddy_memory;

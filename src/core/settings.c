@@ -38,7 +38,7 @@ static const struct cairn_option rows[SET_ROWS] = {
 		     .help = "blocks a reactor moves at once"},
 	[SET_BUFFERS] = {.name = "buffers",
 			 .type = CAIRN_OPTION_SIZE,
-			 .preset = "128MiB",
+			 .preset = "256MiB",
 			 .min = "1MiB",
 			 .max = "64GiB",
 			 .help = "bounce memory a reactor may use; taken as it is needed"},

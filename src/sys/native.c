@@ -230,6 +230,11 @@ static int native_mmap(void *hint, size_t bytes, int prot, int flags, int fd, of
 	return 0;
 }
 
+static int native_madvise(void *address, size_t bytes, int advice)
+{
+	return madvise(address, bytes, advice) < 0 ? -errno : 0;
+}
+
 static int native_munmap(void *address, size_t bytes)
 {
 	return munmap(address, bytes) < 0 ? -errno : 0;
@@ -358,6 +363,7 @@ const struct sys sys_native = {
 	.shm_unlink = native_shm_unlink,
 	.mmap = native_mmap,
 	.munmap = native_munmap,
+	.madvise = native_madvise,
 	.alloc = native_alloc,
 	.free = native_free,
 	.now_ns = native_now_ns,
@@ -383,6 +389,22 @@ int sys_reserve(const struct sys *sys, size_t bytes, void **ret_address)
 {
 	return sys->mmap(NULL, bytes, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0, ret_address);
+}
+
+int sys_reserve_huge(const struct sys *sys, size_t bytes, void **ret_address, void **ret_base,
+		     size_t *ret_base_bytes)
+{
+	size_t all = bytes + SYS_HUGE_BYTES;
+	int rc = sys_reserve(sys, all, ret_base);
+
+	if (rc < 0)
+		return rc;
+	*ret_base_bytes = all;
+	*ret_address = (void *)(((uintptr_t)*ret_base + SYS_HUGE_BYTES - 1) &
+				~(uintptr_t)(SYS_HUGE_BYTES - 1));
+	/* Without huge pages it is only slower. */
+	sys->madvise(*ret_address, bytes, MADV_HUGEPAGE);
+	return 0;
 }
 
 int sys_pread_full(const struct sys *sys, int fd, void *buffer, size_t bytes, off_t offset)

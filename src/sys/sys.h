@@ -58,6 +58,7 @@ struct sys {
 	int (*mmap)(void *hint, size_t bytes, int prot, int flags, int fd, off_t offset,
 		    void **ret_address);
 	int (*munmap)(void *address, size_t bytes);
+	int (*madvise)(void *address, size_t bytes, int advice);
 	void *(*alloc)(size_t alignment, size_t bytes); /* NULL: none; not zeroed */
 	void (*free)(void *memory);
 	uint64_t (*now_ns)(void);      /* CLOCK_MONOTONIC */
@@ -80,6 +81,16 @@ void *sys_zalloc(const struct sys *sys, size_t alignment, size_t bytes);
 
 /* Reserves address space without taking pages; zero when first read. */
 int sys_reserve(const struct sys *sys, size_t bytes, void **ret_address);
+
+/*
+ * The same, on huge pages where they can be had: *ret_address is what to use,
+ * aligned to SYS_HUGE_BYTES, *ret_base and *ret_base_bytes what to unmap. A
+ * device is asked for fewer, longer segments: on a virtual disk that alone is a
+ * factor of two to three (bench/README.md).
+ */
+#define SYS_HUGE_BYTES (2u << 20)
+int sys_reserve_huge(const struct sys *sys, size_t bytes, void **ret_address, void **ret_base,
+		     size_t *ret_base_bytes);
 
 /* Reads or writes all of it; -EIO at an early end of file when reading. */
 int sys_pread_full(const struct sys *sys, int fd, void *buffer, size_t bytes, off_t offset);

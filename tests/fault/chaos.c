@@ -205,6 +205,11 @@ static int chaos_munmap(void *address, size_t bytes)
 	return sys_native.munmap(address, bytes);
 }
 
+static int chaos_madvise(void *address, size_t bytes, int advice)
+{
+	return sys_native.madvise(address, bytes, advice);
+}
+
 static void *chaos_alloc(size_t alignment, size_t bytes)
 {
 	void *got;
@@ -469,6 +474,7 @@ const struct sys chaos_sys = {
 	.shm_unlink = chaos_shm_unlink,
 	.mmap = chaos_mmap,
 	.munmap = chaos_munmap,
+	.madvise = chaos_madvise,
 	.alloc = chaos_alloc,
 	.free = chaos_free,
 	.now_ns = chaos_now_ns,

@@ -4,11 +4,12 @@
 
 #include <stdio.h>
 #include <sys/file.h>
+#include <sys/sysmacros.h>
 
 /* Keys looked up under one hold of the mutex. */
-#define LOOKUP_BATCH 64u
+#define LOOKUP_BATCH	  64u
 /* Less than this holds not even an empty store and a small block. */
-#define SIZE_MIN "1MiB"
+#define SIZE_MIN	  "1MiB"
 #define ENTRIES_UNBOUNDED (64ull << 20)
 #define BUFFER_MIN	  (256u << 10)
 
@@ -31,6 +32,9 @@ static const struct cairn_option options[OPT_COUNT] = {
 			     "shared=yes: age at which unfinished blocks are swept"},
 	[OPT_QUARANTINE] = {"quarantine", CAIRN_OPTION_SIZE, 0, "64MiB", NULL, NULL, NULL,
 			    "damaged blocks kept for a look, bytes; a 16th of size at most"},
+	[OPT_STAGING] = {"staging", CAIRN_OPTION_CHOICE, 0, "auto", NULL, NULL, "auto|yes|no",
+			 "copy direct I/O through huge pages; auto: where the disk is a virtual "
+			 "one"},
 };
 
 static const struct cairn_counter_row counters[CNT_COUNT] = {
@@ -87,8 +91,9 @@ static int options_take(struct posix *tier, struct cairn_error *reterr)
 		entries = ENTRIES_UNBOUNDED * 16;
 	tier->entries_max = (uint32_t)entries;
 	if (tier->host && tier->host->buffer_max < BUFFER_MIN)
-		return tier_error(reterr, -EINVAL, "buffers of %u bytes are needed, the store has %zu",
-				  BUFFER_MIN, tier->host->buffer_max);
+		return tier_error(reterr, -EINVAL,
+				  "buffers of %u bytes are needed, the store has %zu", BUFFER_MIN,
+				  tier->host->buffer_max);
 	return 0;
 }
 
@@ -147,6 +152,29 @@ static int direct_probe(struct posix *tier, struct cairn_error *reterr)
 				  "direct=auto",
 				  tier->path);
 	return 0;
+}
+
+/*
+ * A virtual disk is told every segment of a request by its driver, and the host
+ * takes it apart again: with small pages it gives a half to a third of what it
+ * does with huge ones (bench/README.md). Callers' memory is rarely on huge pages;
+ * ours is. A virtio device, or the disk of its partition, has a file "features".
+ */
+static void staging_choose(struct posix *tier)
+{
+	static const char *const places[] = {"device/features", "../device/features"};
+	uint64_t choice = tier->env->values[OPT_STAGING].u;
+	struct stat st;
+	char path[96];
+
+	tier->staging = choice == STAGING_YES && tier->direct;
+	if (choice != STAGING_AUTO || !tier->direct || tier->sys->fstat(tier->dir_fd, &st) < 0)
+		return;
+	for (int i = 0; i < 2 && !tier->staging; i++) {
+		snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/%s", major(st.st_dev),
+			 minor(st.st_dev), places[i]);
+		tier->staging = tier->sys->faccessat(AT_FDCWD, path, F_OK, 0) == 0;
+	}
 }
 
 static void descriptors_tell(struct posix *tier, bool forget)
@@ -239,6 +267,7 @@ static int open_steps(struct posix *tier, struct cairn_error *reterr)
 	if (rc < 0)
 		return tier_error(reterr, rc, "%s/ns: %s", tier->path, strerror(-rc));
 	rc = direct_probe(tier, reterr);
+	staging_choose(tier);
 	if (rc == 0)
 		rc = tier->shared ? open_shared(tier, reterr) : open_owned(tier, reterr);
 	return rc;
@@ -460,8 +489,8 @@ static void posix_stat(void *self, struct cairn_tier_stat *ret_stat)
 	tier_lock(tier);
 	index_figures(tier->index, &figures);
 	ret_stat->bytes_used = tier->used;
-	ret_stat->blocks = figures.whole - (figures.whole < tier->dead_blocks ? figures.whole
-									       : tier->dead_blocks);
+	ret_stat->blocks = figures.whole -
+			   (figures.whole < tier->dead_blocks ? figures.whole : tier->dead_blocks);
 	tier_unlock(tier);
 	cairn_gauge(tier->env, CNT_BYTES_USED, ret_stat->bytes_used);
 	cairn_gauge(tier->env, CNT_BLOCKS, ret_stat->blocks);

@@ -25,25 +25,27 @@
 #define PIO_MAGIC  0x6f69706fu
 
 /* Namespaces in one store: what the table's address space is reserved for. */
-#define SPACES_MAX 65536u
+#define SPACES_MAX	     65536u
 /* Blocks being written at once, complete or not; a memory bound (512 bytes each). */
-#define PARTIALS_MAX 16384u
+#define PARTIALS_MAX	     16384u
 /* Heads of blocks being written: one page each for most geometries. */
-#define ARENA_PAGES 32768u
-#define WAIT_BUCKETS 64u
+#define ARENA_PAGES	     32768u
+#define WAIT_BUCKETS	     64u
 /* Unlinks in one chain. */
-#define VICTIMS_MAX 8u
+#define VICTIMS_MAX	     8u
 /* Reads or writes in one chain, with room for what surrounds them. */
-#define RUNS_MAX 8u
-#define RUNS_DUMP 4u
+#define RUNS_MAX	     8u
+#define RUNS_DUMP	     4u
+/* From here on a transfer is copied through huge pages where that pays: 16 small pages. */
+#define STAGED_MIN	     65536u
 /* Segments of one part that go to the kernel as they are; with more it is copied. */
-#define PART_IOV_MAX 64u
+#define PART_IOV_MAX	     64u
 /* Evictions for a file system that is full though the budget is not, before a dump gives up. */
-#define FULL_TRIES_MAX 8u
+#define FULL_TRIES_MAX	     8u
 /* Files kept in quarantine/. */
 #define QUARANTINE_FILES_MAX 64u
 /* Submissions that one open may see; 2^20 unclean ends until it wraps. */
-#define SEQUENCE_AHEAD (1ull << 44)
+#define SEQUENCE_AHEAD	     (1ull << 44)
 
 enum posix_option {
 	OPT_PATH,
@@ -55,9 +57,11 @@ enum posix_option {
 	OPT_OPEN_WAIT,
 	OPT_PARTIAL_TTL,
 	OPT_QUARANTINE,
+	OPT_STAGING,
 	OPT_COUNT,
 };
 enum direct_choice { DIRECT_AUTO, DIRECT_YES, DIRECT_NO };
+enum staging_choice { STAGING_AUTO, STAGING_YES, STAGING_NO };
 
 enum posix_counter {
 	CNT_LOADS,
@@ -148,7 +152,7 @@ struct posix {
 	uint64_t limit; /* UINT64_MAX: none */
 	uint64_t min_free, open_wait_ns, partial_ttl_ns, quarantine_max;
 	uint32_t entries_max;
-	bool shared, direct;
+	bool shared, direct, staging;
 	bool rename_plain; /* no RENAME_NOREPLACE here: link and unlink */
 	uint32_t dirs_log2;
 	uint32_t writer; /* of temporary names, shared=yes */
@@ -352,8 +356,8 @@ bool segs_add(struct pio *p, const struct cairn_part *part, uint64_t skip, uint6
 
 /* ---- super.c ------------------------------------------------------------------------ */
 
-int super_open(struct posix *tier, struct cairn_error *reterr);  /* path, lock, superblock */
-int super_write(struct posix *tier);				 /* durable when it returns 0 */
+int super_open(struct posix *tier, struct cairn_error *reterr); /* path, lock, superblock */
+int super_write(struct posix *tier);				/* durable when it returns 0 */
 int super_read(const struct sys *sys, int store_fd, struct super_block *ret_super);
 int tier_error(struct cairn_error *reterr, int code, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
@@ -381,8 +385,7 @@ void side_del(struct posix *tier, struct index_entry *entry); /* [m] */
 void side_bury(struct posix *tier, struct space *space);      /* [m] all of it is dead */
 
 /* Bytes to reserve for a block; [m]. */
-uint64_t room_need(const struct posix *tier, const struct block_id *id,
-		   const struct geometry *geo);
+uint64_t room_need(const struct posix *tier, const struct block_id *id, const struct geometry *geo);
 /* Space of an index snapshot of @blocks. */
 uint64_t room_snapshot(const struct posix *tier, uint64_t blocks);
 
@@ -470,6 +473,12 @@ void load_start(struct pio *p);
 /* set_aside.c: the block of p->id, which did not check, goes to quarantine/; then @after. */
 void set_aside(struct pio *p, void (*after)(struct pio *));
 
+/* Is a transfer of @bytes to or from the caller's memory copied through huge pages? */
+static inline bool staged(const struct posix *tier, uint64_t bytes)
+{
+	return tier->staging && bytes >= STAGED_MIN;
+}
+
 static inline bool shard_test(const uint64_t *words, uint32_t shard)
 {
 	return words[shard / 64] >> (shard % 64) & 1;
@@ -485,7 +494,8 @@ static inline void shard_clear(uint64_t *words, uint32_t shard)
 	words[shard / 64] &= ~(1ull << (shard % 64));
 }
 
-/* ---- walk.c: directories ------------------------------------------------------------------------ */
+/* ---- walk.c: directories ------------------------------------------------------------------------
+ */
 
 /* Calls @fn for each name but . and ..; a nonzero return ends the walk and is returned. */
 int walk_dir(const struct sys *sys, int fd, int (*fn)(void *context, const char *name),
@@ -499,7 +509,8 @@ static inline uint64_t stat_mtime_ns(const struct stat *st)
 	return (uint64_t)st->st_mtim.tv_sec * 1000000000u + (uint64_t)st->st_mtim.tv_nsec;
 }
 
-/* ---- scan.c, snapshot.c: what was there, at open and at close -------------------------------------- */
+/* ---- scan.c, snapshot.c: what was there, at open and at close
+ * -------------------------------------- */
 
 int recover(struct posix *tier, struct cairn_error *reterr);
 /* All that is known, in order; 0 when it is durable. */
@@ -524,7 +535,8 @@ void shared_sweep(struct posix *tier);
 /* Unlinks the temporary files of partials that nobody writes: at close. */
 void partials_unlink(struct posix *tier);
 
-/* ---- atrest.c ----------------------------------------------------------------------------------------- */
+/* ---- atrest.c
+ * ----------------------------------------------------------------------------------------- */
 
 int64_t atrest_list(const struct cairn_stage_env *env,
 		    int (*fn)(void *context, const struct cairn_listed *block), void *context,

@@ -104,7 +104,7 @@ void dump_seal(struct pio *p, uint8_t *image, const struct cairn_block_attr *att
 
 static bool part_copied(const struct pio *p, const struct cairn_part *part, uint64_t skip)
 {
-	if (part->iov_count > PART_IOV_MAX)
+	if (part->iov_count > PART_IOV_MAX || staged(p->tier, part->stored_length))
 		return true;
 	return p->tier->direct &&
 	       !segs_aligned(part->iov, part->iov_count, skip, part->stored_length - skip);
