@@ -64,10 +64,10 @@ static int rest_super(struct rest *rest)
 	rc = super_read(rest->sys, fd, &rest->super);
 	rest->sys->close(fd);
 	if (rc < 0)
-		return tier_error(rest->reterr, rc == -EBADMSG ? -EPROTO : rc, "%s/store: %s",
-				  rest->path,
-				  rc == -EPROTO ? "of a format version that this library does not know"
-						: "the superblock does not check");
+		return tier_error(
+			rest->reterr, rc == -EBADMSG ? -EPROTO : rc, "%s/store: %s", rest->path,
+			rc == -EPROTO ? "of a format version that this library does not know"
+				      : "the superblock does not check");
 	return 0;
 }
 
@@ -209,8 +209,7 @@ static int list_block(struct rest *rest, int fd, const struct block_id *id)
 		out.stored_bytes += entry.stored_length;
 	}
 	rest->sys->free(image);
-	if (space &&
-	    desc_decode(space->desc, space->desc_length, rest->arena, ARENA_BYTES, &desc))
+	if (space && desc_decode(space->desc, space->desc_length, rest->arena, ARENA_BYTES, &desc))
 		out.desc = &desc;
 	rest->count++;
 	return rest->listed(rest->context, &out);
@@ -265,7 +264,8 @@ int atrest_identify(const struct cairn_stage_env *env, uint8_t ret_uuid[16],
 	return rc;
 }
 
-/* ---- check ------------------------------------------------------------------------------------ */
+/* ---- check ------------------------------------------------------------------------------------
+ */
 
 static int report(struct rest *rest, enum cairn_finding_kind kind, const char *folder,
 		  const char *name, uint64_t offset, const char *what)
@@ -308,8 +308,8 @@ static bool payload_sound(struct rest *rest, int fd, const uint8_t *image,
 			size_t bytes = left < CAIRN_PIECE ? left : CAIRN_PIECE;
 
 			*ret_bad = entry.offset + at;
-			if (sys_pread_full(rest->sys, fd, rest->piece, bytes,
-					   (off_t)*ret_bad) < 0 ||
+			if (sys_pread_full(rest->sys, fd, rest->piece, bytes, (off_t)*ret_bad) <
+				    0 ||
 			    crc32c(0, rest->piece, bytes) != table[at / CAIRN_PIECE])
 				return false;
 		}
@@ -419,8 +419,8 @@ int atrest_check(const struct cairn_stage_env *env,
 		rc = lock_wait(rest.sys, rest.dir_fd, LOCK_EX, env->values[OPT_OPEN_WAIT].u);
 		if (rc == -EAGAIN)
 			rc = tier_error(reterr, -EBUSY,
-					"%s: in use by process %u: end it before a check", rest.path,
-					rest.super.owner_pid);
+					"%s: in use by process %u: end it before a check",
+					rest.path, rest.super.owner_pid);
 	}
 	if (rc == 0)
 		rc = check_small(&rest);

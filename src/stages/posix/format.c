@@ -53,7 +53,7 @@ bool geometry_same(const struct geometry *a, const struct geometry *b)
 uint64_t geometry_raw(const struct geometry *geo, uint32_t shard)
 {
 	return shard + 1 == geo->shard_count && geo->last_bytes ? geo->last_bytes
-								 : geo->shard_bytes;
+								: geo->shard_bytes;
 }
 
 uint64_t geometry_offset(const struct geometry *geo, uint32_t shard)
@@ -186,8 +186,7 @@ static bool shards_check(const uint8_t *data, const struct block_head *head,
 	for (uint32_t shard = 0; shard < geo->shard_count; shard++) {
 		struct block_entry entry;
 		/* A table lies 4-aligned in a head that does. */
-		const uint32_t *table =
-			(const void *)(data + geometry_table_at(geo, shard));
+		const uint32_t *table = (const void *)(data + geometry_table_at(geo, shard));
 		uint32_t used;
 
 		memcpy(&entry, data + geometry_entry_at(geo, shard), sizeof(entry));
@@ -272,8 +271,7 @@ enum head_verdict space_decode(const void *data, size_t bytes, uint32_t id)
 		return HEAD_DAMAGED;
 	if (head.crc != crc32c(0, &head, offsetof(struct space_head, crc)))
 		return HEAD_DAMAGED;
-	if (head.version != FORMAT_VERSION || head.zero32 ||
-	    !zeros(head.zero, sizeof(head.zero)))
+	if (head.version != FORMAT_VERSION || head.zero32 || !zeros(head.zero, sizeof(head.zero)))
 		return HEAD_VERSION;
 	if (head.id != id || head.desc_length > SPACE_DESC_BYTES_MAX ||
 	    bytes != sizeof(head) + head.desc_length)

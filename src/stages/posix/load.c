@@ -17,7 +17,7 @@
 #include "base/crc32c.h"
 
 /* A head up to here is read whole. */
-#define HEAD_WHOLE 16384u
+#define HEAD_WHOLE  16384u
 /* A load up to here may run in place when nothing else is in flight. */
 #define SMALL_BYTES (1u << 20)
 
@@ -26,8 +26,7 @@ static void load_rounds(struct pio *p);
 
 static bool active(const struct pio *p, uint32_t i)
 {
-	return p->mine >> i & 1 && !(p->bad >> i & 1) &&
-	       p->io->parts[i].status == CAIRN_PENDING;
+	return p->mine >> i & 1 && !(p->bad >> i & 1) && p->io->parts[i].status == CAIRN_PENDING;
 }
 
 static bool head_only(const struct pio *p)
@@ -112,10 +111,10 @@ static void span_of(const struct pio *p, const struct cairn_part *part, struct s
 	ret_span->end = round_up(end, CAIRN_PIECE);
 	if (ret_span->end > stored)
 		ret_span->end = stored;
-	ret_span->copied = ret_span->start != part->offset || ret_span->end != end ||
-			   part->iov_count > PART_IOV_MAX ||
-			   (p->tier->direct &&
-			    !segs_aligned(part->iov, part->iov_count, 0, part->length));
+	ret_span->copied =
+		ret_span->start != part->offset || ret_span->end != end ||
+		part->iov_count > PART_IOV_MAX ||
+		(p->tier->direct && !segs_aligned(part->iov, part->iov_count, 0, part->length));
 }
 
 static void bounce_plan(const struct pio *p, uint32_t *ret_iov_max, size_t *ret_bounce)
@@ -233,7 +232,8 @@ static void pass_end(struct pio *p)
 		pass_over(p);
 }
 
-/* ---- verifying ---------------------------------------------------------------------------------- */
+/* ---- verifying ----------------------------------------------------------------------------------
+ */
 
 static void head_bad(struct pio *p, enum head_verdict verdict)
 {
@@ -247,8 +247,7 @@ static bool entry_take(struct pio *p, struct cairn_part *part)
 {
 	const struct block_entry *entry =
 		(const void *)head_at(p, geometry_entry_at(&p->geo, part->shard));
-	const uint32_t *table =
-		(const void *)head_at(p, geometry_table_at(&p->geo, part->shard));
+	const uint32_t *table = (const void *)head_at(p, geometry_table_at(&p->geo, part->shard));
 	uint32_t pieces;
 
 	if (!entry_check(entry, &p->id, part->shard, &p->geo, table))
@@ -316,8 +315,7 @@ static bool crcs_match(const struct pio *p, const struct cairn_part *part,
 		       const struct grain *grain)
 {
 	uint32_t crcs[CAIRN_SHARD_BYTES_MAX / CAIRN_PIECE];
-	const uint32_t *table =
-		(const void *)head_at(p, geometry_table_at(&p->geo, part->shard));
+	const uint32_t *table = (const void *)head_at(p, geometry_table_at(&p->geo, part->shard));
 	uint32_t count = pieces_of(grain->length);
 	struct iovec bounce = {grain->bounce, grain->length};
 
@@ -357,7 +355,8 @@ static bool grain_take(struct pio *p, const struct grain *grain)
 	return true;
 }
 
-/* ---- rounds ----------------------------------------------------------------------------------------- */
+/* ---- rounds
+ * ----------------------------------------------------------------------------------------- */
 
 /* Adds what is left of a part. False: the round is full. */
 static bool part_add(struct pio *p, uint32_t i, const struct span *span)
@@ -587,7 +586,8 @@ static void load_rounds(struct pio *p)
 	round_send(p);
 }
 
-/* ---- passes -------------------------------------------------------------------------------------------- */
+/* ---- passes
+ * -------------------------------------------------------------------------------------------- */
 
 /* Parts that ask for what the geometry cannot have. */
 static void parts_check(struct pio *p)
@@ -603,8 +603,8 @@ static void parts_check(struct pio *p)
 			continue;
 		}
 		raw = geometry_raw(&p->geo, part->shard);
-		if (!head_only(p) && (!part->length || part->offset > raw ||
-				      part->length > raw - part->offset))
+		if (!head_only(p) &&
+		    (!part->length || part->offset > raw || part->length > raw - part->offset))
 			part->status = -EINVAL;
 	}
 }

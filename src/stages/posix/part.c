@@ -19,7 +19,7 @@
 #define LOCK_HEAD  ((off_t)1 << 40)
 #define LOCK_SHARD ((off_t)1 << 41)
 /* Nobody tells when another host gives a lock back. */
-#define RETRY_NS 1000000u
+#define RETRY_NS   1000000u
 
 static void part_open(struct pio *p);
 static void part_publish(struct pio *p);
@@ -417,7 +417,8 @@ void shared_part(struct pio *p, void (*look)(struct pio *), void (*end)(struct p
 	part_open(p);
 }
 
-/* ---- sweeping ----------------------------------------------------------------------------------- */
+/* ---- sweeping -----------------------------------------------------------------------------------
+ */
 
 struct sweep {
 	struct posix *tier;

@@ -10,7 +10,6 @@
  */
 #include "stages/posix/tier.h"
 
-
 int partials_init(struct posix *tier)
 {
 	void *memory;

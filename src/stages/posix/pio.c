@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 
 /* The engine had no place: it has one when a chain ended, which takes about this long. */
-#define RESEND_NS 20000u
+#define RESEND_NS   20000u
 /* Segments of one read or write: below the kernel's 1024. */
 #define RUN_IOV_MAX 1000u
 

@@ -6,9 +6,9 @@
 #include <sys/file.h>
 
 /* Keys looked up under one hold of the mutex. */
-#define LOOKUP_BATCH 64u
+#define LOOKUP_BATCH	  64u
 /* Less than this holds not even an empty store and a small block. */
-#define SIZE_MIN "1MiB"
+#define SIZE_MIN	  "1MiB"
 #define ENTRIES_UNBOUNDED (64ull << 20)
 #define BUFFER_MIN	  (256u << 10)
 
@@ -87,8 +87,9 @@ static int options_take(struct posix *tier, struct cairn_error *reterr)
 		entries = ENTRIES_UNBOUNDED * 16;
 	tier->entries_max = (uint32_t)entries;
 	if (tier->host && tier->host->buffer_max < BUFFER_MIN)
-		return tier_error(reterr, -EINVAL, "buffers of %u bytes are needed, the store has %zu",
-				  BUFFER_MIN, tier->host->buffer_max);
+		return tier_error(reterr, -EINVAL,
+				  "buffers of %u bytes are needed, the store has %zu", BUFFER_MIN,
+				  tier->host->buffer_max);
 	return 0;
 }
 
@@ -460,8 +461,8 @@ static void posix_stat(void *self, struct cairn_tier_stat *ret_stat)
 	tier_lock(tier);
 	index_figures(tier->index, &figures);
 	ret_stat->bytes_used = tier->used;
-	ret_stat->blocks = figures.whole - (figures.whole < tier->dead_blocks ? figures.whole
-									       : tier->dead_blocks);
+	ret_stat->blocks = figures.whole -
+			   (figures.whole < tier->dead_blocks ? figures.whole : tier->dead_blocks);
 	tier_unlock(tier);
 	cairn_gauge(tier->env, CNT_BYTES_USED, ret_stat->bytes_used);
 	cairn_gauge(tier->env, CNT_BLOCKS, ret_stat->blocks);

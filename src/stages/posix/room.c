@@ -16,12 +16,12 @@
 #include <sys/stat.h>
 
 /* Growth of a directory by two names: a split of a leaf and of the index above. */
-#define DIR_GROWTH (3u * FORMAT_PAGE)
+#define DIR_GROWTH	  (3u * FORMAT_PAGE)
 /* One block of extents addresses this many extents (ext4, 4 KiB). */
 #define EXTENTS_PER_BLOCK 340u
 #define EXTENTS_INLINE	  4u
 /* How long fstatvfs() is believed. */
-#define DISK_FREE_NS 20000000u
+#define DISK_FREE_NS	  20000000u
 
 #define VICTIM_PARTIAL 0x80000000u
 
@@ -126,8 +126,7 @@ uint64_t room_snapshot(const struct posix *tier, uint64_t blocks)
 	       FORMAT_PAGE; /* its name, or its extents */
 }
 
-uint64_t room_need(const struct posix *tier, const struct block_id *id,
-		   const struct geometry *geo)
+uint64_t room_need(const struct posix *tier, const struct block_id *id, const struct geometry *geo)
 {
 	uint64_t bytes = geometry_file_bytes(geo), blocks = bytes / FORMAT_PAGE;
 	uint32_t dir = name_dir_of(&id->key, tier->dirs_log2);

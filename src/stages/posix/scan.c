@@ -25,7 +25,7 @@ struct recovery {
 	struct posix *tier;
 	struct snapshot *snapshot;
 	bool clean;
-	int fd;	     /* of the directory that is walked */
+	int fd;	      /* of the directory that is walked */
 	uint32_t dir; /* its number */
 	struct found *found;
 	size_t found_count, found_max;
@@ -240,8 +240,8 @@ static bool found_add(struct recovery *r, uint32_t entry, uint64_t mtime_ns)
 	return true;
 }
 
-static void head_into(struct recovery *r, struct index_entry *entry,
-		      const struct block_head *head, const struct geometry *geo)
+static void head_into(struct recovery *r, struct index_entry *entry, const struct block_head *head,
+		      const struct geometry *geo)
 {
 	geometry_into(entry, geo);
 	entry->sequence = head->sequence;
@@ -334,7 +334,8 @@ static int dirs_scan(struct recovery *r)
 	return 0;
 }
 
-/* ---- order ------------------------------------------------------------------------------------ */
+/* ---- order ------------------------------------------------------------------------------------
+ */
 
 static void entry_place(struct recovery *r, struct index_entry *entry)
 {
@@ -417,9 +418,10 @@ int recover(struct posix *tier, struct cairn_error *reterr)
 		tier->sys->free(r.found);
 	snapshot_free(tier->sys, r.snapshot);
 	if (rc == -ENOSPC)
-		return tier_error(reterr, -EINVAL,
-				  "%s: size=%llu is less than what the store takes empty: give more",
-				  tier->path, (unsigned long long)tier->limit);
+		return tier_error(
+			reterr, -EINVAL,
+			"%s: size=%llu is less than what the store takes empty: give more",
+			tier->path, (unsigned long long)tier->limit);
 	if (rc < 0)
 		return tier_error(reterr, rc, "%s: could not be read: %s", tier->path,
 				  strerror(-rc));

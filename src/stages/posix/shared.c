@@ -78,9 +78,8 @@ void shared_lookup(struct posix *tier, struct space *space, const struct cairn_k
 
 		id.key = keys[i];
 		name_block(&id, tier->dirs_log2, path);
-		there = space->fixed
-				? tier->sys->faccessat(tier->blocks_fd, path, F_OK, 0) == 0
-				: head_probe(tier, path, &id, &geo);
+		there = space->fixed ? tier->sys->faccessat(tier->blocks_fd, path, F_OK, 0) == 0
+				     : head_probe(tier, path, &id, &geo);
 		if (!there && (flags & CAIRN_PROBE_CHAIN))
 			return;
 		if (!there)
@@ -169,7 +168,8 @@ void shared_remove_submit(struct pio *p)
 	pio_go(p, 1, remove_done);
 }
 
-/* ---- dumps: ends ------------------------------------------------------------------------------ */
+/* ---- dumps: ends ------------------------------------------------------------------------------
+ */
 
 static void mine_set(struct pio *p, int32_t status)
 {
@@ -272,7 +272,8 @@ static void dump_present(struct pio *p)
 	pio_go(p, 1, present_synced);
 }
 
-/* ---- dumps of whole blocks ---------------------------------------------------------------------- */
+/* ---- dumps of whole blocks ----------------------------------------------------------------------
+ */
 
 static void whole_gone(struct pio *p)
 {
@@ -425,7 +426,8 @@ static void dump_whole(struct pio *p)
 	whole_rounds(p);
 }
 
-/* ---- dumps: looking ------------------------------------------------------------------------------- */
+/* ---- dumps: looking
+ * ------------------------------------------------------------------------------- */
 
 /* Pending parts of different shards; a second one of a shard waits for the first. */
 static uint64_t pending_mask(const struct pio *p)

@@ -50,9 +50,8 @@ static int space_read(const struct sys *sys, int space_fd, uint32_t id, struct s
 	space->readable = true;
 	space->desc_length = head.desc_length;
 	memcpy(space->desc, data + sizeof(head), head.desc_length);
-	space->fixed = head.shard_count &&
-		       geometry_init(&space->geo, head.shard_count, head.shard_bytes,
-				     head.shard_bytes);
+	space->fixed = head.shard_count && geometry_init(&space->geo, head.shard_count,
+							 head.shard_bytes, head.shard_bytes);
 	*ret_space = space;
 	return 0;
 }
@@ -291,8 +290,8 @@ static void partials_clear(struct posix *tier, const struct space *space)
 			struct partial *one = &tier->partials[i];
 
 			if (one->in_use && one->entry != INDEX_NONE && !one->publishing &&
-			    one->id.space == space->id &&
-			    one->id.generation != space->generation && partial_drop(tier, one))
+			    one->id.space == space->id && one->id.generation != space->generation &&
+			    partial_drop(tier, one))
 				partial = one;
 		}
 		tier_unlock(tier);

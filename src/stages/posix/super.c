@@ -245,10 +245,11 @@ static int store_open(struct posix *tier, struct cairn_error *reterr)
 				  "it knows %u",
 				  tier->path, FORMAT_VERSION);
 	if (rc < 0)
-		return tier_error(reterr, rc == -EBADMSG ? -EPROTO : rc,
-				  "%s/store: neither copy of the superblock checks: put it back, or "
-				  "empty the directory",
-				  tier->path);
+		return tier_error(
+			reterr, rc == -EBADMSG ? -EPROTO : rc,
+			"%s/store: neither copy of the superblock checks: put it back, or "
+			"empty the directory",
+			tier->path);
 	tier->dirs_log2 = tier->super.dirs_log2;
 	return 0;
 }
@@ -265,8 +266,9 @@ int super_open(struct posix *tier, struct cairn_error *reterr)
 	tier->blocks_fd = tier_open_dir(sys, tier->dir_fd, "b");
 	tier->space_fd = tier_open_dir(sys, tier->dir_fd, "ns");
 	if (tier->blocks_fd < 0 || tier->space_fd < 0)
-		return tier_error(reterr, -EPROTO, "%s: has `store` but not %s: put it back, or "
-						   "empty the directory",
+		return tier_error(reterr, -EPROTO,
+				  "%s: has `store` but not %s: put it back, or "
+				  "empty the directory",
 				  tier->path, tier->blocks_fd < 0 ? "b/" : "ns/");
 	tier->super.owner_pid = (uint32_t)getpid();
 	return 0;

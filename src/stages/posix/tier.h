@@ -25,25 +25,25 @@
 #define PIO_MAGIC  0x6f69706fu
 
 /* Namespaces in one store: what the table's address space is reserved for. */
-#define SPACES_MAX 65536u
+#define SPACES_MAX	     65536u
 /* Blocks being written at once, complete or not; a memory bound (512 bytes each). */
-#define PARTIALS_MAX 16384u
+#define PARTIALS_MAX	     16384u
 /* Heads of blocks being written: one page each for most geometries. */
-#define ARENA_PAGES 32768u
-#define WAIT_BUCKETS 64u
+#define ARENA_PAGES	     32768u
+#define WAIT_BUCKETS	     64u
 /* Unlinks in one chain. */
-#define VICTIMS_MAX 8u
+#define VICTIMS_MAX	     8u
 /* Reads or writes in one chain, with room for what surrounds them. */
-#define RUNS_MAX 8u
-#define RUNS_DUMP 4u
+#define RUNS_MAX	     8u
+#define RUNS_DUMP	     4u
 /* Segments of one part that go to the kernel as they are; with more it is copied. */
-#define PART_IOV_MAX 64u
+#define PART_IOV_MAX	     64u
 /* Evictions for a file system that is full though the budget is not, before a dump gives up. */
-#define FULL_TRIES_MAX 8u
+#define FULL_TRIES_MAX	     8u
 /* Files kept in quarantine/. */
 #define QUARANTINE_FILES_MAX 64u
 /* Submissions that one open may see; 2^20 unclean ends until it wraps. */
-#define SEQUENCE_AHEAD (1ull << 44)
+#define SEQUENCE_AHEAD	     (1ull << 44)
 
 enum posix_option {
 	OPT_PATH,
@@ -351,8 +351,8 @@ bool segs_add(struct pio *p, const struct cairn_part *part, uint64_t skip, uint6
 
 /* ---- super.c ------------------------------------------------------------------------ */
 
-int super_open(struct posix *tier, struct cairn_error *reterr);  /* path, lock, superblock */
-int super_write(struct posix *tier);				 /* durable when it returns 0 */
+int super_open(struct posix *tier, struct cairn_error *reterr); /* path, lock, superblock */
+int super_write(struct posix *tier);				/* durable when it returns 0 */
 int super_read(const struct sys *sys, int store_fd, struct super_block *ret_super);
 int tier_error(struct cairn_error *reterr, int code, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
@@ -380,8 +380,7 @@ void side_del(struct posix *tier, struct index_entry *entry); /* [m] */
 void side_bury(struct posix *tier, struct space *space);      /* [m] all of it is dead */
 
 /* Bytes to reserve for a block; [m]. */
-uint64_t room_need(const struct posix *tier, const struct block_id *id,
-		   const struct geometry *geo);
+uint64_t room_need(const struct posix *tier, const struct block_id *id, const struct geometry *geo);
 /* Space of an index snapshot of @blocks. */
 uint64_t room_snapshot(const struct posix *tier, uint64_t blocks);
 
@@ -484,7 +483,8 @@ static inline void shard_clear(uint64_t *words, uint32_t shard)
 	words[shard / 64] &= ~(1ull << (shard % 64));
 }
 
-/* ---- walk.c: directories ------------------------------------------------------------------------ */
+/* ---- walk.c: directories ------------------------------------------------------------------------
+ */
 
 /* Calls @fn for each name but . and ..; a nonzero return ends the walk and is returned. */
 int walk_dir(const struct sys *sys, int fd, int (*fn)(void *context, const char *name),
@@ -498,7 +498,8 @@ static inline uint64_t stat_mtime_ns(const struct stat *st)
 	return (uint64_t)st->st_mtim.tv_sec * 1000000000u + (uint64_t)st->st_mtim.tv_nsec;
 }
 
-/* ---- scan.c, snapshot.c: what was there, at open and at close -------------------------------------- */
+/* ---- scan.c, snapshot.c: what was there, at open and at close
+ * -------------------------------------- */
 
 int recover(struct posix *tier, struct cairn_error *reterr);
 /* All that is known, in order; 0 when it is durable. */
@@ -523,7 +524,8 @@ void shared_sweep(struct posix *tier);
 /* Unlinks the temporary files of partials that nobody writes: at close. */
 void partials_unlink(struct posix *tier);
 
-/* ---- atrest.c ----------------------------------------------------------------------------------------- */
+/* ---- atrest.c
+ * ----------------------------------------------------------------------------------------- */
 
 int64_t atrest_list(const struct cairn_stage_env *env,
 		    int (*fn)(void *context, const struct cairn_listed *block), void *context,
