@@ -96,7 +96,8 @@ int bench_bare_check(const struct bench_plan *plan)
 /* ---- memcpy ------------------------------------------------------------------ */
 
 struct arena {
-	uint8_t *bytes;
+	uint8_t *bytes;	  /* what is read */
+	uint8_t *written; /* where dumps go: nobody reads it meanwhile */
 	uint64_t blocks;
 	uint8_t **buffers; /* depth blocks for each thread: what the store's side has too */
 };
@@ -111,7 +112,7 @@ static void work_copies(struct bench_side *side, struct bench_worker *worker)
 		uint8_t *mine = buffer + turn % plan->depth * plan->block_bytes;
 		bool dump = plan->op == BENCH_DUMP || (plan->op == BENCH_MIXED && i % 2);
 		uint64_t at = (dump ? i : plan->order[i]) % arena->blocks;
-		uint8_t *theirs = arena->bytes + at * plan->block_bytes;
+		uint8_t *theirs = (dump ? arena->written : arena->bytes) + at * plan->block_bytes;
 		uint64_t start = figures_now_ns();
 
 		memcpy(dump ? theirs : mine, dump ? mine : theirs, plan->block_bytes);
@@ -129,6 +130,7 @@ static void close_arena(struct bench_side *side)
 		free(arena->buffers[i]);
 	free(arena->buffers);
 	free(arena->bytes);
+	free(arena->written);
 	free(arena);
 }
 
@@ -149,7 +151,10 @@ static int open_arena(const struct bench_plan *plan, struct bench_side *ret_side
 	if (!arena || !(arena->buffers = calloc(plan->clients, sizeof(*arena->buffers))))
 		out_die("no memory for the bare side");
 	arena->blocks = !most ? 1 : plan->count < most ? plan->count : most;
-	arena->bytes = touched(arena->blocks * plan->block_bytes);
+	if (plan->op != BENCH_DUMP)
+		arena->bytes = touched(arena->blocks * plan->block_bytes);
+	if (plan->op != BENCH_LOAD)
+		arena->written = touched(arena->blocks * plan->block_bytes);
 	for (uint64_t i = 0; i < plan->clients; i++)
 		arena->buffers[i] = touched(plan->depth * plan->block_bytes);
 	*ret_side = (struct bench_side){.plan = plan,

@@ -402,6 +402,7 @@ static int fill(struct store_side *own, uint64_t total)
 	uint8_t *buffer;
 	int rc = 0;
 
+	assert(own->clients && own->clients[0].slots);
 	batch = batch > BATCH ? BATCH : batch ? batch : 1;
 	xfers = memory(batch * plan->shard_count, sizeof(*xfers));
 	segments = memory(batch * plan->shard_count, sizeof(*segments));
@@ -488,10 +489,8 @@ static int open_store(struct store_side *own)
 	struct cairn_error error = {0};
 	int rc = cairn_store_open(plan->pipeline, &plan->store.opts, &own->store, &error);
 
-	if (rc < 0) {
-		out_error("bench", "%s", error.text);
-		return rc == -EINVAL ? CLI_USAGE : CLI_CANNOT;
-	}
+	if (rc < 0)
+		return option_store_error("bench", rc, &error);
 	rc = cairn_namespace_open(own->store, &desc, &own->ns, &error);
 	if (rc == 0)
 		rc = cairn_clear(own->ns, CAIRN_MEMORY); /* what a bench that died left */

@@ -101,6 +101,7 @@ int cli_version(int argc, char **argv)
 
 int cli_main(int argc, char **argv)
 {
+	static char help[] = "help", version[] = "version";
 	const struct cli_command *command;
 	int rc;
 
@@ -109,9 +110,9 @@ int cli_main(int argc, char **argv)
 		return CLI_USAGE;
 	}
 	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))
-		argv[1] = (char[]){"help"};
+		argv[1] = help;
 	if (!strcmp(argv[1], "--version"))
-		argv[1] = (char[]){"version"};
+		argv[1] = version;
 	command = find(argv[1]);
 	if (!command)
 		return unknown(argv[1]);

@@ -110,6 +110,5 @@ int cli_fsck(int argc, char **argv)
 	json_decref(fsck.findings);
 	if (rc == -ECANCELED)
 		return CLI_STOPPED;
-	out_error("fsck", "%s", *error.text ? error.text : cairn_strerror(rc));
-	return rc == -EINVAL ? FSCK_USAGE : CLI_CANNOT;
+	return option_store_error("fsck", rc, &error) == CLI_USAGE ? FSCK_USAGE : CLI_CANNOT;
 }

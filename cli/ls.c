@@ -90,10 +90,8 @@ static int list(struct ls *ls, const char *pipeline, const struct option_store *
 		       rc >= 0 && !ls->cut && !missed ? "true" : "false");
 	if (rc == -ECANCELED)
 		return CLI_STOPPED;
-	if (rc < 0) {
-		out_error("ls", "%s", *error.text ? error.text : cairn_strerror((int)rc));
-		return rc == -EINVAL ? CLI_USAGE : CLI_CANNOT;
-	}
+	if (rc < 0)
+		return option_store_error("ls", (int)rc, &error);
 	if (missed)
 		out_error("ls", "%llu entries could not be read", (unsigned long long)missed);
 	if (!ls->as_json && !ls->keys)

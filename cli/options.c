@@ -33,6 +33,12 @@ int option_store_load(const char *name, const struct option_store *store)
 	return CLI_CANNOT;
 }
 
+int option_store_error(const char *name, int rc, const struct cairn_error *error)
+{
+	out_error(name, "%s", *error->text ? error->text : cairn_strerror(rc));
+	return rc == -EINVAL || error->line ? CLI_USAGE : CLI_CANNOT;
+}
+
 void option_list_add(struct option_list *list, const char *item)
 {
 	const char **items = realloc(list->items, (list->count + 1) * sizeof(*items));
@@ -94,7 +100,8 @@ const char *option_nearest(const char *typed, const char *const *names)
 	return nearest;
 }
 
-static void usage_error(const char *name, const char *format, va_list list)
+__attribute__((format(printf, 2, 0))) static void usage_error(const char *name, const char *format,
+							      va_list list)
 {
 	fprintf(stderr, "cairn %s: ", name);
 	vfprintf(stderr, format, list);

@@ -98,6 +98,12 @@ int option_error(const char *name, const char *format, ...) __attribute__((forma
 int option_store_load(const char *name, const struct option_store *store);
 
 /*
+ * Says why a call on a pipeline's text or a store failed with @rc. CLI_USAGE
+ * where it was the text, else CLI_CANNOT.
+ */
+int option_store_error(const char *name, int rc, const struct cairn_error *error);
+
+/*
  * The name in @names (ended by NULL) that a person who typed @typed most
  * likely meant; NULL: none is near.
  */

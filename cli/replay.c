@@ -31,7 +31,7 @@ struct replay_figures {
 	struct replay_totals totals;
 	double seconds, cpu_seconds, load_p50_us, load_p99_us;
 	uint64_t evicted, known; /* blocks; known: in the store before the first request */
-	char carrier[220];	 /* the I/O engine, and why */
+	char engine[16], engine_note[160]; /* what carries the I/O, and why */
 	bool stopped;
 };
 
@@ -51,16 +51,16 @@ static int parse(struct replay_options *o, int argc, char **argv)
 		{"clients", OPTION_COUNT, &o->clients, "N", "requests at once (default: 1)", 1,
 		 CLIENTS_MAX, NULL},
 		{"speed", OPTION_NUMBER, &o->speed, "X",
-		 "keep the arrival times, X times faster (default: no waiting)", 0, 0,
+		 "keep the arrival times, X times faster\n(default: no waiting)", 0, 0,
 		 &o->speed_given},
 		{"block", OPTION_SIZE, &o->block, "BYTES",
 		 "of the 512 tokens of a block (default: 16KiB)", 1, 1ull << 36, NULL},
 		{"shards", OPTION_COUNT, &o->shards, "N", "equal parts of a block (default: 1)", 1,
 		 CAIRN_SHARD_COUNT_MAX, NULL},
 		{"durability", OPTION_CHOICE, &o->durability, "memory|written|durable",
-		 "how far a dump must get before the next request (default: memory)", 0, 0, NULL},
+		 "how far a dump must get before the next request\n(default: memory)", 0, 0, NULL},
 		{"prefill-rate", OPTION_NUMBER, &o->prefill_rate, "N",
-		 "tokens/s of the accelerator, for the time saved (default: 10000)", 0, 0, NULL},
+		 "tokens/s of the accelerator, for the time saved\n(default: 10000)", 0, 0, NULL},
 		{"verify", OPTION_FLAG, &o->verify, NULL, "compare every loaded byte (the default)",
 		 0, 0, NULL},
 		{"no-verify", OPTION_FLAG, &o->no_verify, NULL, "do not", 0, 0, NULL},
@@ -241,10 +241,8 @@ static int open_store(const struct replay_options *o, struct replay_run *run,
 	if (rc != CLI_OK)
 		return rc;
 	rc = cairn_store_open(o->pipeline, &o->store.opts, &run->store, &error);
-	if (rc < 0) {
-		out_error("replay", "%s", error.text);
-		return rc == -EINVAL ? CLI_USAGE : CLI_CANNOT;
-	}
+	if (rc < 0)
+		return option_store_error("replay", rc, &error);
 	rc = cairn_namespace_open(run->store, &desc, &run->ns, &error);
 	if (rc == 0 && o->clear) {
 		rc = cairn_clear(run->ns, CAIRN_MEMORY);
@@ -258,8 +256,9 @@ static int open_store(const struct replay_options *o, struct replay_run *run,
 	}
 	if (cairn_stat(run->store, &stat) == 0) {
 		figures->known = stat.blocks;
-		snprintf(figures->carrier, sizeof(figures->carrier), "%.15s%s%.159s", stat.engine,
-			 *stat.engine_note ? ": " : "", stat.engine_note);
+		snprintf(figures->engine, sizeof(figures->engine), "%.15s", stat.engine);
+		snprintf(figures->engine_note, sizeof(figures->engine_note), "%.159s",
+			 stat.engine_note);
 	}
 	return CLI_OK;
 }
@@ -339,8 +338,8 @@ static void report_traffic(const struct replay_figures *f)
 		"in and out, content made and verified");
 	row_time("CPU time", f->cpu_seconds, "of it all, making and verifying content too");
 	out_row("peak memory", units_format_size(figures_peak_rss_bytes(), size), NULL);
-	if (*f->carrier)
-		out_row("I/O by", "", f->carrier);
+	if (*f->engine)
+		out_row("I/O by", f->engine, f->engine_note);
 }
 
 static void report_table(const struct replay_options *o, const struct replay_figures *f)

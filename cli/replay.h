@@ -48,7 +48,7 @@ struct replay_run {
 	uint32_t complaints; /* lines about failures that were printed */
 };
 
-/* Runs requests until none is left; a thread's body. @run is a struct replay_run. */
-void *replay_client(void *run);
+/* Runs requests until none is left; a thread's body. @context is a struct replay_run. */
+void *replay_client(void *context);
 
 #endif

@@ -246,15 +246,12 @@ static int remove_from(struct rm *rm, const char *pipeline, const struct option_
 	int rc;
 
 	rc = cairn_store_open(pipeline, &options->opts, &store, &error);
-	if (rc < 0) {
-		out_error("rm", "%s", error.text);
-		return rc == -EINVAL ? CLI_USAGE : CLI_CANNOT;
-	}
+	if (rc < 0)
+		return option_store_error("rm", rc, &error);
 	/* we hold the store now: nobody else changes what the list says */
 	listed = cairn_list(pipeline, &options->opts, note_block, rm, NULL, &error);
 	if (listed < 0) {
-		out_error("rm", "%s", error.text);
-		rc = CLI_CANNOT;
+		rc = option_store_error("rm", (int)listed, &error);
 	} else {
 		rc = remove_targets(rm, store, durability);
 	}

@@ -84,10 +84,8 @@ static int stat_idle(const char *pipeline, const struct option_store *store, str
 	uint64_t missed = 0;
 	int64_t rc = cairn_list(pipeline, &store->opts, add_block, view, &missed, &error);
 
-	if (rc < 0) {
-		out_error("stat", "%s", *error.text ? error.text : cairn_strerror((int)rc));
-		return rc == -EINVAL ? CLI_USAGE : CLI_CANNOT;
-	}
+	if (rc < 0)
+		return option_store_error("stat", (int)rc, &error);
 	report_idle(view, missed);
 	return CLI_OK;
 }
@@ -103,8 +101,7 @@ static int stat_pipeline(const char *pipeline, const struct option_store *store,
 	if (rc == -ENOENT || rc == -EOPNOTSUPP) {
 		rc = stat_idle(pipeline, store, &view);
 	} else if (rc < 0) {
-		out_error("stat", "%s", *error.text ? error.text : cairn_strerror(rc));
-		rc = rc == -EINVAL ? CLI_USAGE : CLI_CANNOT;
+		rc = option_store_error("stat", rc, &error);
 	} else if (as_json) {
 		o = json_object();
 		out_json_set(o, "live", json_true());

@@ -59,11 +59,12 @@ CAIRN_API int cairn_store_open(const char *spec, const struct cairn_store_opts *
 			       struct cairn_store **ret_store, struct cairn_error *reterr);
 
 /*
- * Closes the store: new tasks are refused with -ECANCELED from here on, those
- * that run are waited for until @timeout_ns (0: the store's `deadline`;
- * UINT64_MAX: as long as it takes). On success the handle and its namespaces
- * and queues are gone. -ETIMEDOUT: something still runs; the store stays open,
- * and callable, and this call may be made again. NULL is 0.
+ * Closes the store: new tasks are refused with -ECANCELED while it waits for those
+ * that run, until @timeout_ns (0: the store's `deadline`; UINT64_MAX: as long as
+ * it takes). On success the handle and its namespaces and queues are gone.
+ * -ETIMEDOUT: something still runs; the store stays open and takes tasks again,
+ * and this call may be made again. -EBUSY: a queue is open; close it first. NULL
+ * is 0.
  */
 CAIRN_API int cairn_store_close(struct cairn_store *store, uint64_t timeout_ns);
 

@@ -92,7 +92,6 @@ static void give_back(struct cairn_store *store, uint32_t first)
 	holds->free_key = first;
 	pthread_mutex_unlock(&holds->lock);
 	store_count(store, COUNT_HOLD_BYTES, (uint64_t)0 - bytes);
-	store_count(store, COUNT_HOLDS, UINT64_MAX);
 }
 
 void holds_fini(struct cairn_store *store)
@@ -155,7 +154,7 @@ bool hold_add(struct hold_builder *builder, struct cairn_namespace *ns, uint32_t
 	return taken;
 }
 
-uint64_t hold_end(struct hold_builder *builder, uint64_t expires_ns)
+uint64_t hold_end(struct hold_builder *builder, bool counted, uint64_t expires_ns)
 {
 	struct holds *holds = builder->store->holds;
 	struct hold *hold;
@@ -167,7 +166,8 @@ uint64_t hold_end(struct hold_builder *builder, uint64_t expires_ns)
 	hold = &holds->holds[builder->slot];
 	hold->building = false;
 	hold->expires_ns = expires_ns;
-	if (hold->first == HOLD_NONE) {
+	if (!counted) {
+		assert(hold->first == HOLD_NONE);
 		detach(holds, hold);
 	} else {
 		id = hold->id;
@@ -196,8 +196,11 @@ int hold_release(struct cairn_store *store, uint64_t id)
 		found = true;
 	}
 	pthread_mutex_unlock(&holds->lock);
+	if (!found)
+		return -ENOENT;
 	give_back(store, first);
-	return found ? 0 : -ENOENT;
+	store_count(store, COUNT_HOLDS, UINT64_MAX);
+	return 0;
 }
 
 uint64_t holds_next_ns(const struct cairn_store *store)
@@ -205,28 +208,30 @@ uint64_t holds_next_ns(const struct cairn_store *store)
 	return hint_get(&store->holds->next_ns);
 }
 
-/* One that has expired, taken out, or HOLD_NONE; sets *ret_next to the next expiry. */
-static uint32_t take_expired(struct holds *holds, uint64_t now_ns, uint64_t *ret_next)
+/* Takes out one that has expired; false: none, and *ret_next is when the next one does. */
+static bool take_expired(struct holds *holds, uint64_t now_ns, uint32_t *ret_first,
+			 uint64_t *ret_next)
 {
 	uint64_t next = UINT64_MAX;
-	uint32_t first = HOLD_NONE;
+	bool found = false;
 
 	pthread_mutex_lock(&holds->lock);
-	for (uint32_t i = 0; i < holds->highest && first == HOLD_NONE; i++) {
+	for (uint32_t i = 0; i < holds->highest && !found; i++) {
 		struct hold *hold = &holds->holds[i];
 
 		if (!hold->used || hold->building)
 			continue;
-		if (hold->expires_ns <= now_ns)
-			first = detach(holds, hold);
+		found = hold->expires_ns <= now_ns;
+		if (found)
+			*ret_first = detach(holds, hold);
 		else if (hold->expires_ns < next)
 			next = hold->expires_ns;
 	}
-	if (first == HOLD_NONE)
+	if (!found)
 		hint_set(&holds->next_ns, next);
 	pthread_mutex_unlock(&holds->lock);
 	*ret_next = next;
-	return first;
+	return found;
 }
 
 uint64_t holds_expire(struct cairn_store *store, uint64_t now_ns)
@@ -236,8 +241,9 @@ uint64_t holds_expire(struct cairn_store *store, uint64_t now_ns)
 
 	if (next > now_ns && now_ns != UINT64_MAX)
 		return next;
-	while ((first = take_expired(store->holds, now_ns, &next)) != HOLD_NONE) {
+	while (take_expired(store->holds, now_ns, &first, &next)) {
 		give_back(store, first);
+		store_count(store, COUNT_HOLDS, UINT64_MAX);
 		store_count(store, COUNT_HOLDS_EXPIRED, 1);
 	}
 	return next;

@@ -17,8 +17,8 @@ void holds_fini(struct cairn_store *store); /* gives everything back to the tier
 
 /*
  * A hold being made: begin, add what a tier holds (false: over the bounds, the
- * caller gives it back to the tier), then end, which returns the hold, 0 when it
- * holds nothing. One thread a hold; many holds at once.
+ * caller gives it back to the tier), then end, which returns the hold, 0 when
+ * nothing was @counted or no slot was free. One thread a hold; many holds at once.
  */
 struct hold_builder {
 	struct cairn_store *store;
@@ -30,10 +30,10 @@ struct hold_builder {
 void hold_begin(struct cairn_store *store, struct hold_builder *builder);
 bool hold_add(struct hold_builder *builder, struct cairn_namespace *ns, uint32_t level,
 	      const struct cairn_key *key, uint64_t tier_hold, uint64_t bytes);
-uint64_t hold_end(struct hold_builder *builder, uint64_t expires_ns);
+uint64_t hold_end(struct hold_builder *builder, bool counted, uint64_t expires_ns);
 
 /* 0 or -ENOENT. */
-int hold_release(struct cairn_store *store, uint64_t hold);
+int hold_release(struct cairn_store *store, uint64_t id);
 
 /* Gives back what has expired; returns when the next one does, UINT64_MAX for none. */
 uint64_t holds_expire(struct cairn_store *store, uint64_t now_ns);

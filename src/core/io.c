@@ -47,6 +47,10 @@ void io_submit_to(struct io_slot *slot, uint32_t index)
 	uint8_t *scratch = slot->scratch + level->scratch_offset;
 
 	slot->io.level = index;
+	slot->live = 0;
+	for (uint32_t i = 0; i < slot->io.part_count; i++)
+		if (slot->io.parts[i].status == CAIRN_PENDING)
+			slot->live |= UINT64_C(1) << i;
 	if (level->ops->io_bytes > 0)
 		memset(scratch, 0, level->ops->io_bytes);
 	level->ops->submit(level->self, &slot->io, scratch);
@@ -105,8 +109,8 @@ static bool goes_on(struct io_slot *slot)
 	for (uint32_t i = 0; i < io->part_count; i++) {
 		struct cairn_part *part = &io->parts[i];
 
-		/* Only what this tier answered; a stage above may have ended others. */
-		if (part->stage == io->level)
+		/* Only what this tier was asked; a stage above has ended the others. */
+		if (slot->live & (UINT64_C(1) << i))
 			again |= rearm(io->op, &part->status, &part->stage, &slot->best[i],
 				       &slot->best_stage[i]);
 	}
@@ -184,11 +188,25 @@ static void host_complete(struct cairn_io *io)
 	go_up(slot);
 }
 
+/* What the stage ended by itself is its own answer; what it set pending again is nobody's. */
+static void stamp_forward(struct cairn_io *io)
+{
+	for (uint32_t i = 0; i < io->part_count; i++) {
+		struct cairn_part *part = &io->parts[i];
+
+		if (part->status == CAIRN_PENDING)
+			part->stage = CAIRN_STAGE_NONE;
+		else if (part->stage == CAIRN_STAGE_NONE)
+			part->stage = (uint16_t)io->level;
+	}
+}
+
 static void host_forward(struct cairn_io *io)
 {
 	struct io_slot *slot = slot_of(io);
 
 	assert(io->level + 1 < slot->reactor->store->level_count);
+	stamp_forward(io);
 	if (any_pending(io)) {
 		io_submit_to(slot, io->level + 1);
 		return;

@@ -6,7 +6,7 @@
 #include "core/reactor.h"
 
 /* core/io.c */
-void io_submit_to(struct io_slot *slot, uint32_t level);
+void io_submit_to(struct io_slot *slot, uint32_t index);
 
 /* core/start.c */
 void *io_buffer_get(struct reactor *reactor, size_t bytes);

@@ -148,7 +148,7 @@ int64_t lookup_run(struct cairn_namespace *ns, const struct cairn_key *keys, siz
 		uint64_t now_ns = store->sys->now_ns();
 		uint64_t span_ns = hold_ns ? hold_ns : store->settings[SET_HOLD_TIME].u;
 
-		*ret_hold = hold_end(&builder, deadline_of(now_ns, span_ns));
+		*ret_hold = hold_end(&builder, hits > 0, deadline_of(now_ns, span_ns));
 		/* Reactor 0 gives back what expires: it must not sleep past it. */
 		if (builder.sooner)
 			store->reactors[0]->engine_ops->wake(store->reactors[0]->engine);

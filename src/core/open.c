@@ -278,6 +278,10 @@ int cairn_store_close(struct cairn_store *store, uint64_t timeout_ns)
 		timeout_ns = store->settings[SET_DEADLINE].u;
 	until_ns = deadline_of(store->sys->now_ns(), timeout_ns);
 	pthread_mutex_lock(&store->lock);
+	if (store->queues > 0) {
+		pthread_mutex_unlock(&store->lock);
+		return -EBUSY;
+	}
 	store->closing = true;
 	while (ret == 0 && (store->tasks_running > 0 || store->orphans > 0 ||
 			    store->light_count < store->lights_made))

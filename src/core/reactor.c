@@ -304,6 +304,7 @@ static void run_adopted(struct reactor *reactor)
 	}
 }
 
+#define BROKEN_POLL_NS	1000000ull
 #define ADOPTED_POLL_NS 10000000ull /* only while a device is late for a deadline that passed */
 
 static uint64_t wait_until(struct reactor *reactor, uint64_t now_ns, uint64_t until_ns)
@@ -343,7 +344,9 @@ void reactor_turn(struct reactor *reactor, uint64_t until_ns)
 	until_ns = wait_until(reactor, now_ns, until_ns);
 	if (until_ns != UINT64_MAX)
 		until_ns = until_ns > now_ns ? until_ns - now_ns : 0;
-	reactor->engine_ops->poll(reactor->engine, until_ns);
+	/* A broken engine ends nothing any more; deadlines still do, and must not be spun for. */
+	if (reactor->engine_ops->poll(reactor->engine, until_ns) < 0)
+		sys->sleep_ns(BROKEN_POLL_NS);
 }
 
 static void *reactor_main(void *argument)

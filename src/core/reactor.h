@@ -48,6 +48,7 @@ struct io_slot {
 	uint32_t item[CAIRN_PARTS_MAX];
 	int32_t best[CAIRN_PARTS_MAX]; /* of the tiers so far */
 	uint16_t best_stage[CAIRN_PARTS_MAX];
+	uint64_t live; /* parts that were pending when the stage at io.level was entered */
 	struct cairn_part parts[CAIRN_PARTS_MAX];
 	struct iovec iovs[IO_IOVS_MAX];
 	uint8_t scratch[] __attribute__((aligned(16)));
@@ -114,7 +115,7 @@ void io_host_init(struct cairn_store *store);
 bool io_seek(struct reactor *reactor, struct task_part *part); /* to the next own item */
 bool io_start_next(struct reactor *reactor,
 		   struct task_part *part); /* false: nothing could start */
-void io_abandon(struct io_slot *io, int32_t status);
+void io_abandon(struct io_slot *slot, int32_t status);
 struct engine *io_engine(struct cairn_io *io, const struct engine_ops **ret_ops);
 
 /* core/part.c */

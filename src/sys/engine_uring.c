@@ -34,17 +34,18 @@
 
 #include "sys/bell.h"
 #include "sys/chain.h"
+#include "sys/uring_buffers.h"
 
 #define URING_MAGIC 0x6972696eu /* "ring" */
 
-#define GUARDS_MAX     16u	    /* locks of tiers: one a stage, and some */
-#define SQ_ENTRIES_MIN 16u	    /* a whole chain, its close and the wake's poll */
-#define SQ_ENTRIES_MAX 512u	    /* what goes out at once; more only costs memory */
-#define CQ_ENTRIES_MAX 32768u	    /* the kernel keeps what overflows */
-#define CHAINS_MAX     65536u	    /* of the fixed file table, which is sized by it */
-#define CHUNKS_MAX     16384u	    /* the kernel's limit of registered buffers */
-#define IOWQ_THREADS   8u	    /* kernel threads for what blocks, if no other is asked for */
-#define REGISTER_MAX   (1ull << 30) /* the kernel's limit of one registered buffer */
+#define GUARDS_MAX     16u    /* locks of tiers: one a stage, and some */
+#define SQ_ENTRIES_MIN 16u    /* a whole chain, its close and the wake's poll */
+#define SQ_ENTRIES_MAX 512u   /* what goes out at once; more only costs memory */
+#define CQ_ENTRIES_MAX 32768u /* the kernel keeps what overflows */
+#define CHAINS_MAX     65536u /* of the fixed file table, which is sized by it */
+#define IOWQ_THREADS   8u     /* kernel threads for what blocks, if no other is asked for */
+#define SLOTS_MIN      4u     /* with fewer open files allowed there is no use in a ring */
+#define NO_SLOT	       UINT32_MAX
 #define WAKE_DATA      UINT64_MAX
 #define OP_BITS	       8u /* of user_data: position in the chain; above them: slot */
 #define OP_MASK	       ((1u << OP_BITS) - 1)
@@ -64,7 +65,7 @@ struct uring_slot {
 struct engine {
 	uint32_t magic;
 	const struct sys *sys;
-	uint32_t chains_max, iowq_threads, guard_count;
+	uint32_t chains_max, slot_count, iowq_threads, guard_count;
 	bool lone;
 	bool enabled; /* the first poll() was made: its thread owns the ring */
 	bool wake_armed;
@@ -75,12 +76,8 @@ struct engine {
 	struct chain_queue continued; /* begun: their next piece is due */
 	struct chain_queue refused;   /* what the ring would not take: run in place */
 	struct engine_stat stat;
-	/* Registered buffers: one a chunk of the pool. */
-	uintptr_t pool_base;
-	size_t pool_chunk, chunk_count;
-	bool chunks_full; /* no more can be registered */
-	bool *chunk_registered;
-	uint32_t free_slot; /* chains_max: none */
+	struct uring_buffers *buffers;
+	uint32_t free_slot; /* NO_SLOT: none */
 	struct uring_slot slots[];
 };
 
@@ -135,6 +132,24 @@ static int ring_setup(struct engine *engine, bool shared_owner)
 	return 0;
 }
 
+/* As many slots as chains, or as RLIMIT_NOFILE allows: then chains wait for one. */
+static int slots_setup(struct engine *engine)
+{
+	uint32_t count = engine->chains_max;
+	int rc = io_uring_register_files_sparse(&engine->ring, count + GUARDS_MAX);
+
+	while (rc == -EMFILE && count / 2 >= SLOTS_MIN) {
+		count /= 2;
+		rc = io_uring_register_files_sparse(&engine->ring, count + GUARDS_MAX);
+	}
+	if (rc < 0)
+		return rc == -EINVAL || rc == -EMFILE ? -EOPNOTSUPP : rc;
+	engine->slot_count = count;
+	for (uint32_t i = 0; i < count; i++)
+		engine->slots[i].next_free = i + 1 < count ? i + 1 : NO_SLOT;
+	return 0;
+}
+
 /* What a seccomp filter may forbid although it let the ring be made. */
 static int ring_probe(struct engine *engine)
 {
@@ -142,9 +157,9 @@ static int ring_probe(struct engine *engine)
 
 	if (rc == -EPERM || rc == -ENOSYS || rc == -EACCES)
 		return rc;
-	rc = io_uring_register_files_sparse(&engine->ring, engine->chains_max + GUARDS_MAX);
+	rc = slots_setup(engine);
 	if (rc < 0)
-		return rc == -EINVAL ? -EOPNOTSUPP : rc;
+		return rc;
 	/* A child after a fork must not be able to write into the rings. */
 	return io_uring_ring_dontfork(&engine->ring);
 }
@@ -157,7 +172,7 @@ static int uring_add_guard(struct engine *engine, int fd)
 	assert(fd >= 0);
 	if (engine->guard_count == GUARDS_MAX)
 		return -EMFILE;
-	rc = io_uring_register_files_update(&engine->ring, engine->chains_max + engine->guard_count,
+	rc = io_uring_register_files_update(&engine->ring, engine->slot_count + engine->guard_count,
 					    &fd, 1);
 	if (rc < 0)
 		return rc;
@@ -166,37 +181,10 @@ static int uring_add_guard(struct engine *engine, int fd)
 	return 0;
 }
 
-/* Without registered buffers everything works, a little slower: no error. */
-static void reserve_chunks(struct engine *engine, const struct engine_opts *opts)
-{
-	size_t count = engine->chunk_count;
-
-	if (count == 0)
-		return;
-	engine->pool_base = (uintptr_t)opts->pool_base;
-	engine->pool_chunk = opts->pool_chunk;
-	engine->chunks_full = io_uring_register_buffers_sparse(&engine->ring, (unsigned)count) < 0;
-}
-
-static size_t chunk_count_of(const struct engine_opts *opts)
-{
-	size_t count;
-
-	if (opts->pool_bytes == 0)
-		return 0;
-	assert(opts->pool_base != NULL && opts->pool_chunk > 0);
-	if (opts->pool_chunk > REGISTER_MAX)
-		return 0;
-	count = opts->pool_bytes / opts->pool_chunk;
-	return count > CHUNKS_MAX ? CHUNKS_MAX : count;
-}
-
 static struct engine *engine_new(const struct engine_opts *opts)
 {
-	size_t chunk_count = chunk_count_of(opts);
 	size_t slots_bytes = opts->chains_max * sizeof(struct uring_slot);
-	struct engine *engine =
-		sys_zalloc(opts->sys, 0, sizeof(*engine) + slots_bytes + chunk_count);
+	struct engine *engine = sys_zalloc(opts->sys, 0, sizeof(*engine) + slots_bytes);
 
 	if (engine == NULL)
 		return NULL;
@@ -205,10 +193,6 @@ static struct engine *engine_new(const struct engine_opts *opts)
 	engine->chains_max = opts->chains_max;
 	engine->iowq_threads = opts->workers > 0 ? opts->workers : IOWQ_THREADS;
 	engine->lone = opts->lone;
-	engine->chunk_count = chunk_count;
-	engine->chunk_registered = (bool *)&engine->slots[opts->chains_max];
-	for (uint32_t i = 0; i < opts->chains_max; i++)
-		engine->slots[i].next_free = i + 1;
 	return engine;
 }
 
@@ -231,9 +215,10 @@ static int uring_open(const struct engine_opts *opts, struct engine **ret_engine
 	rc = ring_probe(engine);
 	if (rc == 0 && opts->guard_fd >= 0)
 		rc = uring_add_guard(engine, opts->guard_fd);
+	if (rc == 0)
+		rc = uring_buffers_open(sys, &engine->ring, opts, &engine->buffers);
 	if (rc < 0)
 		goto exit_ring;
-	reserve_chunks(engine, opts);
 	*ret_engine = engine;
 	return 0;
 
@@ -258,8 +243,9 @@ static void uring_close(struct engine *engine)
 	 * now. (Refused on another thread than the owner's; then they go later.)
 	 */
 	for (uint32_t i = 0; i < engine->guard_count; i++)
-		io_uring_register_files_update(&engine->ring, engine->chains_max + i, &none, 1);
+		io_uring_register_files_update(&engine->ring, engine->slot_count + i, &none, 1);
 	io_uring_queue_exit(&engine->ring);
+	uring_buffers_close(engine->buffers, sys);
 	bell_close(&engine->bell, sys);
 	engine->magic = 0;
 	sys->free(engine);
@@ -285,47 +271,11 @@ static int enable(struct engine *engine)
 
 /* ---- the way out: SQEs ------------------------------------------------ */
 
-static bool chunk_register(struct engine *engine, size_t chunk)
-{
-	struct iovec iov = {
-		.iov_base = (void *)(engine->pool_base + chunk * engine->pool_chunk),
-		.iov_len = engine->pool_chunk,
-	};
-	const __u64 tag = 0;
-	int rc;
-
-	if (engine->chunk_registered[chunk])
-		return true;
-	if (engine->chunks_full)
-		return false;
-	rc = io_uring_register_buffers_update_tag(&engine->ring, (unsigned)chunk, &iov, &tag, 1);
-	/* RLIMIT_MEMLOCK, mostly: goes on without, and does not try again for every op. */
-	engine->chunks_full = rc != 1;
-	engine->chunk_registered[chunk] = rc == 1;
-	return rc == 1;
-}
-
-/* The registered buffer that @iov lies in, or -1. */
-static int fixed_buffer(struct engine *engine, const struct iovec *iov)
-{
-	uintptr_t start = (uintptr_t)iov->iov_base;
-	size_t chunk;
-
-	if (start < engine->pool_base || engine->chunk_count == 0 || iov->iov_len == 0)
-		return -1;
-	chunk = (start - engine->pool_base) / engine->pool_chunk;
-	if (chunk >= engine->chunk_count)
-		return -1;
-	if ((start + iov->iov_len - 1 - engine->pool_base) / engine->pool_chunk != chunk)
-		return -1;
-	return chunk_register(engine, chunk) ? (int)chunk : -1;
-}
-
 static void prep_transfer(struct engine *engine, struct io_uring_sqe *sqe, int fd,
 			  const struct engine_op *op)
 {
 	const struct iovec *iov = op->iov;
-	int buffer = op->iov_count == 1 ? fixed_buffer(engine, iov) : -1;
+	int buffer = op->iov_count == 1 ? uring_buffers_find(engine->buffers, iov) : -1;
 	unsigned bytes = (unsigned)op->length;
 
 	if (buffer >= 0)
@@ -481,7 +431,24 @@ static int flush(struct engine *engine)
 	return engine->broken != 0 ? engine->broken : check_submitted(engine);
 }
 
-/* Whether there is room for @chain's next piece, and an SQE more for the wake's poll. */
+/* The chain takes a free slot, if it has none yet. */
+static bool has_slot(struct engine *engine, struct engine_chain *chain)
+{
+	uint32_t index = engine->free_slot;
+	struct uring_slot *slot;
+
+	if (chain->engine_private[0] != NO_SLOT)
+		return true;
+	if (index == NO_SLOT)
+		return false;
+	slot = &engine->slots[index];
+	engine->free_slot = slot->next_free;
+	*slot = (struct uring_slot){.chain = chain, .close_result = -ECANCELED};
+	chain->engine_private[0] = index;
+	return true;
+}
+
+/* Whether there is room for the chain's next piece, and an SQE more for the wake's poll. */
 static bool has_room(struct engine *engine, const struct engine_chain *chain)
 {
 	uint32_t begin = engine->slots[chain->engine_private[0]].end;
@@ -494,7 +461,7 @@ static int fill_from(struct engine *engine, struct chain_queue *queue)
 {
 	int rc = 0;
 
-	while (queue->first != NULL && rc == 0) {
+	while (queue->first != NULL && has_slot(engine, queue->first) && rc == 0) {
 		if (!has_room(engine, queue->first))
 			rc = flush(engine);
 		if (rc < 0 || !has_room(engine, queue->first))
@@ -549,11 +516,13 @@ static void finish(struct engine *engine, struct engine_chain *chain)
 {
 	uint32_t slot = (uint32_t)chain->engine_private[0];
 
-	assert(engine->slots[slot].chain == chain);
 	assert(engine->stat.in_flight > 0);
-	engine->slots[slot].chain = NULL;
-	engine->slots[slot].next_free = engine->free_slot;
-	engine->free_slot = slot;
+	if (slot != NO_SLOT) {
+		assert(engine->slots[slot].chain == chain);
+		engine->slots[slot].chain = NULL;
+		engine->slots[slot].next_free = engine->free_slot;
+		engine->free_slot = slot;
+	}
 	engine->stat.in_flight--;
 	engine->stat.chains++;
 	engine->stat.ops += chain->op_count;
@@ -604,7 +573,7 @@ static int take_cqe(struct engine *engine, uint64_t data, int result)
 	struct engine_chain *chain;
 	struct uring_slot *slot;
 
-	assert(data >> OP_BITS < engine->chains_max);
+	assert(data >> OP_BITS < engine->slot_count);
 	slot = &engine->slots[data >> OP_BITS];
 	chain = slot->chain;
 	assert(chain != NULL && slot->pending > 0);
@@ -674,17 +643,11 @@ static bool ring_takes(const struct engine_chain *chain)
 
 static int uring_submit(struct engine *engine, struct engine_chain *chain)
 {
-	uint32_t slot = engine->free_slot;
-
 	assert(engine->magic == URING_MAGIC);
 	chain_check(chain);
-	if (slot == engine->chains_max)
+	if (engine->stat.in_flight == engine->chains_max)
 		return -EAGAIN;
-	engine->free_slot = engine->slots[slot].next_free;
-	engine->slots[slot].chain = chain;
-	engine->slots[slot].begin = engine->slots[slot].end = 0;
-	engine->slots[slot].close_result = -ECANCELED;
-	chain->engine_private[0] = slot;
+	chain->engine_private[0] = NO_SLOT;
 	engine->stat.in_flight++;
 	chain_queue_push(ring_takes(chain) ? &engine->queue : &engine->refused, chain);
 	return 0;

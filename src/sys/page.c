@@ -17,7 +17,7 @@
 #define PAGE_SHM_MODE 0644 /* figures only: no keys, no paths */
 
 struct page_header {
-	uint64_t magic; /* the bytes of PAGE_MAGIC, stored at once */
+	char magic[8];
 	uint32_t version, header_bytes;
 	uint64_t bytes, pid, start_ns;
 	uint32_t counter_count, row_bytes;
@@ -108,7 +108,6 @@ static void write_page(struct page *page, const uint8_t *uuid, const struct page
 {
 	struct page_header *header = page->header;
 	struct page_row *rows = (struct page_row *)(header + 1);
-	uint64_t magic;
 
 	header->version = PAGE_VERSION;
 	header->header_bytes = sizeof(*header);
@@ -125,9 +124,8 @@ static void write_page(struct page *page, const uint8_t *uuid, const struct page
 		copy_text(rows[i].name, sizeof(rows[i].name), counters[i].name);
 		rows[i].flags = counters[i].gauge ? PAGE_GAUGE : 0;
 	}
-	/* Last; release, for readers that map the page. page_read() checks all of it anyway. */
-	memcpy(&magic, PAGE_MAGIC, sizeof(magic));
-	__atomic_store_n(&header->magic, magic, __ATOMIC_RELEASE);
+	/* Last: a page without it is one being made. page_read() checks the rest anyway. */
+	memcpy(header->magic, PAGE_MAGIC, sizeof(header->magic));
 }
 
 int page_create(const struct sys *sys, const uint8_t uuid[16], const struct page_counter *counters,
@@ -228,7 +226,7 @@ static bool text_ok(const char *text, size_t bytes)
 static int check_header(const struct page_header *header, const uint8_t uuid[16],
 			uint64_t file_bytes)
 {
-	if (memcmp(&header->magic, PAGE_MAGIC, sizeof(header->magic)) != 0)
+	if (memcmp(header->magic, PAGE_MAGIC, sizeof(header->magic)) != 0)
 		return -EBADMSG;
 	if (header->version != PAGE_VERSION)
 		return -EPROTO;

@@ -69,7 +69,8 @@ struct page_info {
  * Reads the page of the store @uuid and calls @fn for each counter, until it
  * returns nonzero, which is returned. A snapshot: every byte is checked, and
  * nothing that another process does to the page can harm the reader. -ENOENT:
- * no page, or its owner is dead (the owner keeps a flock on it); -EPROTO: another version; -EBADMSG: not a page, or one being made.
+ * no page, or its owner is dead (the owner keeps a flock on it); -EPROTO:
+ * another version; -EBADMSG: not a page, or one being made.
  */
 int page_read(const struct sys *sys, const uint8_t uuid[16],
 	      int (*fn)(void *context, const char *stage, const char *name, bool gauge,

@@ -33,7 +33,7 @@ static enum verdict whole_or_absent(struct ctx *ctx)
 		other.variant = 1;
 		for (i = 0; i < FIXED_COUNT; i++) {
 			WANT_IS(ctx, block_present(&block), 0);
-			WANT(ctx, block_try_range(&block, orders[n][0], 0, FIXED_BYTES) < 0,
+			WANT(ctx, block_try_range(ctx, &block, orders[n][0], 0, FIXED_BYTES) < 0,
 			     "a shard of a partial block was loaded");
 			WANT_IS(ctx, block_dump_shard(ctx, &block, orders[n][i]), 0);
 			WANT_IS(ctx, block_dump_shard(ctx, &other, orders[n][i]), CAIRN_PRESENT);
@@ -50,8 +50,8 @@ static enum verdict partial_is_absent(struct ctx *ctx)
 	struct cairn_result result = {.status = 77};
 
 	WANT_IS(ctx, block_dump_shard(ctx, &block, 2), 0);
-	WANT_IS(ctx, block_try_range(&block, 2, 0, 1), -ENOENT);
-	WANT_IS(ctx, block_try_range(&block, 0, 0, FIXED_BYTES), -ENOENT);
+	WANT_IS(ctx, block_try_range(ctx, &block, 2, 0, 1), -ENOENT);
+	WANT_IS(ctx, block_try_range(ctx, &block, 0, 0, FIXED_BYTES), -ENOENT);
 	WANT_IS(ctx, cairn_prefetch(block.ns, &block.key, 1, &result, NULL, NULL), -ENOENT);
 	WANT_IS(ctx, result.status, -ENOENT);
 	WANT_IS(ctx, block_present(&block), 0);
@@ -70,7 +70,7 @@ static enum verdict remove_then_dump(struct ctx *ctx)
 		WANT(ctx, block_remove(ctx, &block) == 0 || ctx->suite->tolerate,
 		     "a block that is there was not removed");
 		WANT_IS(ctx, block_present(&block), 0);
-		WANT(ctx, block_try_range(&block, 1, 0, FIXED_BYTES) < 0,
+		WANT(ctx, block_try_range(ctx, &block, 1, 0, FIXED_BYTES) < 0,
 		     "a removed block was loaded");
 	}
 	return CASE_PASSED;
@@ -134,7 +134,7 @@ static enum verdict clear_namespace(struct ctx *ctx)
 		WANT_IS(ctx, cairn_clear(ctx->fixed, CAIRN_MEMORY), 0);
 		for (i = 0; i < 8; i++) {
 			WANT_IS(ctx, block_present(&fixed[i]), 0);
-			WANT(ctx, block_try_range(&fixed[i], 0, 0, 1) < 0,
+			WANT(ctx, block_try_range(ctx, &fixed[i], 0, 0, 1) < 0,
 			     "a block of a cleared namespace was loaded");
 		}
 	}

@@ -235,7 +235,7 @@ static enum verdict namespace_isolation(struct ctx *ctx)
 		WANT(ctx, cairn_lookup(spaces[i], keys, 1, &found, NULL, NULL) == 0,
 		     "description %u sees a block of another", i);
 		block.ns = spaces[i];
-		WANT(ctx, block_try_range(&block, 0, 0, 999) < 0,
+		WANT(ctx, block_try_range(ctx, &block, 0, 0, 999) < 0,
 		     "description %u loads a block of another", i);
 		block_remove(ctx, &block); /* nor does it remove it */
 	}

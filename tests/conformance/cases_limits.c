@@ -160,14 +160,14 @@ static enum verdict hold_loses(struct ctx *ctx)
 	WANT_IS(ctx, cairn_lookup(ctx->fixed, &block.key, 1, &found, &opts, &hold), 1);
 	WANT_IS(ctx, block_remove(ctx, &block), 0);
 	WANT_IS(ctx, block_present(&block), 0);
-	WANT_IS(ctx, block_try_range(&block, 0, 0, FIXED_BYTES), -ENOENT);
+	WANT_IS(ctx, block_try_range(ctx, &block, 0, 0, FIXED_BYTES), -ENOENT);
 	block.variant = 1;
 	WANT_IS(ctx, block_dump(ctx, &block), 0);
 	WANT_IS(ctx, cairn_hold_release(ctx->store, hold), 0);
 	WANT_IS(ctx, cairn_lookup(ctx->fixed, &block.key, 1, &found, &opts, &hold), 1);
 	WANT_IS(ctx, cairn_clear(ctx->fixed, CAIRN_MEMORY), 0);
 	WANT_IS(ctx, block_present(&block), 0);
-	WANT_IS(ctx, block_try_range(&block, 0, 0, FIXED_BYTES), -ENOENT);
+	WANT_IS(ctx, block_try_range(ctx, &block, 0, 0, FIXED_BYTES), -ENOENT);
 	WANT_IS(ctx, cairn_hold_release(ctx->store, hold), 0);
 	return CASE_PASSED;
 }

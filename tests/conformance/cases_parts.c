@@ -188,11 +188,12 @@ static enum verdict variable_geometry(struct ctx *ctx)
 		WANT_IS(ctx, block_dump(ctx, &block), 0);
 		WANT_IS(ctx, block_load(ctx, &block), 0);
 		/* Beyond the end of a shard, or of the block, is an argument's fault. */
-		WANT(ctx, block_try_range(&block, shapes[i].count - 1, shapes[i].last, 1) < 0,
+		WANT(ctx, block_try_range(ctx, &block, shapes[i].count - 1, shapes[i].last, 1) < 0,
 		     "a load beyond the last shard's end succeeded");
-		WANT(ctx, block_try_range(&block, shapes[i].count - 1, 0, shapes[i].last + 1) < 0,
+		WANT(ctx,
+		     block_try_range(ctx, &block, shapes[i].count - 1, 0, shapes[i].last + 1) < 0,
 		     "a load over the last shard's end succeeded");
-		WANT(ctx, block_try_range(&block, shapes[i].count, 0, 1) < 0,
+		WANT(ctx, block_try_range(ctx, &block, shapes[i].count, 0, 1) < 0,
 		     "a load of a shard that is not succeeded");
 		WANT_IS(ctx, block_load(ctx, &block), 0);
 	}
@@ -241,9 +242,9 @@ static enum verdict fixed_geometry(struct ctx *ctx)
 	}
 	/* Nothing was half-applied: the good shard of those calls is not there. */
 	WANT_IS(ctx, block_dump_shard(ctx, &good, 0), 0);
-	WANT_IS(ctx, block_try_range(&good, FIXED_COUNT, 0, 1), -EINVAL);
-	WANT_IS(ctx, block_try_range(&good, 0, FIXED_BYTES, 1), -EINVAL);
-	WANT_IS(ctx, block_try_range(&good, 0, 1, FIXED_BYTES), -EINVAL);
+	WANT_IS(ctx, block_try_range(ctx, &good, FIXED_COUNT, 0, 1), -EINVAL);
+	WANT_IS(ctx, block_try_range(ctx, &good, 0, FIXED_BYTES, 1), -EINVAL);
+	WANT_IS(ctx, block_try_range(ctx, &good, 0, 1, FIXED_BYTES), -EINVAL);
 	return CASE_PASSED;
 }
 

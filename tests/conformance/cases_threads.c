@@ -43,7 +43,7 @@ static void *dump_and_watch(void *argument)
 	int ret;
 
 	for (i = 0; i < MANY_SHARDS / THREADS; i++) {
-		shard = (worker->index + i * THREADS * 5 + i * THREADS) % MANY_SHARDS;
+		shard = (worker->index + i * THREADS * 5) % MANY_SHARDS;
 		ret = block_dump_shard(worker->ctx, &worker->block, shard);
 		if (ret != 0)
 			note(worker, "a dump", ret);
@@ -189,7 +189,8 @@ static int64_t mixed_call(struct worker *worker, struct dice *dice, struct block
 					(uint32_t)dice_roll(dice, block->shape.count));
 	default:
 		*ret_what = "a load";
-		return block_try_range(block, (uint32_t)dice_roll(dice, block->shape.count),
+		return block_try_range(worker->ctx, block,
+				       (uint32_t)dice_roll(dice, block->shape.count),
 				       dice_roll(dice, 100), 1 + dice_roll(dice, 600));
 	}
 }

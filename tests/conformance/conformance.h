@@ -160,7 +160,8 @@ int block_load_range(struct ctx *ctx, const struct block *block, uint32_t shard,
 		     uint64_t length);
 
 /* As block_load_range(), but tried once, whatever is tolerated. */
-int block_try_range(const struct block *block, uint32_t shard, uint64_t offset, uint64_t length);
+int block_try_range(struct ctx *ctx, const struct block *block, uint32_t shard, uint64_t offset,
+		    uint64_t length);
 
 int block_remove(struct ctx *ctx, const struct block *block);
 

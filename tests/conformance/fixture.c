@@ -272,6 +272,17 @@ static bool worth_retrying(const struct ctx *ctx, int ret, int tries)
 	       ret != -EOPNOTSUPP && ret != WRONG_BYTES;
 }
 
+/* Moves what failed to the front, and says how many there are. */
+static uint32_t keep_failed(struct cairn_xfer *xfers, uint32_t count)
+{
+	uint32_t i, kept = 0;
+
+	for (i = 0; i < count; i++)
+		if (xfers[i].result.status < 0)
+			xfers[kept++] = xfers[i];
+	return kept;
+}
+
 static int dump_range(struct ctx *ctx, const struct block *block, uint32_t first, uint32_t count)
 {
 	uint8_t *data = malloc(count * block->shape.bytes);
@@ -282,11 +293,11 @@ static int dump_range(struct ctx *ctx, const struct block *block, uint32_t first
 	for (i = 0; data && xfers && i < count; i++)
 		xfers[i] = xfer_dump(block, first + i, data + i * block->shape.bytes);
 	do {
+		count = tries > 0 ? keep_failed(xfers, count) : count;
 		if (data && xfers)
 			ret = cairn_dump(block->ns, xfers, count, NULL, NULL);
 	} while (worth_retrying(ctx, ret, tries++));
-	/* For a block as for a shard: was it there already? */
-	if (ret == 0 && count > 0 && xfers[0].result.status == CAIRN_PRESENT)
+	if (ret == 0 && xfers[0].result.status == CAIRN_PRESENT)
 		ret = CAIRN_PRESENT;
 	if (ret == -ETIMEDOUT)
 		cairn_store_quiesce(ctx->store, UINT64_MAX);
@@ -317,7 +328,8 @@ static bool guard_is_set(const uint8_t *guard)
 	return true;
 }
 
-int block_try_range(const struct block *block, uint32_t shard, uint64_t offset, uint64_t length)
+int block_try_range(struct ctx *ctx, const struct block *block, uint32_t shard, uint64_t offset,
+		    uint64_t length)
 {
 	uint8_t *data = malloc(length + 2 * GUARD);
 	struct cairn_xfer xfer;
@@ -332,8 +344,9 @@ int block_try_range(const struct block *block, uint32_t shard, uint64_t offset, 
 		ret = WRONG_BYTES;
 	if (!guard_is_set(data) || !guard_is_set(data + GUARD + length))
 		ret = WRONG_BYTES;
-	if (ret != -ETIMEDOUT)
-		free(data); /* else it may still be written to: the process ends soon */
+	if (ret == -ETIMEDOUT) /* it may still be written to */
+		cairn_store_quiesce(ctx->store, UINT64_MAX);
+	free(data);
 	return ret;
 }
 
@@ -343,7 +356,7 @@ int block_load_range(struct ctx *ctx, const struct block *block, uint32_t shard,
 	int ret, tries = 0;
 
 	do {
-		ret = block_try_range(block, shard, offset, length);
+		ret = block_try_range(ctx, block, shard, offset, length);
 	} while (worth_retrying(ctx, ret, tries++));
 	return ret;
 }

@@ -214,7 +214,7 @@ def public_functions(tree):
 def check_public(tree):
     tested = set()
     for path, code in tree.code.items():
-        if path.startswith("tests/"):
+        if path.startswith("tests/") and path != "tests/cli/fake_store.c":  # defines them
             tested.update(calls(code))
     for path, name, commented in public_functions(tree):
         if not commented:

@@ -589,11 +589,12 @@ static void look_partial(struct pio *p, struct partial *partial)
 	tell(p, partial);
 	wait = claim(p, partial);
 	partial_touch(p->tier, partial);
+	/* With nothing to write there is nothing to give back: it looks again, or passes by. */
 	p->partial = p->mine ? partial_id(p->tier, partial) : INDEX_NONE;
 	p->need = partial->reserved;
 	p->geo = partial->geo;
 	/* From here on nobody else tells anything of it: the head can be sealed. */
-	p->whole = (uint32_t)__builtin_popcountll(p->mine) == partial->geo.shard_count;
+	p->whole = p->mine && (uint32_t)__builtin_popcountll(p->mine) == partial->geo.shard_count;
 	partial->publishing = p->whole;
 	if (!p->mine && wait)
 		pio_wait_key(p, dump_look);

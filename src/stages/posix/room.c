@@ -147,6 +147,12 @@ static uint64_t live_blocks(const struct posix *tier)
 	return figures.whole + figures.partial;
 }
 
+static uint64_t disk_short(const struct posix *tier, uint64_t need)
+{
+	need += tier->min_free + tier->disk_taken;
+	return need > tier->disk_free ? need - tier->disk_free : 0;
+}
+
 /* Bytes that the file system must give up before @need more may be taken. */
 static uint64_t disk_deficit(struct posix *tier, uint64_t need)
 {
@@ -156,15 +162,16 @@ static uint64_t disk_deficit(struct posix *tier, uint64_t need)
 	if (!tier->min_free)
 		return 0;
 	now = tier->sys->now_ns();
-	if (now - tier->disk_free_at_ns > DISK_FREE_NS || !tier->disk_free_at_ns) {
-		if (tier->sys->fstatvfs(tier->dir_fd, &st) < 0)
-			return 0;
-		tier->disk_free = (uint64_t)st.f_bavail * st.f_frsize;
-		tier->disk_free_at_ns = now;
-		tier->disk_taken = tier->reserved;
-	}
-	need += tier->min_free + tier->disk_taken;
-	return need > tier->disk_free ? need - tier->disk_free : 0;
+	/* What was kept may be old, so it is never the reason to refuse. */
+	if (tier->disk_free_at_ns && now - tier->disk_free_at_ns <= DISK_FREE_NS &&
+	    disk_short(tier, need) == 0)
+		return 0;
+	if (tier->sys->fstatvfs(tier->dir_fd, &st) < 0)
+		return 0;
+	tier->disk_free = (uint64_t)st.f_bavail * st.f_frsize;
+	tier->disk_free_at_ns = now;
+	tier->disk_taken = tier->reserved;
+	return disk_short(tier, need);
 }
 
 static uint64_t budget_deficit(const struct posix *tier, uint64_t need)

@@ -1,0 +1,68 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The cairn program over the library itself: argv[1] is the program."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+
+PROGRAM = sys.argv.pop(1)
+
+
+def cairn(*args, status=0):
+    run = subprocess.run([PROGRAM, *args, "--json"], capture_output=True, text=True)
+    if run.returncode != status:
+        raise AssertionError(f"{args}: {run.returncode}: {run.stderr}")
+    return json.loads(run.stdout) if run.stdout else run.stderr
+
+
+class Real(unittest.TestCase):
+    def setUp(self):
+        dir = tempfile.TemporaryDirectory()
+        self.addCleanup(dir.cleanup)
+        self.path = os.path.join(dir.name, "kv")
+        names = [stage["name"] for stage in cairn("stages")["stages"]]
+        self.stores = ["null"] + [f"posix(path={self.path})"] * ("posix" in names)
+
+    def test_replay(self):
+        for store in self.stores:
+            for extra in [], ["--shards", "4"], ["--clients", "4"]:
+                r = cairn("replay", store, "--generate", "agent", "--limit", "100", "--block",
+                          "8KiB", "--clear", *extra)
+                self.assertEqual((r["requests"], r["wrong_bytes"], r["failed_xfers"]), (100, 0, 0))
+                self.assertGreater(r["blocks_hit"], 0)
+                self.assertEqual(r["bytes_loaded"], 8192 * r["blocks_hit"])
+
+    def test_warm(self):
+        for store in self.stores[1:]:
+            args = ["replay", store, "--generate", "rag", "--limit", "30", "--block", "4KiB"]
+            self.assertLess(cairn(*args)["hit_share"], 1)
+            self.assertEqual(cairn(*args)["hit_share"], 1)
+            listed = cairn("ls", store)
+            self.assertTrue(listed["complete"])
+            self.assertEqual(listed["blocks"][0]["model"], "cairn replay")
+            self.assertEqual(cairn("stat", store)["blocks"], listed["count"])
+            self.assertEqual(cairn("fsck", store)["verdict"], "sound")
+            keys = [block["key"] for block in listed["blocks"]]
+            self.assertEqual(cairn("rm", store, *keys[:5])["removed"], 5)
+            self.assertEqual(cairn("ls", store)["count"], len(keys) - 5)
+            self.assertEqual(cairn("rm", store, keys[0], status=1)["absent"], 1)
+
+    def test_bench(self):
+        for store in self.stores:
+            for op in "load", "dump", "mixed", "lookup":
+                r = cairn("bench", store, "--op", op, "--count", "20", "--block", "8KiB", "--pairs",
+                          "2")
+                self.assertGreater(r["ratio"], 0)
+            cairn("bench", store, "--count", "20", "--spaced", "10us", "--pairs", "1")
+            self.assertEqual(cairn("ls", store)["count"], 0)
+
+    def test_errors(self):
+        self.assertIn("column", cairn("replay", "posx(path=/x)", "--generate", "rag", status=2))
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,415 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A process that has the store open is killed with SIGKILL at a random moment
+ * of its work, again and again; the store is opened at once, while what was in
+ * flight may still land, and every survivor is verified byte for byte.
+ *
+ * The child tells over a pipe what it is about to do and what was acknowledged:
+ * an acknowledged dump is there afterwards (bounded: or it was evicted), an
+ * acknowledged remove stays, and what was only begun is whole or absent.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "kit.h"
+
+#define IDS_MAX	   (1u << 20)
+#define ALIVE_MAX  300u /* of the unbounded store, kept from one kill to the next */
+#define WRITERS	   2u
+#define BURST	   256u
+#define LIMIT	   (8u << 20)
+#define LIMIT_TEXT "8MiB"
+
+static const struct kit_shape shape = {4, 16384};
+static const struct kit_shape burst_shape = {1, 65536};
+static const char *const engines[] = {"uring", "aio", "psync"};
+
+enum event { DUMPING = 1, DUMPED, REMOVING, REMOVED, SENT };
+
+struct record {
+	uint32_t event, id;
+};
+
+enum fate { NEVER = 0, MUST, MAYBE, GONE };
+
+struct world {
+	char path[128];
+	bool bounded;
+	uint8_t fate[IDS_MAX];
+	uint32_t next_id; /* ids below were used */
+	uint64_t dumped;  /* acknowledged, in all */
+};
+
+static void open_world(const struct world *world, const char *engine, const char *more,
+		       struct cairn_store **ret_store)
+{
+	struct cairn_error error = {0};
+	char spec[512];
+	int ret;
+
+	snprintf(spec, sizeof(spec), "store(engine=%s, %s) | posix(path=%s, open_wait=10s%s)",
+		 engine, more, world->path, world->bounded ? ", size=" LIMIT_TEXT : "");
+	ret = cairn_store_open(spec, NULL, ret_store, &error);
+	CHECK(ret == 0, "open: %s", error.text);
+}
+
+/* ---- the child ------------------------------------------------------------------ */
+
+struct writer {
+	pthread_t thread;
+	struct cairn_namespace *ns;
+	struct kit_rng rng;
+	uint32_t first_id, index;
+	int pipe;
+};
+
+static void say(int pipe, enum event event, uint32_t id)
+{
+	struct record record = {event, id};
+
+	if (write(pipe, &record, sizeof(record)) != (ssize_t)sizeof(record))
+		_exit(3);
+}
+
+static void write_block(struct writer *writer, uint32_t id)
+{
+	uint32_t cut = (uint32_t)kit_below(&writer->rng, shape.shards);
+	int ret;
+
+	say(writer->pipe, DUMPING, id);
+	if (cut > 0) {
+		ret = kit_dump(writer->ns, shape, id, 0, cut, CAIRN_WRITTEN);
+		CHECK(ret >= 0 || ret == -ESTALE, "dump of %u: %d", id, ret);
+	}
+	ret = kit_dump(writer->ns, shape, id, cut, shape.shards - cut, CAIRN_WRITTEN);
+	CHECK(ret >= 0 || (cut > 0 && ret == -ESTALE), "dump of %u: %d", id, ret);
+	if (ret >= 0 && kit_present(writer->ns, id))
+		say(writer->pipe, DUMPED, id);
+}
+
+static void remove_block(struct writer *writer, uint32_t id)
+{
+	struct cairn_key key = kit_key(id);
+	int ret;
+
+	say(writer->pipe, REMOVING, id);
+	ret = cairn_remove(writer->ns, &key, 1, NULL, NULL, NULL);
+	CHECK(ret == 0 || ret == -ENOENT, "remove of %u: %d", id, ret);
+	say(writer->pipe, REMOVED, id);
+}
+
+static void *write_on(void *context)
+{
+	struct writer *writer = context;
+	uint32_t next = writer->first_id + writer->index;
+
+	for (;;) {
+		uint32_t used = (next - writer->first_id) / WRITERS;
+		uint32_t old = used == 0
+				       ? 0
+				       : writer->first_id + writer->index +
+						 (uint32_t)kit_below(&writer->rng, used) * WRITERS;
+		uint64_t dice = kit_below(&writer->rng, 10);
+
+		if (used == 0 || dice < 6) {
+			write_block(writer, next);
+			next += WRITERS;
+		} else if (dice < 8) {
+			remove_block(writer, old);
+		} else if (dice == 8) {
+			write_block(writer, old);
+		} else {
+			kit_load(writer->ns, shape, old);
+		}
+	}
+	return NULL;
+}
+
+__attribute__((noreturn)) static void child_writes(const struct world *world, const char *engine,
+						   uint64_t seed, int pipe)
+{
+	struct writer writers[WRITERS];
+	struct cairn_store *store;
+	struct cairn_namespace *ns;
+
+	open_world(world, engine, "reactors=2, buffers=16MiB", &store);
+	CHECK(kit_namespace(store, "kill", shape, &ns) == 0);
+	for (uint32_t i = 0; i < WRITERS; i++) {
+		writers[i] = (struct writer){.ns = ns,
+					     .rng = {seed * 31 + i},
+					     .first_id = world->next_id,
+					     .index = i,
+					     .pipe = pipe};
+		CHECK(pthread_create(&writers[i].thread, NULL, write_on, &writers[i]) == 0);
+	}
+	pthread_join(writers[0].thread, NULL);
+	_exit(4);
+}
+
+__attribute__((noreturn)) static void child_bursts(const struct world *world, const char *engine,
+						   uint64_t seed, int pipe)
+{
+	static struct cairn_xfer xfers[BURST];
+	static struct cairn_segment segments[BURST];
+	uint8_t *bytes = aligned_alloc(4096, BURST * burst_shape.shard_bytes);
+	struct cairn_store *store;
+	struct cairn_namespace *ns;
+	uint64_t task;
+
+	(void)seed;
+	open_world(world, engine, "ios=512, buffers=64MiB, reactors=1, workers=8", &store);
+	CHECK(bytes && kit_namespace(store, "burst", burst_shape, &ns) == 0);
+	for (uint32_t i = 0; i < BURST; i++) {
+		uint8_t *at = bytes + i * burst_shape.shard_bytes;
+		uint32_t id = world->next_id + i;
+
+		kit_fill(at, burst_shape.shard_bytes, id, 0, 0);
+		xfers[i] = kit_xfer(id, 0, &segments[i], at, burst_shape.shard_bytes);
+	}
+	CHECK(cairn_dump(ns, xfers, BURST, NULL, &task) == 0);
+	say(pipe, SENT, 0);
+	pause();
+	_exit(4);
+}
+
+/* ---- the parent ------------------------------------------------------------------- */
+
+static void note(struct world *world, const struct record *record)
+{
+	uint8_t *fate = &world->fate[record->id];
+
+	CHECK(record->id < IDS_MAX);
+	switch ((enum event)record->event) {
+	case DUMPING:
+		/* What is there stays there; what is not may come. */
+		if (*fate != MUST)
+			*fate = MAYBE;
+		break;
+	case DUMPED:
+		*fate = MUST;
+		world->dumped++;
+		break;
+	case REMOVING:
+		*fate = *fate == MUST || *fate == MAYBE ? MAYBE : *fate;
+		break;
+	case REMOVED:
+		*fate = GONE;
+		break;
+	case SENT:
+		break;
+	}
+	if (record->event != SENT && record->id >= world->next_id)
+		world->next_id = record->id + 1;
+}
+
+static uint32_t read_records(struct world *world, int pipe, uint32_t at_most)
+{
+	struct record record;
+	uint32_t n = 0;
+
+	while (n < at_most && read(pipe, &record, sizeof(record)) == (ssize_t)sizeof(record)) {
+		note(world, &record);
+		n++;
+	}
+	return n;
+}
+
+static void nap(uint64_t ns)
+{
+	struct timespec ts = {.tv_nsec = (long)ns};
+
+	nanosleep(&ts, NULL);
+}
+
+static void check_one(struct cairn_namespace *ns, const struct world *world, uint32_t id)
+{
+	uint8_t fate = world->fate[id];
+	int ret;
+
+	if (fate == NEVER)
+		return;
+	ret = kit_load(ns, shape, id);
+	CHECK(ret == 0 || ret == -ENOENT, "block %u: %d", id, ret);
+	CHECK(fate != GONE || ret == -ENOENT, "removed block %u came back", id);
+	CHECK(fate != MUST || ret == 0 || world->bounded, "block %u is lost", id);
+	CHECK((ret == 0) == kit_present(ns, id) || world->bounded, "block %u", id);
+}
+
+/* Keeps the unbounded store small. */
+static void thin_out(struct cairn_namespace *ns, struct world *world)
+{
+	uint32_t alive = 0;
+
+	for (uint32_t id = world->next_id; id-- > 0;) {
+		struct cairn_key key = kit_key(id);
+
+		alive += world->fate[id] == MUST || world->fate[id] == MAYBE;
+		if (alive <= ALIVE_MAX || (world->fate[id] != MUST && world->fate[id] != MAYBE))
+			continue;
+		CHECK(cairn_remove(ns, &key, 1, NULL, NULL, NULL) != -EIO);
+		world->fate[id] = GONE;
+	}
+}
+
+static void check_budget(const struct world *world)
+{
+	uint64_t used = kit_du(world->path);
+
+	CHECK(!world->bounded || used <= LIMIT, "%lu bytes", (unsigned long)used);
+	/* ... and it is used, once there was enough to fill it. */
+	CHECK(!world->bounded || world->dumped < 400 || used > LIMIT / 3, "%lu bytes",
+	      (unsigned long)used);
+}
+
+static void verify(struct world *world, struct cairn_store *store)
+{
+	struct cairn_namespace *ns;
+	uint32_t oldest = world->next_id > 4000 ? world->next_id - 4000 : 0;
+
+	CHECK(kit_namespace(store, "kill", shape, &ns) == 0);
+	for (uint32_t id = oldest; id < world->next_id; id++)
+		check_one(ns, world, id);
+	CHECK(kit_counter(store, "posix", "damaged_blocks") == 0);
+	if (!world->bounded)
+		thin_out(ns, world);
+}
+
+static pid_t start(void (*run)(const struct world *, const char *, uint64_t, int),
+		   const struct world *world, const char *engine, uint64_t seed, int *ret_pipe)
+{
+	int pipes[2];
+	pid_t pid;
+
+	CHECK(pipe(pipes) == 0);
+	pid = fork();
+	CHECK(pid >= 0);
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		kit_watch(60);
+		close(pipes[0]);
+		run(world, engine, seed, pipes[1]);
+	}
+	close(pipes[1]);
+	*ret_pipe = pipes[0];
+	return pid;
+}
+
+static void bury(pid_t pid)
+{
+	int status;
+
+	CHECK(waitpid(pid, &status, 0) == pid);
+	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "the child ended: %x", status);
+}
+
+static void kill_once(struct world *world, struct kit_rng *rng)
+{
+	uint32_t records = (uint32_t)kit_below(rng, 250);
+	struct cairn_store *store;
+	int pipe;
+	pid_t pid = start(child_writes, world, engines[kit_below(rng, 3)], kit_next(rng), &pipe);
+
+	read_records(world, pipe, records);
+	nap(kit_below(rng, 3000000));
+	kill(pid, SIGKILL);
+	open_world(world, engines[kit_below(rng, 3)], "reactors=1, buffers=16MiB", &store);
+	read_records(world, pipe, UINT32_MAX);
+	close(pipe);
+	bury(pid);
+	check_budget(world);
+	verify(world, store);
+	CHECK(cairn_store_close(store, UINT64_MAX) == 0);
+	check_budget(world);
+}
+
+/* Every block of the burst is right or absent, and stays so while late writes may land. */
+static void burst_once(struct world *world, const char *engine, struct kit_rng *rng)
+{
+	static bool there[BURST];
+	struct cairn_namespace *ns;
+	struct cairn_store *store;
+	uint32_t first = world->next_id;
+	int pipe;
+	pid_t pid = start(child_bursts, world, engine, kit_next(rng), &pipe);
+
+	CHECK(read_records(world, pipe, 1) == 1);
+	nap(kit_below(rng, 4) * kit_below(rng, 8000000));
+	kill(pid, SIGKILL);
+	open_world(world, engine, "reactors=1, ios=512", &store);
+	CHECK(kit_namespace(store, "burst", burst_shape, &ns) == 0);
+	for (uint32_t i = 0; i < BURST; i++) {
+		there[i] = kit_load(ns, burst_shape, first + i) == 0;
+		/* Where nothing is, another writer begins at once. */
+		CHECK(kit_dump(ns, burst_shape, first + BURST + i, 0, 1, CAIRN_WRITTEN) == 0);
+	}
+	bury(pid);
+	close(pipe);
+	nap(300000000);
+	for (uint32_t i = 0; i < BURST; i++) {
+		int ret = kit_load(ns, burst_shape, first + i);
+
+		CHECK(ret == (there[i] ? 0 : -ENOENT), "block %u: %d", i, ret);
+		CHECK(kit_load(ns, burst_shape, first + BURST + i) == 0, "block %u", i);
+		CHECK(kit_dump(ns, burst_shape, first + i, 0, 1, CAIRN_WRITTEN) >= 0);
+		CHECK(kit_load(ns, burst_shape, first + i) == 0, "block %u", i);
+	}
+	CHECK(kit_counter(store, "posix", "damaged_blocks") == 0);
+	CHECK(cairn_store_close(store, UINT64_MAX) == 0);
+	world->next_id += 2 * BURST;
+}
+
+static struct world *world_new(const char *name, bool bounded)
+{
+	struct world *world = calloc(1, sizeof(*world));
+
+	CHECK(world);
+	kit_folder(world->path, sizeof(world->path), name);
+	world->bounded = bounded;
+	return world;
+}
+
+static void world_free(struct world *world)
+{
+	kit_remove_folder(world->path);
+	free(world);
+}
+
+int main(int argc, char **argv)
+{
+	struct world *unbounded, *bounded, *bursts;
+	struct kit_rng rng;
+	uint64_t kills, rounds;
+
+	kit_init(argc, argv);
+	rng.state = kit_number("seed", 1, 7);
+	kills = kit_number("kills", 24, 240);
+	rounds = kit_number("bursts", 4, 40);
+	unbounded = world_new("kill", false);
+	bounded = world_new("kill-bounded", true);
+	bursts = world_new("burst", false);
+	for (uint64_t i = 0; i < kills; i++) {
+		kit_at("kill %lu", (unsigned long)i);
+		kit_watch(60);
+		kill_once(i % 2 ? bounded : unbounded, &rng);
+	}
+	for (uint64_t i = 0; i < rounds; i++) {
+		kit_at("burst %lu", (unsigned long)i);
+		kit_watch(60);
+		burst_once(bursts, engines[i % 2], &rng);
+	}
+	printf("kill: %lu kills, %lu with %u writes in flight; %lu dumps acknowledged\n",
+	       (unsigned long)(kills + rounds), (unsigned long)rounds, BURST,
+	       (unsigned long)(unbounded->dumped + bounded->dumped));
+	world_free(unbounded);
+	world_free(bounded);
+	world_free(bursts);
+	return 0;
+}

@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A file system that is full, a small tmpfs of its own: what does not fit ends
+ * -ENOSPC and nothing else happens, and when there is room again dumps work.
+ * Unbounded, with a budget larger than the disk, and with somebody else's bytes
+ * on the disk.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <unistd.h>
+
+#include "kit.h"
+
+#define DISK	  (8u << 20)
+#define DISK_TEXT "size=8m"
+#define IDS	  120u
+
+static const struct kit_shape shape = {3, 50000};
+static bool there[IDS];
+
+static void write_text(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	ssize_t ignored;
+
+	if (fd < 0)
+		return;
+	ignored = write(fd, text, strlen(text));
+	(void)ignored;
+	close(fd);
+}
+
+/* A mount of our own: as root, or as root of a user namespace. */
+static bool mount_disk(const char *path)
+{
+	char map[64];
+	unsigned uid = getuid(), gid = getgid();
+
+	if (unshare(CLONE_NEWNS) < 0) {
+		if (unshare(CLONE_NEWUSER | CLONE_NEWNS) < 0)
+			return false;
+		write_text("/proc/self/setgroups", "deny");
+		snprintf(map, sizeof(map), "0 %u 1", uid);
+		write_text("/proc/self/uid_map", map);
+		snprintf(map, sizeof(map), "0 %u 1", gid);
+		write_text("/proc/self/gid_map", map);
+	}
+	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		return false;
+	return mount("tmpfs", path, "tmpfs", 0, DISK_TEXT) == 0;
+}
+
+struct full {
+	char path[256], spec[512];
+	struct cairn_store *store;
+	struct cairn_namespace *ns;
+};
+
+static void open_full(struct full *full)
+{
+	struct cairn_error error = {0};
+
+	CHECK(cairn_store_open(full->spec, NULL, &full->store, &error) == 0, "%s", error.text);
+	CHECK(kit_namespace(full->store, "enospc", shape, &full->ns) == 0);
+}
+
+static void close_full(struct full *full)
+{
+	CHECK(cairn_store_close(full->store, UINT64_MAX) == 0);
+}
+
+/* Dumps @count blocks; returns how many were taken. */
+static uint32_t fill(struct full *full, uint32_t first, uint32_t count)
+{
+	uint32_t taken = 0;
+
+	for (uint32_t id = first; id < first + count; id++) {
+		int ret = kit_dump(full->ns, shape, id, 0, shape.shards, CAIRN_WRITTEN);
+
+		CHECK(ret == 0 || ret == -ENOSPC, "dump of %u: %d", id, ret);
+		CHECK((ret == 0) == kit_present(full->ns, id));
+		there[id] = ret == 0;
+		taken += ret == 0;
+	}
+	return taken;
+}
+
+/* Evicted ones may be missing, nothing else. */
+static void verify(struct full *full, uint64_t evicted)
+{
+	uint64_t missing = 0;
+
+	for (uint32_t id = 0; id < IDS; id++) {
+		int ret = kit_load(full->ns, shape, id);
+
+		CHECK(ret == 0 || ret == -ENOENT, "block %u: %d", id, ret);
+		CHECK(there[id] || ret == -ENOENT, "block %u was refused, and is there", id);
+		missing += there[id] && ret < 0;
+	}
+	CHECK(missing <= evicted, "%lu are missing, %lu were evicted", (unsigned long)missing,
+	      (unsigned long)evicted);
+}
+
+static void remove_all(struct full *full)
+{
+	for (uint32_t id = 0; id < IDS; id++) {
+		struct cairn_key key = kit_key(id);
+		int ret = cairn_remove(full->ns, &key, 1, NULL, NULL, NULL);
+
+		CHECK(ret == 0 || ret == -ENOENT, "remove of %u on a full disk: %d", id, ret);
+		there[id] = false;
+	}
+}
+
+static uint64_t evicted(struct full *full)
+{
+	return kit_counter(full->store, "posix", "evicted_blocks");
+}
+
+/* Somebody else takes all that is left; returns the file to unlink. */
+static void take_the_rest(const char *path, char *ret_file, size_t bytes)
+{
+	static uint8_t zeros[65536];
+	int fd;
+
+	snprintf(ret_file, bytes, "%s-other", path);
+	fd = open(ret_file, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	CHECK(fd >= 0);
+	for (size_t n = sizeof(zeros); n >= 512; n /= 2)
+		while (write(fd, zeros, n) > 0)
+			;
+	close(fd);
+}
+
+static void run(const char *disk, const char *engine, const char *more)
+{
+	struct full full;
+	char other[300];
+	uint64_t gone;
+
+	kit_at("engine=%s%s", engine, more);
+	kit_watch(60);
+	snprintf(full.path, sizeof(full.path), "%s/store", disk);
+	snprintf(full.spec, sizeof(full.spec),
+		 "store(engine=%s, reactors=1, buffers=4MiB) | posix(path=%s, entries=8192%s)",
+		 engine, full.path, more);
+	memset(there, 0, sizeof(there));
+	open_full(&full);
+	CHECK(fill(&full, 0, IDS / 2) > 20);
+	verify(&full, evicted(&full));
+	gone = evicted(&full);
+	close_full(&full);
+	/* A full disk at the open: what is there can be read and removed. */
+	take_the_rest(full.path, other, sizeof(other));
+	open_full(&full);
+	verify(&full, gone + evicted(&full));
+	fill(&full, IDS / 2, 5);
+	verify(&full, gone + evicted(&full));
+	remove_all(&full);
+	CHECK(unlink(other) == 0);
+	CHECK(fill(&full, 0, 20) == 20);
+	verify(&full, 0);
+	/* No room for anything, at work. */
+	remove_all(&full);
+	take_the_rest(full.path, other, sizeof(other));
+	CHECK(fill(&full, 0, 3) == 0);
+	CHECK(unlink(other) == 0);
+	CHECK(fill(&full, 0, 3) == 3);
+	verify(&full, 0);
+	close_full(&full);
+	CHECK(kit_check(full.spec) == CAIRN_FINDING_NOTE);
+	kit_remove_folder(full.path);
+	printf("enospc: engine %s%s\n", engine, more);
+}
+
+int main(int argc, char **argv)
+{
+	static const char *const engines[] = {"psync", "aio", "uring"};
+	char disk[128];
+
+	kit_init(argc, argv);
+	kit_folder(disk, sizeof(disk), "enospc");
+	if (!mount_disk(disk)) {
+		printf("skipped: no mount of a small tmpfs here: %s\n", strerror(errno));
+		rmdir(disk);
+		return KIT_SKIP;
+	}
+	for (size_t e = 0; e < 3; e++) {
+		run(disk, engines[e], "");
+		run(disk, engines[e], ", size=64MiB");
+		run(disk, engines[e], ", min_free=1MiB");
+	}
+	CHECK(umount(disk) == 0);
+	rmdir(disk);
+	return 0;
+}

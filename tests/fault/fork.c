@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A store and fork(): the child owns nothing. Every call there says so, its end
+ * does the parent no harm, and it keeps neither lock nor ring: the parent closes
+ * and opens again while the child lives. And posix_spawn() with a store open.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "kit.h"
+
+extern char **environ;
+
+static const struct kit_shape shape = {2, 10000};
+
+struct opened {
+	struct cairn_store *store;
+	struct cairn_namespace *ns;
+	struct cairn_queue *queue;
+};
+
+static void open_all(const char *spec, struct opened *ret_opened)
+{
+	struct cairn_error error = {0};
+
+	CHECK(cairn_store_open(spec, NULL, &ret_opened->store, &error) == 0, "%s", error.text);
+	CHECK(kit_namespace(ret_opened->store, "fork", shape, &ret_opened->ns) == 0);
+	CHECK(cairn_queue_open(ret_opened->store, &ret_opened->queue) == 0);
+}
+
+static int ignore_counter(void *context, const struct cairn_counter *counter)
+{
+	(void)context;
+	(void)counter;
+	return 0;
+}
+
+#define REFUSED(call) CHECK((call) == -EOWNERDEAD)
+
+/* Every call there is, with arguments that would be right in the parent. */
+static void all_refused(struct opened *opened)
+{
+	uint8_t bytes[10000];
+	struct cairn_segment segment;
+	struct cairn_xfer xfer = kit_xfer(1, 0, &segment, bytes, sizeof(bytes));
+	struct cairn_key key = kit_key(1);
+	struct cairn_found found;
+	struct cairn_completion completion;
+	struct cairn_stat st = {.size = sizeof(st)};
+	struct cairn_namespace *ns;
+	struct cairn_queue *queue;
+	uint64_t task;
+
+	REFUSED(cairn_load(opened->ns, &xfer, 1, NULL, NULL));
+	REFUSED(cairn_load(opened->ns, &xfer, 1, NULL, &task));
+	REFUSED(cairn_dump(opened->ns, &xfer, 1, NULL, NULL));
+	REFUSED(cairn_dump(opened->ns, &xfer, 1, NULL, &task));
+	REFUSED(cairn_remove(opened->ns, &key, 1, NULL, NULL, NULL));
+	REFUSED(cairn_prefetch(opened->ns, &key, 1, NULL, NULL, NULL));
+	REFUSED(cairn_clear(opened->ns, CAIRN_WRITTEN));
+	REFUSED(cairn_lookup(opened->ns, &key, 1, &found, NULL, NULL));
+	REFUSED(cairn_lookup_prefix(opened->ns, &key, 1, NULL, NULL, NULL));
+	REFUSED(cairn_hold_release(opened->store, 1));
+	REFUSED(cairn_task_wait(opened->store, 1, 0, 0));
+	REFUSED(cairn_task_cancel(opened->store, 1));
+	REFUSED(cairn_store_quiesce(opened->store, 0));
+	REFUSED(cairn_queue_open(opened->store, &queue));
+	REFUSED(cairn_drain(opened->queue, &completion, 1, 0));
+	REFUSED(cairn_queue_close(opened->queue));
+	REFUSED(cairn_stat(opened->store, &st));
+	REFUSED(cairn_counters(opened->store, ignore_counter, NULL));
+	REFUSED(kit_namespace(opened->store, "fork", shape, &ns));
+	cairn_namespace_close(opened->ns);
+	REFUSED(cairn_store_close(opened->store, 0));
+}
+
+static void reap(pid_t pid)
+{
+	int status;
+
+	CHECK(waitpid(pid, &status, 0) == pid);
+	CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, "child: %x", status);
+}
+
+/* The child makes every call and exits, by exit() too, with all that runs there. */
+static void child_ends(struct opened *opened)
+{
+	for (int way = 0; way < 2; way++) {
+		pid_t pid = fork();
+
+		CHECK(pid >= 0);
+		if (pid == 0) {
+			kit_watch(20);
+			all_refused(opened);
+			way ? exit(0) : _exit(0);
+		}
+		reap(pid);
+		CHECK(kit_load(opened->ns, shape, 1) == 0);
+		CHECK(kit_dump(opened->ns, shape, 10 + (uint64_t)way, 0, 2, CAIRN_WRITTEN) == 0);
+	}
+}
+
+/* A child may have a store of its own. */
+static void child_opens(const char *spec)
+{
+	char path[128], own[512];
+	pid_t pid = fork();
+
+	CHECK(pid >= 0);
+	if (pid == 0) {
+		struct opened opened;
+		struct cairn_store *other;
+
+		kit_watch(20);
+		CHECK(cairn_store_open(spec, NULL, &other, NULL) == -EBUSY);
+		kit_folder(path, sizeof(path), "fork-child");
+		snprintf(own, sizeof(own), "posix(path=%s)", path);
+		open_all(own, &opened);
+		CHECK(kit_dump(opened.ns, shape, 1, 0, 2, CAIRN_WRITTEN) == 0);
+		CHECK(kit_load(opened.ns, shape, 1) == 0);
+		CHECK(cairn_queue_close(opened.queue) == 0);
+		CHECK(cairn_store_close(opened.store, UINT64_MAX) == 0);
+		kit_remove_folder(path);
+		_exit(0);
+	}
+	reap(pid);
+}
+
+/* Work in flight while forking: the parent's goes on, the child's copy does nothing. */
+static void fork_in_flight(struct opened *opened)
+{
+	enum { COUNT = 32 };
+	static uint8_t bytes[COUNT][2][10000];
+	struct cairn_segment segments[COUNT][2];
+	struct cairn_xfer xfers[COUNT * 2];
+	uint64_t task;
+	pid_t pid;
+
+	for (uint32_t i = 0; i < COUNT * 2; i++) {
+		kit_fill(bytes[i / 2][i % 2], 10000, 100 + i / 2, i % 2, 0);
+		xfers[i] = kit_xfer(100 + i / 2, i % 2, &segments[i / 2][i % 2],
+				    bytes[i / 2][i % 2], 10000);
+	}
+	CHECK(cairn_dump(opened->ns, xfers, COUNT * 2, NULL, &task) == 0);
+	pid = fork();
+	CHECK(pid >= 0);
+	if (pid == 0) {
+		memset(bytes, 0, sizeof(bytes));
+		all_refused(opened);
+		_exit(0);
+	}
+	CHECK(cairn_task_wait(opened->store, task, 0, UINT64_MAX) == 0);
+	reap(pid);
+	for (uint64_t i = 0; i < COUNT; i++)
+		CHECK(kit_load(opened->ns, shape, 100 + i) == 0, "block %lu", (unsigned long)i);
+}
+
+static void lock_is_not_kept(const char *spec, struct opened *opened)
+{
+	pid_t pid = fork();
+
+	CHECK(pid >= 0);
+	if (pid == 0) {
+		pause();
+		_exit(1);
+	}
+	CHECK(cairn_queue_close(opened->queue) == 0);
+	CHECK(cairn_store_close(opened->store, UINT64_MAX) == 0);
+	open_all(spec, opened);
+	CHECK(kit_load(opened->ns, shape, 1) == 0);
+	kill(pid, SIGKILL);
+	CHECK(waitpid(pid, NULL, 0) == pid);
+}
+
+static void spawn(struct opened *opened)
+{
+	char name[] = "true";
+	char *argv[] = {name, NULL};
+	pid_t pid;
+
+	CHECK(posix_spawnp(&pid, name, NULL, NULL, argv, environ) == 0);
+	reap(pid);
+	CHECK(kit_load(opened->ns, shape, 1) == 0);
+}
+
+static void run(const char *engine)
+{
+	unsigned descriptors = kit_descriptors();
+	struct opened opened;
+	char path[128], spec[512];
+
+	kit_at("engine=%s", engine);
+	kit_watch(60);
+	kit_folder(path, sizeof(path), "fork");
+	snprintf(spec, sizeof(spec),
+		 "store(engine=%s, reactors=2, buffers=8MiB) | posix(path=%s, open_wait=200ms)",
+		 engine, path);
+	open_all(spec, &opened);
+	CHECK(kit_dump(opened.ns, shape, 1, 0, 2, CAIRN_WRITTEN) == 0);
+	child_ends(&opened);
+	child_opens(spec);
+	fork_in_flight(&opened);
+	lock_is_not_kept(spec, &opened);
+	spawn(&opened);
+	CHECK(cairn_queue_close(opened.queue) == 0);
+	CHECK(cairn_store_close(opened.store, UINT64_MAX) == 0);
+	CHECK(kit_descriptors() == descriptors);
+	kit_remove_folder(path);
+	printf("fork: engine %s\n", engine);
+}
+
+int main(int argc, char **argv)
+{
+	kit_init(argc, argv);
+	run("psync");
+	run("aio");
+	run("uring");
+	return 0;
+}

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Where io_uring is forbidden, as the default profiles of containers do it: the
+ * store opens with libaio and says why, and the conformance program passes.
+ */
+#include <errno.h>
+#include <seccomp.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "kit.h"
+
+static const struct kit_shape shape = {3, 30000};
+
+static bool forbid_rings(void)
+{
+	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
+	bool done;
+
+	if (!filter)
+		return false;
+	done = seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(io_uring_setup), 0) == 0 &&
+	       seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(io_uring_enter), 0) == 0 &&
+	       seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(io_uring_register), 0) ==
+		       0 &&
+	       seccomp_load(filter) == 0;
+	seccomp_release(filter);
+	return done;
+}
+
+static void use_store(const char *path)
+{
+	struct cairn_stat st = {.size = sizeof(st)};
+	struct cairn_error error = {0};
+	struct cairn_store *store;
+	struct cairn_namespace *ns;
+	char spec[512];
+
+	snprintf(spec, sizeof(spec), "store(engine=uring) | posix(path=%s)", path);
+	CHECK(cairn_store_open(spec, NULL, &store, &error) < 0, "io_uring was to be had");
+	CHECK(strstr(error.text, "engine=auto"), "%s", error.text);
+	snprintf(spec, sizeof(spec), "posix(path=%s)", path);
+	CHECK(cairn_store_open(spec, NULL, &store, &error) == 0, "%s", error.text);
+	CHECK(cairn_stat(store, &st) == 0);
+	CHECK(strcmp(st.engine, "aio") == 0, "%s", st.engine);
+	CHECK(strstr(st.engine_note, "io_uring") && strstr(st.engine_note, strerror(EPERM)), "%s",
+	      st.engine_note);
+	CHECK(kit_namespace(store, "seccomp", shape, &ns) == 0);
+	for (uint64_t id = 1; id < 50; id++)
+		CHECK(kit_dump(ns, shape, id, 0, shape.shards, CAIRN_WRITTEN) == 0);
+	for (uint64_t id = 1; id < 50; id++)
+		CHECK(kit_load(ns, shape, id) == 0);
+	CHECK(cairn_store_close(store, UINT64_MAX) == 0);
+	printf("seccomp: engine %s, since %s\n", st.engine, st.engine_note);
+}
+
+/* Under the filter, which lasts. */
+static void run_conformance(const char *program, const char *path)
+{
+	char spec[512];
+	int status;
+	pid_t pid;
+
+	kit_watch(120);
+	snprintf(spec, sizeof(spec), "posix(path=%s)", path);
+	pid = fork();
+	CHECK(pid >= 0);
+	if (pid == 0) {
+		execl(program, program, spec, (char *)NULL);
+		_exit(127);
+	}
+	CHECK(waitpid(pid, &status, 0) == pid);
+	CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, "%s \"%s\" ended %x", program, spec,
+	      status);
+}
+
+int main(int argc, char **argv)
+{
+	const char *conformance;
+	char path[128];
+
+	kit_init(argc, argv);
+	conformance = kit_text("conformance", NULL);
+	kit_folder(path, sizeof(path), "seccomp");
+	kit_watch(60);
+	if (!forbid_rings()) {
+		printf("skipped: no seccomp filter can be loaded here\n");
+		kit_remove_folder(path);
+		return KIT_SKIP;
+	}
+	use_store(path);
+	kit_remove_folder(path);
+	kit_folder(path, sizeof(path), "seccomp");
+	if (conformance)
+		run_conformance(conformance, path);
+	kit_remove_folder(path);
+	return 0;
+}
