@@ -5,14 +5,13 @@
 
 #include "conformance.h"
 
+static bool spoil_segments(unsigned n, struct cairn_xfer *xfer, struct cairn_segment *segments);
+
 /* Breaks @xfer in way @n; false: there is no such way. */
 static bool spoil(unsigned n, struct cairn_xfer *xfer, struct cairn_segment *segments)
 {
-	uint64_t length = xfer->length;
 	void *base = xfer->stride.base;
 
-	segments[0] = (struct cairn_segment){base, length - 1};
-	segments[1] = (struct cairn_segment){(uint8_t *)base + length - 1, 1};
 	switch (n) {
 	case 0:
 		xfer->length = 0;
@@ -32,49 +31,58 @@ static bool spoil(unsigned n, struct cairn_xfer *xfer, struct cairn_segment *seg
 	case 5:
 		xfer->reserved[1] = 1;
 		return true;
-	case 6: /* both forms at once */
-		xfer->segments = segments;
-		xfer->segment_count = 2;
-		return true;
-	case 7: /* neither */
-		memset(&xfer->stride, 0, sizeof(xfer->stride));
-		return true;
-	case 8:
-		memset(&xfer->stride, 0, sizeof(xfer->stride));
-		xfer->segment_count = 2;
-		return true;
-	case 9:
-		memset(&xfer->stride, 0, sizeof(xfer->stride));
-		xfer->segments = segments;
-		xfer->segment_count = 1; /* a byte short */
-		return true;
-	case 10:
-		memset(&xfer->stride, 0, sizeof(xfer->stride));
-		xfer->segments = segments;
-		xfer->segment_count = 2;
-		segments[1].base = NULL;
-		return true;
-	case 11: /* sums that wrap */
-		memset(&xfer->stride, 0, sizeof(xfer->stride));
-		xfer->segments = segments;
-		xfer->segment_count = 2;
-		segments[0].length = UINT64_MAX;
-		segments[1].length = length + 1;
-		return true;
-	case 12:
+	case 6:
 		xfer->stride = (struct cairn_stride){base, UINT64_MAX / 2 + 1, UINT64_MAX, 2};
 		return true;
-	case 13:
+	case 7:
 		xfer->offset = UINT64_MAX;
 		return true;
-	case 14:
+	case 8:
 		xfer->shard = UINT32_MAX;
 		return true;
-	case 15: /* runs that overlap */
+	case 9: /* runs that overlap */
 		xfer->stride = (struct cairn_stride){base, 1000, 1, 5};
 		return true;
-	case 16:
+	case 10:
 		xfer->length = UINT64_MAX;
+		return true;
+	default:
+		return spoil_segments(n - 11, xfer, segments);
+	}
+}
+
+static bool spoil_segments(unsigned n, struct cairn_xfer *xfer, struct cairn_segment *segments)
+{
+	uint64_t length = xfer->length;
+	uint8_t *base = xfer->stride.base;
+
+	segments[0] = (struct cairn_segment){base, length - 1};
+	segments[1] = (struct cairn_segment){base + length - 1, 1};
+	xfer->segments = segments;
+	xfer->segment_count = 2;
+	if (n == 0) /* both forms at once */
+		return true;
+	memset(&xfer->stride, 0, sizeof(xfer->stride));
+	switch (n) {
+	case 1: /* neither */
+		xfer->segments = NULL;
+		xfer->segment_count = 0;
+		return true;
+	case 2:
+		xfer->segments = NULL;
+		return true;
+	case 3: /* a byte short */
+		xfer->segment_count = 1;
+		return true;
+	case 4:
+		segments[1].base = NULL;
+		return true;
+	case 5:
+		segments[1].length = 0;
+		return true;
+	case 6: /* sums that wrap */
+		segments[0].length = UINT64_MAX;
+		segments[1].length = length + 1;
 		return true;
 	default:
 		return false;

@@ -194,7 +194,7 @@ int main(int argc, char **argv)
 		run(disk, engines[e], ", size=64MiB");
 		run(disk, engines[e], ", min_free=1MiB");
 	}
-	CHECK(umount(disk) == 0);
+	CHECK(umount2(disk, MNT_DETACH) == 0);
 	rmdir(disk);
 	return 0;
 }

@@ -15,6 +15,7 @@
 
 static char where[512];
 static char finding_text[512]; /* the last finding of a check */
+static const char *(*also)(void);
 static int kept_argc;
 static char **kept_argv;
 
@@ -25,6 +26,11 @@ void kit_at(const char *format, ...)
 	va_start(args, format);
 	vsnprintf(where, sizeof(where), format, args);
 	va_end(args);
+}
+
+void kit_also(const char *(*fn)(void))
+{
+	also = fn;
 }
 
 void kit_fail(const char *file, int line, const char *what, const char *format, ...)
@@ -41,6 +47,8 @@ void kit_fail(const char *file, int line, const char *what, const char *format, 
 	fprintf(stderr, "\n  at: %s\n", where);
 	if (finding_text[0])
 		fprintf(stderr, "  last finding: %s\n", finding_text);
+	if (also && *also())
+		fprintf(stderr, "  what failed: %s\n", also());
 	fprintf(stderr, "  run:");
 	for (int i = 0; i < kept_argc; i++)
 		fprintf(stderr, " %s", kept_argv[i]);
@@ -370,8 +378,8 @@ static int keep_finding(void *context, const struct cairn_finding *finding)
 	(void)context;
 	CHECK(finding->what && finding->what[0] && !strchr(finding->what, '\n'));
 	if (finding->kind != CAIRN_FINDING_NOTE)
-		snprintf(finding_text, sizeof(finding_text), "%s: %s: %s", finding->stage, finding->where,
-			 finding->what);
+		snprintf(finding_text, sizeof(finding_text), "%s: %s: %s", finding->stage,
+			 finding->where, finding->what);
 	return 0;
 }
 

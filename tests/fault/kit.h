@@ -25,6 +25,9 @@
 /* Where the program stands, printed by a check that fails: printf-like, one line. */
 __attribute__((format(printf, 1, 2))) void kit_at(const char *format, ...);
 
+/* What a check that fails also prints, when it is not "". */
+void kit_also(const char *(*fn)(void));
+
 __attribute__((noreturn, format(printf, 4, 5))) void kit_fail(const char *file, int line,
 							      const char *what, const char *format,
 							      ...);

@@ -115,9 +115,10 @@ static void *looker(void *context)
 		pthread_barrier_wait(&arena->start);
 		if (arena->over)
 			return NULL;
-		do
+		do {
 			look(arena, ns, (uint32_t)kit_below(&rng, SHARDS));
-		while (read_u32(&arena->acknowledged) < SHARDS);
+			sched_yield();
+		} while (read_u32(&arena->acknowledged) < SHARDS);
 		pthread_barrier_wait(&arena->stop);
 	}
 }

@@ -7,7 +7,7 @@
  * In each round, whatever failed:
  *  1. no byte that was loaded is wrong;
  *  2. what was acknowledged is there after a reopen, what was removed or cleared
- *     is not (bounded: or it was evicted, and that was counted);
+ *     is not (or it was evicted, and that was counted);
  *  3. right after the failure the store goes on: the same call again succeeds;
  *  4. the budget holds, on the disk;
  *  5. no descriptor and no memory is left behind; nothing hangs;
@@ -113,6 +113,12 @@ static void dump_whole(struct round *round, int n, uint32_t id)
 	round->fate[n][id] = MUST;
 }
 
+/* A budget or a disk that is full may take blocks away. */
+static uint64_t evicted(const struct round *round)
+{
+	return round->evicted + kit_counter(round->store, "posix", "evicted_blocks");
+}
+
 static void load(struct round *round, int n, uint32_t id)
 {
 	bool fired = chaos_fired();
@@ -121,7 +127,9 @@ static void load(struct round *round, int n, uint32_t id)
 	if (round->fate[n][id] == GONE)
 		CHECK(ret == -ENOENT || (ret < 0 && !fired && chaos_fired()), "block %u: %d", id,
 		      ret);
-	if (ret < 0 && round->fate[n][id] == MUST && round->limit == 0) {
+	if (ret == -ENOENT && evicted(round) > 0)
+		return; /* counted at the end */
+	if (ret < 0 && round->fate[n][id] == MUST) {
 		CHECK(!fired, "load of %u: %d", id, ret);
 		expect_fault(ret, "load");
 		ret = kit_load(round->ns[n], shapes[n], id);
@@ -233,12 +241,9 @@ static void verify(struct round *round)
 			CHECK(round->fate[n][id] != GONE || ret == -ENOENT,
 			      "block %u of %s came back", id, models[n]);
 			missing += round->fate[n][id] == MUST && ret < 0;
-			CHECK(round->limit > 0 || missing == 0, "block %u of %s is lost", id,
-			      models[n]);
+			CHECK(missing <= evicted(round), "block %u of %s is lost", id, models[n]);
 		}
 	}
-	CHECK(missing <= round->evicted, "%lu blocks are gone, %lu were evicted",
-	      (unsigned long)missing, (unsigned long)round->evicted);
 }
 
 static void run_script(struct round *round)
@@ -291,22 +296,40 @@ static bool run_round(const char *engine, uint64_t limit, unsigned counted, uint
 	return fired;
 }
 
+/*
+ * Calls that are passed over in the short form. Every call fails once with the
+ * simplest engine; what differs with the others is sampled. (libaio's contexts
+ * take the kernel tens of milliseconds to take apart.)
+ */
+static uint64_t step_of(const char *engine, uint64_t limit)
+{
+	uint64_t step = limit ? 5 : 1;
+
+	if (strcmp(engine, "uring") == 0)
+		step = 3;
+	if (strcmp(engine, "aio") == 0)
+		step = 25;
+	return kit_sanitized() ? step * 3 : step;
+}
+
 static void walk(const char *engine, uint64_t limit, unsigned counted, const char *what)
 {
 	static const int errors[] = {-EIO, -ENOSPC, -ENOMEM, CHAOS_SHORT};
 	uint64_t seed = kit_number("seed", 1, 1), nth = kit_number("from", 1, 1);
-	uint64_t step = kit_number("step", 1, 1);
+	uint64_t step = kit_number("step", step_of(engine, limit), 1), rounds = 0;
 	size_t all = kit_soak() && counted != CHAOS_ALLOCS ? 4 : 1;
 	bool fired = true;
 
 	for (; fired; nth += step) {
 		fired = false;
+		rounds++;
 		for (size_t i = 0; i < all; i++)
 			fired |= run_round(engine, limit, counted, nth,
 					   errors[(nth + seed + i) % 4]);
 	}
-	printf("walk: engine %s, %s, %s: %lu calls failed in turn\n", engine, what,
-	       limit ? "bounded" : "unbounded", (unsigned long)nth - 1 - step);
+	printf("walk: engine %s, %s, %s: %lu of %lu failed in turn\n", engine, what,
+	       limit ? "bounded" : "unbounded", (unsigned long)rounds - 1,
+	       (unsigned long)(nth - step));
 }
 
 static bool wanted(const char *name, const char *value)
@@ -326,6 +349,7 @@ int main(int argc, char **argv)
 	uint64_t limit;
 
 	kit_init(argc, argv);
+	kit_also(chaos_what);
 	limit = kit_number("size", 2u << 20, 2u << 20);
 	for (size_t e = 0; e < 3; e++)
 		for (size_t k = 0; k < 3; k++)

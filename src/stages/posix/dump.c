@@ -66,11 +66,19 @@ static void dropped_gone(struct pio *p)
 {
 	struct posix *tier = p->tier;
 	struct partial *partial = my_partial(p);
-	int64_t result = p->slots[0].ops[0].result;
+	bool stays = false;
 
+	for (uint32_t i = 0; i < p->slots[0].chain.op_count; i++) {
+		const struct engine_op *op = &p->slots[0].ops[i];
+
+		stays = stays ||
+			(op->code == OP_UNLINKAT && op->result < 0 && op->result != -ENOENT);
+	}
 	tier_lock(tier);
-	if (result < 0 && result != -ENOENT)
-		tier->used += partial->reserved; /* it stays, and stays counted */
+	if (stays) {
+		tier->used += partial->reserved; /* and stays counted */
+		tier->dirs[name_dir_of(&p->id.key, tier->dirs_log2)].leftover = true;
+	}
 	tier_dir_statted(p, 0);
 	partial_free(tier, partial);
 	tier_unlock(tier);
@@ -81,6 +89,16 @@ static void dropped_gone(struct pio *p)
 static void dropped_unlink(struct pio *p)
 {
 	pio_chain(p, 0);
+	pio_unlink(p, 0, p->temp);
+	pio_stat_dir(p, 0);
+	pio_go(p, 1, dropped_gone);
+}
+
+/* The same, when it may have got its final name. */
+static void dropped_unlink_both(struct pio *p)
+{
+	pio_chain(p, 0);
+	pio_unlink(p, 0, p->path);
 	pio_unlink(p, 0, p->temp);
 	pio_stat_dir(p, 0);
 	pio_go(p, 1, dropped_gone);
@@ -230,11 +248,46 @@ static void published(struct pio *p, uint32_t slot)
 	cairn_count(tier->env, CNT_PUBLISHED, 1);
 }
 
+/* Whether the chain came as far as the change of the name, whatever that said. */
+static bool publish_tried(const struct pio *p)
+{
+	const struct engine_chain *chain = &p->slots[0].chain;
+
+	for (uint32_t i = 0; i < chain->op_count; i++)
+		if (chain->ops[i].code == OP_RENAMEAT)
+			return chain->ops[i].result != -ECANCELED;
+	return false;
+}
+
+/*
+ * A failure at the change of the name or after it (a close may tell of lost
+ * writes): where the file is now is not known, so nothing of the block stays.
+ */
+static void publish_undo(struct pio *p, int32_t status)
+{
+	struct partial *partial = my_partial(p);
+	bool idle;
+
+	cairn_count(p->tier->env, CNT_IO_ERRORS, 1);
+	parts_set(p, p->mine, status);
+	tier_lock(p->tier);
+	partial->publishing = false;
+	claims_give(p, false);
+	idle = partial_drop(p->tier, partial);
+	tier_unlock(p->tier);
+	assert(idle);
+	dropped_unlink_both(p);
+}
+
 static void publish_done(struct pio *p)
 {
 	int64_t result = pio_result(p, 0);
 	bool durable = my_partial(p)->durable;
 
+	if (result < 0 && publish_tried(p)) {
+		publish_undo(p, pio_errno(result));
+		return;
+	}
 	if (result < 0) {
 		dump_failed(p, pio_errno(result));
 		return;
@@ -401,7 +454,7 @@ static void round_done(struct pio *p)
 {
 	int64_t result = pio_result(p, 0);
 
-	if (result < 0) {
+	if (result < 0 && !(p->merged && publish_tried(p))) {
 		write_failed(p, result);
 		return;
 	}
@@ -589,12 +642,11 @@ static void look_partial(struct pio *p, struct partial *partial)
 	tell(p, partial);
 	wait = claim(p, partial);
 	partial_touch(p->tier, partial);
-	/* With nothing to write there is nothing to give back: it looks again, or passes by. */
 	p->partial = p->mine ? partial_id(p->tier, partial) : INDEX_NONE;
 	p->need = partial->reserved;
 	p->geo = partial->geo;
 	/* From here on nobody else tells anything of it: the head can be sealed. */
-	p->whole = p->mine && (uint32_t)__builtin_popcountll(p->mine) == partial->geo.shard_count;
+	p->whole = (uint32_t)__builtin_popcountll(p->mine) == partial->geo.shard_count;
 	partial->publishing = p->whole;
 	if (!p->mine && wait)
 		pio_wait_key(p, dump_look);

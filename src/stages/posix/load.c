@@ -203,8 +203,11 @@ static void pass_damaged(struct pio *p)
 	struct index_entry *entry;
 	bool same;
 
-	if (p->tier->shared && !p->retried) {
-		/* Head and payload may have come from two files, one after the other. */
+	if (!p->retried) {
+		/*
+		 * A read may be short, or wrong, for once; and with shared=yes head and
+		 * payload may have come from two files, one after the other.
+		 */
 		p->retried = true;
 		p->bad = 0;
 		pass_over(p);

@@ -199,8 +199,12 @@ void partials_unlink(struct posix *tier)
 		if (partial->entry != INDEX_NONE)
 			partial_drop(tier, partial);
 		rc = tier->sys->unlinkat(tier->blocks_fd, path, 0);
-		if (rc < 0 && rc != -ENOENT)
+		if (rc < 0 && rc != -ENOENT) {
+			uint32_t dir = name_dir_of(&partial->id.key, tier->dirs_log2);
+
 			tier->used += partial->reserved;
+			tier->dirs[dir].leftover = true;
+		}
 		partial_free(tier, partial);
 	}
 }

@@ -123,13 +123,11 @@ int64_t pio_result(const struct pio *p, uint32_t slot)
 {
 	const struct engine_chain *chain = &p->slots[slot].chain;
 
-	/* A file is written short for one reason: the file system is full. */
-	for (uint32_t i = 0; i < chain->op_count; i++) {
-		const struct engine_op *op = &chain->ops[i];
-
-		if (op->code == OP_WRITEV && op->result >= 0 && (uint64_t)op->result != op->length)
+	/* A file system that fills up in the middle of a write takes a part of it. */
+	for (uint32_t i = 0; chain->result < 0 && i < chain->op_count; i++)
+		if (chain->ops[i].code == OP_WRITEV && chain->ops[i].result >= 0 &&
+		    chain->ops[i].result < (int64_t)chain->ops[i].length)
 			return -ENOSPC;
-	}
 	return chain->result;
 }
 

@@ -34,26 +34,37 @@ struct recovery {
 
 /* ---- the small files ----------------------------------------------------------------- */
 
-static uint64_t charge_at(struct posix *tier, int fd, const char *name)
+/* Counts a file; what cannot be looked at cannot be counted, so the open fails. */
+static int charge_name(struct recovery *r, const char *name, uint64_t *ret_charge)
 {
 	struct stat st;
+	int rc = r->tier->sys->fstatat(r->fd, name, &st, AT_SYMLINK_NOFOLLOW);
 
-	if (tier->sys->fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-		return 0;
-	return stat_charge(&st);
+	if (rc == -ENOENT)
+		return 0; /* gone meanwhile */
+	if (rc < 0)
+		return rc;
+	r->tier->used += stat_charge(&st);
+	if (ret_charge)
+		*ret_charge = stat_charge(&st);
+	return 0;
+}
+
+/* Unlinks a leftover; what stays is counted. */
+static int sweep_name(struct recovery *r, const char *name)
+{
+	return r->tier->sys->unlinkat(r->fd, name, 0) == 0 ? 0 : charge_name(r, name, NULL);
 }
 
 static int root_named(void *context, const char *name)
 {
 	struct recovery *r = context;
 
-	if (strncmp(name, "store.t", 7) == 0 || strcmp(name, "index.new") == 0) {
-		r->tier->sys->unlinkat(r->fd, name, 0);
-		return 0;
-	}
-	if (strcmp(name, "b") != 0 && strcmp(name, "ns") != 0 && strcmp(name, "quarantine") != 0)
-		r->tier->used += charge_at(r->tier, r->fd, name);
-	return 0;
+	if (strncmp(name, "store.t", 7) == 0 || strcmp(name, "index.new") == 0)
+		return sweep_name(r, name);
+	if (strcmp(name, "b") == 0 || strcmp(name, "ns") == 0 || strcmp(name, "quarantine") == 0)
+		return 0; /* counted when they are walked */
+	return charge_name(r, name, NULL);
 }
 
 static int space_file_named(void *context, const char *name)
@@ -62,21 +73,19 @@ static int space_file_named(void *context, const char *name)
 	uint32_t id, generation;
 
 	if (name_parse_space(name, &id, &generation) == NAME_TEMP)
-		r->tier->sys->unlinkat(r->fd, name, 0);
-	else
-		r->tier->used += charge_at(r->tier, r->fd, name);
-	return 0;
+		return sweep_name(r, name);
+	return charge_name(r, name, NULL);
 }
 
 static int quarantine_named(void *context, const char *name)
 {
 	struct recovery *r = context;
-	uint64_t charge = charge_at(r->tier, r->fd, name);
+	uint64_t charge = 0;
+	int rc = charge_name(r, name, &charge);
 
 	r->tier->quarantine_files++;
 	r->tier->quarantine_bytes += charge;
-	r->tier->used += charge;
-	return 0;
+	return rc;
 }
 
 /* Walks @name of @dirfd; its own charge goes to *ret_charge and to used. */
@@ -108,9 +117,10 @@ static int dir_named(void *context, const char *name)
 	struct posix *tier = r->tier;
 	uint32_t number;
 	struct stat st;
+	int rc = tier->sys->fstatat(r->fd, name, &st, AT_SYMLINK_NOFOLLOW);
 
-	if (tier->sys->fstatat(r->fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-		return 0;
+	if (rc < 0)
+		return rc == -ENOENT ? 0 : rc;
 	tier->used += stat_charge(&st);
 	if (!S_ISDIR(st.st_mode) || !name_parse_dir(name, tier->dirs_log2, &number))
 		return 0;
@@ -204,19 +214,23 @@ static void snapshot_add(struct recovery *r)
 	}
 }
 
-/* Reads the head's fixed part; false: it is not the block of that name. */
-static bool head_read(struct recovery *r, const char *name, const struct block_id *id,
-		      struct block_head *ret_head, struct geometry *ret_geo)
+/* Reads the head's fixed part. -EBADMSG: it is not the block of that name. */
+static int head_read(struct recovery *r, const char *name, const struct block_id *id,
+		     struct block_head *ret_head, struct geometry *ret_geo)
 {
 	const struct sys *sys = r->tier->sys;
 	int rc, fd = sys->openat(r->fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
 
 	if (fd < 0)
-		return false;
+		return fd;
 	rc = sys_pread_full(sys, fd, ret_head, sizeof(*ret_head), 0);
 	sys->close(fd);
-	return rc == 0 && head_decode(ret_head, ret_geo) == HEAD_OK &&
-	       !(ret_head->flags & BLOCK_PART) && memcmp(&ret_head->id, id, sizeof(*id)) == 0;
+	if (rc < 0)
+		return rc;
+	if (head_decode(ret_head, ret_geo) != HEAD_OK || (ret_head->flags & BLOCK_PART) ||
+	    memcmp(&ret_head->id, id, sizeof(*id)) != 0)
+		return -EBADMSG;
+	return 0;
 }
 
 static bool found_add(struct recovery *r, uint32_t entry, uint64_t mtime_ns)
@@ -252,6 +266,15 @@ static void head_into(struct recovery *r, struct index_entry *entry, const struc
 		index_set_parent(r->tier->index, entry, &head->parent);
 }
 
+/* Unlinks a block's file; when it stays it is counted, and looked at again at the next open. */
+static int leave_out(struct recovery *r, const char *name)
+{
+	if (r->tier->sys->unlinkat(r->fd, name, 0) == 0)
+		return 0;
+	r->tier->dirs[r->dir].leftover = true;
+	return charge_name(r, name, NULL);
+}
+
 /* A whole block's name was found in a directory that is not believed. */
 static int block_found(struct recovery *r, const char *name, const struct block_id *id,
 		       const struct stat *st)
@@ -263,23 +286,33 @@ static int block_found(struct recovery *r, const char *name, const struct block_
 	bool known = entry && entry->state == INDEX_PARTIAL;
 	struct block_head head;
 	struct geometry geo;
+	int rc;
 
 	if (known && space && space->fixed) {
 		entry->charge = stat_charge(st);
 		entry->flags |= ENTRY_CONFIRMED;
 		return 0;
 	}
-	if (!head_read(r, name, id, &head, &geo)) {
-		cairn_count(tier->env, CNT_DAMAGED, 1);
-		tier->sys->unlinkat(r->fd, name, 0);
+	rc = head_read(r, name, id, &head, &geo);
+	if (rc < 0 && rc != -EBADMSG && st->st_size >= (off_t)sizeof(head)) {
+		/* That it cannot be read now does not make it damaged: the next open looks again.
+		 */
+		cairn_count(tier->env, CNT_IO_ERRORS, 1);
+		tier->used += stat_charge(st);
+		tier->dirs[r->dir].leftover = true;
 		return 0;
+	}
+	if (rc < 0) {
+		cairn_count(tier->env, CNT_DAMAGED, 1);
+		return leave_out(r, name);
 	}
 	if (!known)
 		entry = entry_new(tier, id);
 	if (!entry || (!known && !found_add(r, index_id(tier->index, entry), stat_mtime_ns(st)))) {
-		tier->sys->unlinkat(r->fd, name, 0);
+		if (entry)
+			return -ENOMEM;
 		cairn_count(tier->env, CNT_EVICTED, 1);
-		return entry ? -ENOMEM : 0;
+		return leave_out(r, name);
 	}
 	head_into(r, entry, &head, &geo);
 	entry->charge = stat_charge(st);
@@ -294,16 +327,15 @@ static int block_named(void *context, const char *name)
 	struct block_id id;
 	enum name_kind kind = name_parse_block(name, &id);
 	struct stat st;
+	int rc;
 
 	if (kind == NAME_TEMP || kind == NAME_PART) {
-		if (tier->sys->unlinkat(r->fd, name, 0) == 0)
-			cairn_count(tier->env, CNT_SWEPT, 1);
-		else
-			tier->used += charge_at(tier, r->fd, name);
-		return 0;
+		cairn_count(tier->env, CNT_SWEPT, 1);
+		return leave_out(r, name);
 	}
-	if (tier->sys->fstatat(r->fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-		return 0;
+	rc = tier->sys->fstatat(r->fd, name, &st, AT_SYMLINK_NOFOLLOW);
+	if (rc < 0)
+		return rc == -ENOENT ? 0 : rc;
 	if (kind == NAME_BLOCK && S_ISREG(st.st_mode) &&
 	    name_dir_of(&id.key, tier->dirs_log2) == r->dir)
 		return block_found(r, name, &id, &st);

@@ -49,7 +49,7 @@ static void add_dirs(struct writer *writer)
 		if (tier->dirs[i].exists && !writer->rc &&
 		    tier->sys->fstatat(tier->blocks_fd, name, &st, 0) == 0) {
 			dir.exists = 1;
-			dir.mtime_ns = stat_mtime_ns(&st);
+			dir.mtime_ns = tier->dirs[i].leftover ? 0 : stat_mtime_ns(&st);
 			dir.charge = stat_charge(&st);
 		}
 		writer_add(writer, &dir, sizeof(dir));

@@ -108,6 +108,7 @@ struct space {
 struct dir {
 	bool exists;
 	bool unsynced; /* its own name is not durable yet */
+	bool leftover; /* has a file that could not be unlinked: to be read at the next open */
 	uint64_t charge;
 	uint64_t mtime_ns; /* at open and close only */
 };

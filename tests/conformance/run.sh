@@ -1,0 +1,15 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# run.sh PROGRAM ARGUMENT...: runs it with @TMP@ in the last argument a fresh folder, removed after.
+set -eu
+tmp=$(mktemp -d "${TMPDIR:-/tmp}/conformance.XXXXXX")
+trap 'rm -rf "$tmp"' EXIT
+trap 'exit 130' INT TERM
+n=$#
+for argument; do
+	shift
+	n=$((n - 1))
+	[ "$n" -gt 0 ] || argument=$(printf '%s' "$argument" | sed "s|@TMP@|$tmp|g")
+	set -- "$@" "$argument"
+done
+"$@"
