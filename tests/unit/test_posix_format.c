@@ -267,7 +267,7 @@ static void the_document_is_right(void **state)
 	if (getenv("FORMAT_PRINT"))
 		fprintf(stderr, "%s", text);
 	while (fgets(line, sizeof(line), document)) {
-		if (strstr(line, "hexdump")) {
+		if (strncmp(line, "```hexdump", 10) == 0) {
 			inside = true;
 			continue;
 		}

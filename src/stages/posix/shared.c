@@ -88,9 +88,7 @@ void shared_lookup(struct posix *tier, struct space *space, const struct cairn_k
 		ret_probes[i].shard_count = geo.shard_count;
 		ret_probes[i].shard_bytes = geo.shard_bytes;
 		ret_probes[i].last_bytes = geo.last_bytes;
-		/* Nobody owns it, so nothing can be held; the hold itself is one all the same. */
-		ret_probes[i].hold = flags & CAIRN_PROBE_HOLD ? 1 : 0;
-		ret_probes[i].stored_bytes = ret_probes[i].hold ? 0 : geometry_file_bytes(&geo);
+		ret_probes[i].stored_bytes = geometry_file_bytes(&geo);
 	}
 }
 
