@@ -35,8 +35,11 @@ test: ## all that CI runs; closes with "N passed, N failed"
 	@tools/deps.sh build test
 	@tools/test.sh
 
-bench: all ## the figures, each with its command
-	@bench/run.sh build/cairn
+bench: ## the figures of bench/README.md, each with its command (ROW="words of a row" for some)
+	@tools/deps.sh build
+	@test -f build-release/build.ninja || meson setup build-release --buildtype=release
+	@ninja -C build-release
+	@bench/figures.py --build build-release $(ROW)
 
 soak: all ## the long forms of the tests: more kills, rounds and seeds
 	@CAIRN_SOAK=1 $(MESON_TEST) --timeout-multiplier 120 --no-suite tidy --no-suite contract
@@ -64,7 +67,7 @@ install: build/build.ninja ## into PREFIX (/usr/local), under DESTDIR
 	@test -n "$(DESTDIR)" || test "$$(id -u)" != 0 || ldconfig
 
 clean: ## remove all build folders
-	rm -rf build build-asan build-tsan build-clang build-fuzz
+	rm -rf build build-asan build-tsan build-clang build-fuzz build-release
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{ printf "make %-8s %s\n", $$1, $$2 }' Makefile
