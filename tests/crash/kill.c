@@ -19,7 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "kit.h"
+#include "../fault/kit.h"
 
 #define IDS_MAX	   (1u << 20)
 #define ALIVE_MAX  300u /* of the unbounded store, kept from one kill to the next */

@@ -192,8 +192,8 @@ static inline int load_part(struct fixture *f, uint32_t number, uint32_t shard, 
 			    uint64_t offset, size_t length, size_t skew)
 {
 	struct cairn_key key = key_of(f, number);
-	uint8_t *want = malloc(bytes),
-		*block = aligned_alloc(4096, (length + skew + 8191) & ~4095u);
+	uint8_t *want = malloc(bytes);
+	uint8_t *block = aligned_alloc(4096, (length + skew + 8191) & ~4095u);
 	struct cairn_xfer xfer = xfer_of(&key, shard, offset, block + skew, length);
 
 	assert_true(want && block);

@@ -306,11 +306,11 @@ static bool payload_sound(struct rest *rest, int fd, const uint8_t *image,
 		for (uint64_t at = 0; at < entry.stored_length; at += CAIRN_PIECE) {
 			uint64_t left = entry.stored_length - at;
 			size_t bytes = left < CAIRN_PIECE ? left : CAIRN_PIECE;
+			int got;
 
 			*ret_bad = entry.offset + at;
-			if (sys_pread_full(rest->sys, fd, rest->piece, bytes, (off_t)*ret_bad) <
-				    0 ||
-			    crc32c(0, rest->piece, bytes) != table[at / CAIRN_PIECE])
+			got = sys_pread_full(rest->sys, fd, rest->piece, bytes, (off_t)*ret_bad);
+			if (got < 0 || crc32c(0, rest->piece, bytes) != table[at / CAIRN_PIECE])
 				return false;
 		}
 	}
