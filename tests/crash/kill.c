@@ -42,7 +42,7 @@ enum fate { NEVER = 0, MUST, MAYBE, GONE };
 
 struct world {
 	char path[128];
-	bool bounded;
+	bool bounded, shared;
 	uint8_t fate[IDS_MAX];
 	uint32_t next_id; /* ids below were used */
 	uint64_t dumped;  /* acknowledged, in all */
@@ -55,8 +55,9 @@ static void open_world(const struct world *world, const char *engine, const char
 	char spec[512];
 	int ret;
 
-	snprintf(spec, sizeof(spec), "store(engine=%s, %s) | posix(path=%s, open_wait=10s%s)",
-		 engine, more, world->path, world->bounded ? ", size=" LIMIT_TEXT : "");
+	snprintf(spec, sizeof(spec), "store(engine=%s, %s) | posix(path=%s, open_wait=10s%s%s)",
+		 engine, more, world->path, world->bounded ? ", size=" LIMIT_TEXT : "",
+		 world->shared ? ", shared=yes" : "");
 	ret = cairn_store_open(spec, NULL, ret_store, &error);
 	CHECK(ret == 0, "open: %s", error.text);
 }
@@ -67,7 +68,8 @@ struct writer {
 	pthread_t thread;
 	struct cairn_namespace *ns;
 	struct kit_rng rng;
-	uint32_t first_id, index;
+	uint32_t first_id, next, index;
+	uint64_t steps;
 	int pipe;
 };
 
@@ -106,52 +108,64 @@ static void remove_block(struct writer *writer, uint32_t id)
 	say(writer->pipe, REMOVED, id);
 }
 
+static void write_step(struct writer *writer)
+{
+	uint32_t used = (writer->next - writer->first_id) / WRITERS, old = 0;
+	uint64_t dice = kit_below(&writer->rng, 10);
+
+	if (used > 0)
+		old = writer->first_id + writer->index +
+		      (uint32_t)kit_below(&writer->rng, used) * WRITERS;
+	if (used == 0 || dice < 6) {
+		write_block(writer, writer->next);
+		writer->next += WRITERS;
+	} else if (dice < 8) {
+		remove_block(writer, old);
+	} else if (dice == 8) {
+		write_block(writer, old);
+	} else {
+		kit_load(writer->ns, shape, old);
+	}
+}
+
 static void *write_on(void *context)
 {
 	struct writer *writer = context;
-	uint32_t next = writer->first_id + writer->index;
 
-	for (;;) {
-		uint32_t used = (next - writer->first_id) / WRITERS;
-		uint32_t old = used == 0
-				       ? 0
-				       : writer->first_id + writer->index +
-						 (uint32_t)kit_below(&writer->rng, used) * WRITERS;
-		uint64_t dice = kit_below(&writer->rng, 10);
-
-		if (used == 0 || dice < 6) {
-			write_block(writer, next);
-			next += WRITERS;
-		} else if (dice < 8) {
-			remove_block(writer, old);
-		} else if (dice == 8) {
-			write_block(writer, old);
-		} else {
-			kit_load(writer->ns, shape, old);
-		}
-	}
+	for (uint64_t i = 0; i < writer->steps; i++)
+		write_step(writer);
 	return NULL;
 }
 
+/* Until it is killed; half of the time it closes and opens the store now and then. */
 __attribute__((noreturn)) static void child_writes(const struct world *world, const char *engine,
 						   uint64_t seed, int pipe)
 {
+	struct kit_rng rng = {seed};
+	bool reopens = kit_below(&rng, 2);
 	struct writer writers[WRITERS];
-	struct cairn_store *store;
-	struct cairn_namespace *ns;
 
-	open_world(world, engine, "reactors=2, buffers=16MiB", &store);
-	CHECK(kit_namespace(store, "kill", shape, &ns) == 0);
-	for (uint32_t i = 0; i < WRITERS; i++) {
-		writers[i] = (struct writer){.ns = ns,
-					     .rng = {seed * 31 + i},
+	for (uint32_t i = 0; i < WRITERS; i++)
+		writers[i] = (struct writer){.rng = {kit_next(&rng)},
 					     .first_id = world->next_id,
+					     .next = world->next_id + i,
 					     .index = i,
 					     .pipe = pipe};
-		CHECK(pthread_create(&writers[i].thread, NULL, write_on, &writers[i]) == 0);
+	for (;;) {
+		struct cairn_store *store;
+		struct cairn_namespace *ns;
+
+		open_world(world, engine, "reactors=2, buffers=16MiB", &store);
+		CHECK(kit_namespace(store, "kill", shape, &ns) == 0);
+		for (uint32_t i = 0; i < WRITERS; i++) {
+			writers[i].ns = ns;
+			writers[i].steps = reopens ? kit_below(&rng, 20) : UINT64_MAX;
+			CHECK(pthread_create(&writers[i].thread, NULL, write_on, &writers[i]) == 0);
+		}
+		for (uint32_t i = 0; i < WRITERS; i++)
+			pthread_join(writers[i].thread, NULL);
+		CHECK(cairn_store_close(store, UINT64_MAX) == 0);
 	}
-	pthread_join(writers[0].thread, NULL);
-	_exit(4);
 }
 
 __attribute__((noreturn)) static void child_bursts(const struct world *world, const char *engine,
@@ -330,6 +344,34 @@ static void kill_once(struct world *world, struct kit_rng *rng)
 	check_budget(world);
 }
 
+/*
+ * Two processes write to one directory and one of them is killed: what it had
+ * acknowledged is there for a third, and the other goes on.
+ */
+static void kill_one_of_two(struct world *world, struct world *other, struct kit_rng *rng)
+{
+	struct cairn_store *store;
+	int pipe, other_pipe;
+	pid_t pid = start(child_writes, world, engines[kit_below(rng, 3)], kit_next(rng), &pipe);
+	pid_t stays =
+		start(child_writes, other, engines[kit_below(rng, 3)], kit_next(rng), &other_pipe);
+
+	read_records(world, pipe, (uint32_t)kit_below(rng, 150));
+	kill(pid, SIGKILL);
+	read_records(world, pipe, UINT32_MAX);
+	close(pipe);
+	bury(pid);
+	open_world(world, engines[kit_below(rng, 3)], "reactors=1, buffers=16MiB", &store);
+	verify(world, store);
+	CHECK(read_records(other, other_pipe, 40) == 40);
+	kill(stays, SIGKILL);
+	read_records(other, other_pipe, UINT32_MAX);
+	close(other_pipe);
+	bury(stays);
+	verify(other, store);
+	CHECK(cairn_store_close(store, UINT64_MAX) == 0);
+}
+
 /* Every block of the burst is right or absent, and stays so while late writes may land. */
 static void burst_once(struct world *world, const char *engine, struct kit_rng *rng)
 {
@@ -382,6 +424,24 @@ static void world_free(struct world *world)
 	free(world);
 }
 
+static void kill_shared(uint64_t rounds, struct kit_rng *rng)
+{
+	struct world *world = world_new("kill-shared", false);
+	struct world *other = calloc(1, sizeof(*other));
+
+	CHECK(other);
+	memcpy(other->path, world->path, sizeof(other->path));
+	world->shared = other->shared = true;
+	other->next_id = IDS_MAX / 2;
+	for (uint64_t i = 0; i < rounds; i++) {
+		kit_at("shared kill %lu", (unsigned long)i);
+		kit_watch(60);
+		kill_one_of_two(world, other, rng);
+	}
+	free(other);
+	world_free(world);
+}
+
 int main(int argc, char **argv)
 {
 	struct world *unbounded, *bounded, *bursts;
@@ -405,8 +465,9 @@ int main(int argc, char **argv)
 		kit_watch(60);
 		burst_once(bursts, engines[i % 2], &rng);
 	}
+	kill_shared(rounds, &rng);
 	printf("kill: %lu kills, %lu with %u writes in flight; %lu dumps acknowledged\n",
-	       (unsigned long)(kills + rounds), (unsigned long)rounds, BURST,
+	       (unsigned long)(kills + 3 * rounds), (unsigned long)rounds, BURST,
 	       (unsigned long)(unbounded->dumped + bounded->dumped));
 	world_free(unbounded);
 	world_free(bounded);

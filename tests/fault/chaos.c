@@ -107,7 +107,7 @@ static void memory(int64_t more)
 /* The error of a call that cannot be short. */
 static int plain(int error)
 {
-	return error == CHAOS_SHORT ? -EIO : error;
+	return error == CHAOS_SHORT || error == CHAOS_LATE ? -EIO : error;
 }
 
 /* ---- system calls ----------------------------------------------------------- */
@@ -117,12 +117,13 @@ static int plain(int error)
 	{                                                                                          \
 		int error;                                                                         \
                                                                                                    \
-		if (strikes(CHAOS_CALLS, #name, &error))                                           \
-			return plain(error);                                                       \
-		return sys_native.name arguments;                                                  \
+		if (!strikes(CHAOS_CALLS, #name, &error))                                          \
+			return sys_native.name arguments;                                          \
+		if (error == CHAOS_LATE)                                                           \
+			(void)sys_native.name arguments;                                           \
+		return plain(error);                                                               \
 	}
 
-WRAP(int, openat, (int dirfd, const char *path, int flags, mode_t mode), (dirfd, path, flags, mode))
 WRAP(int, fallocate, (int fd, int mode, off_t offset, off_t length), (fd, mode, offset, length))
 WRAP(int, ftruncate, (int fd, off_t length), (fd, length))
 WRAP(int, fsync, (int fd), (fd))
@@ -143,10 +144,23 @@ WRAP(int, fstatvfs, (int fd, struct statvfs *st), (fd, st))
 WRAP(int, flock, (int fd, int operation), (fd, operation))
 WRAP(int, byte_lock, (int fd, off_t offset, bool wait), (fd, offset, wait))
 WRAP(ssize_t, getdents, (int fd, void *buffer, size_t bytes), (fd, buffer, bytes))
-WRAP(int, shm_open, (const char *name, int flags, mode_t mode), (name, flags, mode))
 WRAP(int, shm_unlink, (const char *name), (name))
 WRAP(int, random, (void *buffer, size_t bytes), (buffer, bytes))
-WRAP(int, event_open, (void), ())
+
+/* What makes a descriptor fails before it does. */
+#define WRAP_OPEN(name, parameters, arguments)                                                     \
+	static int chaos_##name parameters                                                         \
+	{                                                                                          \
+		int error;                                                                         \
+                                                                                                   \
+		if (strikes(CHAOS_CALLS, #name, &error))                                           \
+			return plain(error);                                                       \
+		return sys_native.name arguments;                                                  \
+	}
+
+WRAP_OPEN(openat, (int dirfd, const char *path, int flags, mode_t mode), (dirfd, path, flags, mode))
+WRAP_OPEN(shm_open, (const char *name, int flags, mode_t mode), (name, flags, mode))
+WRAP_OPEN(event_open, (void), ())
 
 /* As the kernel does it: the descriptor is gone whatever close says. */
 static int chaos_close(int fd)
@@ -164,7 +178,7 @@ static ssize_t chaos_preadv(int fd, const struct iovec *iov, int iov_count, off_
 	if (!strikes(CHAOS_CALLS, "preadv", &error))
 		return sys_native.preadv(fd, iov, iov_count, offset);
 	if (error != CHAOS_SHORT)
-		return error;
+		return plain(error);
 	half.iov_base = iov[0].iov_base;
 	half.iov_len = iov[0].iov_len / 2 & ~511ul;
 	return half.iov_len ? sys_native.preadv(fd, &half, 1, offset) : 0;
@@ -177,8 +191,10 @@ static ssize_t chaos_pwritev(int fd, const struct iovec *iov, int iov_count, off
 
 	if (!strikes(CHAOS_CALLS, "pwritev", &error))
 		return sys_native.pwritev(fd, iov, iov_count, offset);
+	if (error == CHAOS_LATE)
+		sys_native.pwritev(fd, iov, iov_count, offset);
 	if (error != CHAOS_SHORT)
-		return error;
+		return plain(error);
 	half.iov_base = iov[0].iov_base;
 	half.iov_len = iov[0].iov_len / 2 & ~511ul;
 	return half.iov_len ? sys_native.pwritev(fd, &half, 1, offset) : -ENOSPC;
@@ -287,7 +303,7 @@ static void struck_done(struct engine_chain *chain)
 	chain->done = struck.done;
 	/* What never came to the fault ended as it would have anyway. */
 	if (struck.error != CHAOS_SHORT && result != -ECANCELED)
-		op->result = struck.error;
+		op->result = plain(struck.error);
 	if (op->result < 0 ? !op->soft : was_short(op))
 		for (uint32_t i = struck.at + 1; i < chain->op_count; i++)
 			chain->ops[i].result = -ECANCELED;
@@ -331,8 +347,14 @@ static void strike(struct engine_chain *chain, uint32_t at, int error)
 	struck.at = at;
 	struck.op_count = chain->op_count;
 	struck.op = *op;
-	struck.error = transfer && !op->soft ? error : plain(error);
+	struck.error = error == CHAOS_SHORT && (!transfer || op->soft) ? -EIO : error;
 	chain->done = struck_done;
+	if (error == CHAOS_LATE && op->code != OP_OPENAT) {
+		/* It happens, and nothing after it does, but where it is soft. */
+		if (!op->soft)
+			chain->op_count = at + 1;
+		return;
+	}
 	if (struck.error == CHAOS_SHORT) {
 		make_short(chain, op);
 		return;

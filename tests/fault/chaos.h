@@ -18,7 +18,9 @@
 #define CHAOS_ALLOCS 0x2u /* alloc and mmap */
 #define CHAOS_OPS    0x4u /* of the engines' chains */
 
-#define CHAOS_SHORT (-10001) /* an error of chaos_arm(): a short transfer, else EIO */
+/* Errors of chaos_arm(): */
+#define CHAOS_SHORT (-10001) /* a short transfer, else EIO */
+#define CHAOS_LATE  (-10002) /* it is done, and EIO says it was not, as on some networks */
 
 extern const struct sys chaos_sys;
 

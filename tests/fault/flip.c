@@ -18,6 +18,7 @@
 
 #define ID 1u
 
+static bool shared; /* the store is opened with shared=yes */
 static const struct kit_shape shape = {2, 70000};
 
 /* ---- files ------------------------------------------------------------------------ */
@@ -94,8 +95,8 @@ static void open_victim(struct victim *victim, const char *name, const char *mod
 	kit_folder(victim->path, sizeof(victim->path), name);
 	snprintf(victim->spec, sizeof(victim->spec),
 		 "store(reactors=1, tasks=8, ios=8, buffers=4MiB, engine=%s) | "
-		 "posix(path=%s, entries=4096)",
-		 kit_text("engine", "auto"), victim->path);
+		 "posix(path=%s, entries=4096%s)",
+		 kit_text("engine", "auto"), victim->path, shared ? ", shared=yes" : "");
 	CHECK(cairn_store_open(victim->spec, NULL, &victim->store, &error) == 0, "%s", error.text);
 	CHECK(kit_namespace(victim->store, model, shape, &victim->ns) == 0);
 	CHECK(kit_dump(victim->ns, shape, id, 0, shape.shards, CAIRN_WRITTEN) == 0);
@@ -410,11 +411,10 @@ static void at_rest(void)
 	kit_remove_folder(victim.path);
 }
 
-int main(int argc, char **argv)
+static void live(void)
 {
 	struct victim victim;
 
-	kit_init(argc, argv);
 	open_victim(&victim, "flip", "flip", ID);
 	flips(&victim);
 	cuts(&victim);
@@ -423,8 +423,17 @@ int main(int argc, char **argv)
 	CHECK(kit_counter(victim.store, "posix", "damaged_blocks") > 0);
 	close_victim(&victim);
 	kit_remove_folder(victim.path);
-	printf("flip: %lu misses, %lu times nothing that counts was hit\n",
-	       (unsigned long)victim.misses, (unsigned long)victim.survived);
+	printf("flip: shared=%s: %lu misses, %lu times nothing that counts was hit\n",
+	       shared ? "yes" : "no", (unsigned long)victim.misses,
+	       (unsigned long)victim.survived);
+}
+
+int main(int argc, char **argv)
+{
+	kit_init(argc, argv);
+	live();
 	at_rest();
+	shared = true;
+	live();
 	return 0;
 }

@@ -203,7 +203,8 @@ static void run(const char *engine)
 	open_all(spec, &opened);
 	CHECK(kit_dump(opened.ns, shape, 1, 0, 2, CAIRN_WRITTEN) == 0);
 	child_ends(&opened);
-	child_opens(spec);
+	if (kit_threads_after_fork())
+		child_opens(spec);
 	fork_in_flight(&opened);
 	lock_is_not_kept(spec, &opened);
 	spawn(&opened);

@@ -135,12 +135,33 @@ uint64_t kit_number(const char *name, uint64_t preset, uint64_t soak)
 	return kit_soak() ? soak : preset;
 }
 
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define UNDER_TSAN 1
+#elif __has_feature(address_sanitizer)
+#define UNDER_ASAN 1
+#endif
+#elif defined(__SANITIZE_THREAD__)
+#define UNDER_TSAN 1
+#elif defined(__SANITIZE_ADDRESS__)
+#define UNDER_ASAN 1
+#endif
+
+bool kit_threads_after_fork(void)
+{
+#ifdef UNDER_TSAN
+	return false;
+#else
+	return true;
+#endif
+}
+
 bool kit_sanitized(void)
 {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef UNDER_ASAN
 	return true;
 #else
-	return false;
+	return !kit_threads_after_fork();
 #endif
 }
 

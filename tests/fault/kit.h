@@ -58,6 +58,8 @@ const char *kit_text(const char *name, const char *preset);
 bool kit_soak(void);
 /* True under a sanitizer, where everything takes longer. */
 bool kit_sanitized(void);
+/* False under ThreadSanitizer, which forbids threads in a child of a fork. */
+bool kit_threads_after_fork(void);
 
 /* ---- content ------------------------------------------------------------------- */
 

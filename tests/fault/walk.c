@@ -20,9 +20,10 @@
 #include "core/store.h"
 #include "kit.h"
 
-#define LARGE 0 /* namespaces of the script */
-#define SMALL 1
-#define IDS   64
+#define LARGE  0 /* namespaces of the script */
+#define SMALL  1
+#define IDS    64
+#define ERRORS 5
 
 static const struct kit_shape shapes[] = {{4, 20000}, {1, 8192}};
 static const char *const models[] = {"large", "small"};
@@ -78,11 +79,18 @@ static bool open_store(struct round *round)
 	return true;
 }
 
+/* One that failed may have happened all the same. */
+static uint64_t evictions(struct cairn_store *store)
+{
+	return kit_counter(store, "posix", "evicted_blocks") +
+	       kit_counter(store, "posix", "evict_failed");
+}
+
 static void close_store(struct round *round)
 {
 	int ret;
 
-	round->evicted += kit_counter(round->store, "posix", "evicted_blocks");
+	round->evicted += evictions(round->store);
 	ret = cairn_store_close(round->store, UINT64_MAX);
 	CHECK(ret == 0, "close: %d", ret);
 	round->store = NULL;
@@ -116,7 +124,7 @@ static void dump_whole(struct round *round, int n, uint32_t id)
 /* A budget or a disk that is full may take blocks away. */
 static uint64_t evicted(const struct round *round)
 {
-	return round->evicted + kit_counter(round->store, "posix", "evicted_blocks");
+	return round->evicted + evictions(round->store);
 }
 
 static void load(struct round *round, int n, uint32_t id)
@@ -314,10 +322,10 @@ static uint64_t step_of(const char *engine, uint64_t limit)
 
 static void walk(const char *engine, uint64_t limit, unsigned counted, const char *what)
 {
-	static const int errors[] = {-EIO, -ENOSPC, -ENOMEM, CHAOS_SHORT};
+	static const int errors[ERRORS] = {-EIO, -ENOSPC, -ENOMEM, CHAOS_SHORT, CHAOS_LATE};
 	uint64_t seed = kit_number("seed", 1, 1), nth = kit_number("from", 1, 1);
 	uint64_t step = kit_number("step", step_of(engine, limit), 1), rounds = 0;
-	size_t all = kit_soak() && counted != CHAOS_ALLOCS ? 4 : 1;
+	size_t all = kit_soak() && counted != CHAOS_ALLOCS ? ERRORS : 1;
 	bool fired = true;
 
 	for (; fired; nth += step) {
@@ -325,7 +333,7 @@ static void walk(const char *engine, uint64_t limit, unsigned counted, const cha
 		rounds++;
 		for (size_t i = 0; i < all; i++)
 			fired |= run_round(engine, limit, counted, nth,
-					   errors[(nth + seed + i) % 4]);
+					   errors[(nth + seed + i) % ERRORS]);
 	}
 	printf("walk: engine %s, %s, %s: %lu of %lu failed in turn\n", engine, what,
 	       limit ? "bounded" : "unbounded", (unsigned long)rounds - 1,
