@@ -482,7 +482,7 @@ static uint64_t file_system_now(struct posix *tier)
 	int fd;
 
 	snprintf(name, sizeof(name), "store.t%08x", tier->writer);
-	fd = tier->sys->openat(tier->dir_fd, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+	fd = tier_open_temp(tier->sys, tier->dir_fd, name);
 	if (fd < 0)
 		return 0;
 	if (tier->sys->fstat(fd, &st) == 0)

@@ -179,7 +179,7 @@ static int space_take(struct posix *tier, uint32_t id, const struct cairn_ns_vie
 		return rc;
 	name_space(id, name);
 	snprintf(temp, sizeof(temp), "%s.t%08x", name, tier->writer);
-	fd = sys->openat(tier->space_fd, temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+	fd = tier_open_temp(sys, tier->space_fd, temp);
 	if (fd < 0)
 		return fd;
 	rc = space_write(tier, fd, id, ns);

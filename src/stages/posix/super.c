@@ -97,6 +97,17 @@ static int any_name(void *context, const char *name)
 	return 1;
 }
 
+int tier_open_temp(const struct sys *sys, int dirfd, const char *name)
+{
+	int flags = O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC;
+	int fd = sys->openat(dirfd, name, flags, 0666);
+
+	if (fd != -EEXIST)
+		return fd;
+	sys->unlinkat(dirfd, name, 0);
+	return sys->openat(dirfd, name, flags, 0666);
+}
+
 static int store_write(struct posix *tier)
 {
 	const struct sys *sys = tier->sys;
@@ -111,7 +122,7 @@ static int store_write(struct posix *tier)
 	tier->super.dirs_log2 = dirs_for(tier);
 	tier->super.flags = tier->shared ? SUPER_SHARED : 0;
 	snprintf(name, sizeof(name), "store.t%08x", tier->writer);
-	fd = sys->openat(tier->dir_fd, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+	fd = tier_open_temp(sys, tier->dir_fd, name);
 	if (fd < 0)
 		return fd;
 	rc = super_put(tier, fd);

@@ -364,6 +364,11 @@ int tier_error(struct cairn_error *reterr, int code, const char *format, ...)
 /* flock() that waits for at most @wait_ns; -EAGAIN: somebody has it. */
 int lock_wait(const struct sys *sys, int fd, int operation, uint64_t wait_ns);
 int tier_open_dir(const struct sys *sys, int dirfd, const char *name);
+/*
+ * An empty temporary file. What has that name is unlinked, never truncated: it
+ * may be a second name of a file that counts.
+ */
+int tier_open_temp(const struct sys *sys, int dirfd, const char *name);
 
 /* ---- space.c -------------------------------------------------------------------------- */
 
