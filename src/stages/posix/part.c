@@ -213,9 +213,9 @@ static void part_publish(struct pio *p)
 	if (rc == 0)
 		rc = sys_pread_full(p->tier->sys, p->fd, &head, sizeof(head), 0);
 	if (rc == 0)
-		rc = head.flags & BLOCK_PART && name_is(p->tier, p->fd, p->temp) == 1
-			     ? entries_read(p)
-			     : 0;
+		rc = head.flags & BLOCK_PART ? name_is(p->tier, p->fd, p->temp) : 0;
+	if (rc == 1)
+		rc = entries_read(p);
 	if (rc == 1)
 		rc = head_write(p) < 0 ? -EIO : 1;
 	if (rc < 0) {
