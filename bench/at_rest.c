@@ -73,8 +73,10 @@ static void dump_batch(struct cairn_namespace *ns, uint64_t first, uint32_t coun
 
 static void fill(const char *spec, uint64_t blocks)
 {
-	struct cairn_namespace_desc desc = {
-		.size = sizeof(desc), .model = "at_rest", .shard_count = 1, .shard_bytes = BLOCK_BYTES};
+	struct cairn_namespace_desc desc = {.size = sizeof(desc),
+					    .model = "at_rest",
+					    .shard_count = 1,
+					    .shard_bytes = BLOCK_BYTES};
 	struct cairn_store *store = open_store(spec);
 	struct cairn_namespace *ns;
 
@@ -130,7 +132,8 @@ int main(int argc, char **argv)
 	cpu = now_s(CLOCK_PROCESS_CPUTIME_ID) - cpu;
 	running = threads();
 	close_store(store);
-	printf("{\"blocks\": %llu, \"open_ms\": %.3f, \"open_ms_min\": %.3f, \"open_ms_max\": %.3f, "
+	printf("{\"blocks\": %llu, \"open_ms\": %.3f, \"open_ms_min\": %.3f, \"open_ms_max\": "
+	       "%.3f, "
 	       "\"idle_cores\": %.5f, \"threads\": %d}\n",
 	       (unsigned long long)blocks, ms[OPENS / 2], ms[0], ms[OPENS - 1],
 	       idle_s ? cpu / idle_s : 0.0, running);

@@ -35,29 +35,47 @@ static void end_rest(struct cairn_store *store)
 	store->sys->free(store);
 }
 
+/* The caller's function, and what it ended the walk with: a stage's own return is a count too. */
+struct listing {
+	int (*fn)(void *context, const struct cairn_listed *block);
+	void *context;
+	int stopped;
+};
+
+static int list_one(void *context, const struct cairn_listed *block)
+{
+	struct listing *listing = context;
+
+	listing->stopped = listing->fn(listing->context, block);
+	return listing->stopped ? 1 : 0;
+}
+
 int64_t cairn_list(const char *spec, const struct cairn_store_opts *opts,
 		   int (*fn)(void *context, const struct cairn_listed *block), void *context,
 		   uint64_t *ret_missed, struct cairn_error *reterr)
 {
+	struct listing listing = {.fn = fn, .context = context};
 	struct cairn_store *store = NULL;
 	uint64_t missed = 0;
 	int64_t count = 0, ret = at_rest(spec, opts, &store, reterr);
 
 	if (ret == 0 && !fn)
 		ret = fail(reterr, -EINVAL, "cairn_list: no function to call");
-	for (uint32_t i = 0; ret >= 0 && store && i < store->level_count; i++) {
+	for (uint32_t i = 0; ret >= 0 && store && !listing.stopped && i < store->level_count; i++) {
 		struct level *level = &store->levels[i];
 		uint64_t more = 0;
 
 		if (!level->ops->list)
 			continue;
-		ret = level->ops->list(&level->env, fn, context, &more, reterr);
+		ret = level->ops->list(&level->env, list_one, &listing, &more, reterr);
 		missed += more;
 		count += ret > 0 ? ret : 0;
 	}
 	end_rest(store);
 	if (ret_missed)
 		*ret_missed = missed;
+	if (listing.stopped)
+		return listing.stopped;
 	return ret < 0 ? ret : count;
 }
 

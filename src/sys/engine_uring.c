@@ -312,7 +312,10 @@ static void prep_op(struct engine *engine, struct io_uring_sqe *sqe, uint32_t sl
 		prep_transfer(engine, sqe, fd, op);
 		break;
 	case OP_FALLOCATE:
-		io_uring_prep_fallocate(sqe, fd, op->flags, (off_t)op->offset, (off_t)op->length);
+		/* io_uring_prep_fallocate() took off_t up to liburing 2.3, and __u64 since. */
+		io_uring_prep_rw(IORING_OP_FALLOCATE, sqe, fd, NULL, (unsigned)op->flags,
+				 op->offset);
+		sqe->addr = op->length;
 		break;
 	case OP_FSYNC:
 		io_uring_prep_fsync(sqe, fd, 0);

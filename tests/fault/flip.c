@@ -424,8 +424,7 @@ static void live(void)
 	close_victim(&victim);
 	kit_remove_folder(victim.path);
 	printf("flip: shared=%s: %lu misses, %lu times nothing that counts was hit\n",
-	       shared ? "yes" : "no", (unsigned long)victim.misses,
-	       (unsigned long)victim.survived);
+	       shared ? "yes" : "no", (unsigned long)victim.misses, (unsigned long)victim.survived);
 }
 
 int main(int argc, char **argv)

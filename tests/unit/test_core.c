@@ -82,6 +82,33 @@ static void union_of_two_tiers(void **state)
 	close_store();
 }
 
+static void prefetch_asks_every_tier(void **state)
+{
+	struct cairn_xfer xfers[MANY];
+	struct cairn_found found;
+	struct cairn_result results[2];
+	uint32_t low = 0;
+
+	(void)state;
+	open_store("null(size=64KiB) | null(size=64MiB)");
+	fill(xfers, memory, MANY);
+	assert_int_equal(cairn_dump(ns, xfers, MANY, NULL, NULL), 0);
+	for (; low < MANY; low++) {
+		assert_int_equal(cairn_lookup(ns, &keys[low], 1, &found, NULL, NULL), 1);
+		if (found.stage == 1)
+			break;
+	}
+	assert_true(low < MANY);
+	assert_int_equal(cairn_remove(ns, &keys[MANY - 1], 1, NULL, NULL, NULL), 0);
+	assert_int_equal(cairn_prefetch(ns, (struct cairn_key[]){keys[low], keys[MANY - 1]}, 2,
+					results, NULL, NULL),
+			 -ENOENT);
+	assert_int_equal(results[0].status, 0);
+	assert_int_equal(results[1].status, -ENOENT);
+	assert_int_equal(cairn_prefetch(ns, keys, low + 1, NULL, NULL, NULL), 0);
+	close_store();
+}
+
 static void a_failing_tier_is_passed_by(void **state)
 {
 	struct cairn_xfer xfers[MANY];
@@ -275,6 +302,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(union_of_two_tiers),
+		cmocka_unit_test(prefetch_asks_every_tier),
 		cmocka_unit_test(a_failing_tier_is_passed_by),
 		cmocka_unit_test(slots_run_out),
 		cmocka_unit_test(urgent_goes_first),
