@@ -91,8 +91,7 @@ struct live {
 	void *context;
 };
 
-static int tell_one(void *context, const char *stage, const char *name, bool gauge,
-		    uint64_t value)
+static int tell_one(void *context, const char *stage, const char *name, bool gauge, uint64_t value)
 {
 	const struct live *live = context;
 	struct cairn_counter counter = {
@@ -102,8 +101,8 @@ static int tell_one(void *context, const char *stage, const char *name, bool gau
 }
 
 int counters_read_live(const struct sys *sys, const uint8_t uuid[16],
-		       int (*fn)(void *context, const struct cairn_counter *counter),
-		       void *context, uint32_t *ret_pid, struct cairn_error *reterr)
+		       int (*fn)(void *context, const struct cairn_counter *counter), void *context,
+		       uint32_t *ret_pid, struct cairn_error *reterr)
 {
 	struct live live = {fn, context};
 	struct page_info info = {0};
