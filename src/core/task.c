@@ -214,6 +214,7 @@ static void emit(struct task *task, uint32_t events)
 static void settle(struct task *task, bool result, bool release)
 {
 	uint32_t events = 0;
+	bool pin;
 
 	pthread_mutex_lock(&task->lock);
 	assert(task->magic == TASK_MAGIC);
@@ -221,9 +222,14 @@ static void settle(struct task *task, bool result, bool release)
 		events |= CAIRN_EVENT_RESULT;
 	if (release && --task->releases_pending == 0)
 		events |= CAIRN_EVENT_RELEASE;
+	/* Another reactor's release must not overtake the result that is being told here. */
+	pin = events == CAIRN_EVENT_RESULT;
+	task->releases_pending += pin;
 	pthread_mutex_unlock(&task->lock);
 	if (events)
 		emit(task, events);
+	if (pin)
+		settle(task, false, true);
 }
 
 void task_part_settled(struct task_part *part, bool result, bool release)

@@ -6,7 +6,8 @@
  * Invariants:
  *  1. results_pending and releases_pending count parts; each part gives one of
  *     each, the release never before the result. A cancel under way counts as a
- *     release, so that the slot outlives its messages.
+ *     release, so that the slot outlives its messages; so does the telling of the
+ *     result, so that nobody hears of the release, or frees the slot, before it.
  *  2. Between the result and the release nobody reads the caller's arrays.
  *  3. A slot's id changes with every use: an old id finds nothing.
  */
