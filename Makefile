@@ -5,28 +5,36 @@ PREFIX ?= /usr/local
 LIBDIR ?= lib
 FUZZ_SECONDS ?= 60
 
-# The main job: a chat trace from the embedded generator, every loaded byte compared.
-RUN = replay "posix(path=$$path, size=2GiB)" --generate chat --seed 1 --block 16KiB --limit 400
+# The main job: a chat trace from the embedded generator, every loaded byte compared. More is dumped
+# than the budget holds.
+RUN = replay "posix(path=$$path, size=512MiB)" --generate chat --seed 1 --limit 1500 \
+	--block 64KiB --clients 2
 
+# On a terminal ninja shows how far it is on one line; elsewhere only what went wrong is wanted.
+NINJA = ninja -C build $$(test -t 1 || echo --quiet)
 MESON_TEST = meson test -C build --no-rebuild --print-errorlogs
 FORMATTED = find include src cli tests bench examples -name '*.[ch]' 2>/dev/null
 
 .PHONY: all deps run check test bench soak asan tsan fuzz fmt tidy install clean help
 
 all: build/build.ninja
-	@ninja -C build
+	@$(NINJA)
 
 build/build.ninja:
 	@tools/deps.sh --check build
-	meson setup build --prefix $(PREFIX) --libdir $(LIBDIR)
+	@echo "configuring build/"
+	@said=$$(meson setup build --prefix "$(PREFIX)" --libdir "$(LIBDIR)" 2>&1) || \
+		{ printf '%s\n' "$$said" >&2; exit 1; }
 
 deps: ## install what is missing (apt, as root or with sudo), saying what and why
 	@tools/deps.sh
 
-run: ## the main job: replay a generated chat trace through a posix tier in a temporary folder
+run: ## the main job: a generated chat trace through a temporary directory, every byte compared
 	@tools/deps.sh build
-	@$(MAKE) --no-print-directory all
-	@path=$$(mktemp -d) && trap 'rm -rf "$$path"' EXIT && build/cairn $(RUN)
+	@$(MAKE) --no-print-directory build/build.ninja
+	@$(NINJA) cairn cli/cairn
+	@path=$$(mktemp -d build/run.XXXXXX) && trap 'rm -rf "$$path"' EXIT && \
+		trap 'exit 130' INT TERM && build/cairn $(RUN)
 
 check: all ## the quick tests, in less than a minute
 	@$(MESON_TEST) --suite unit --suite cli --suite fuzz --suite tidy --suite contract
@@ -62,7 +70,7 @@ tidy: ## the style rules, formatting and static analysis
 
 install: build/build.ninja ## into PREFIX (/usr/local), under DESTDIR
 	@meson configure build -Dprefix="$(PREFIX)" -Dlibdir="$(LIBDIR)"
-	@ninja -C build
+	@$(NINJA)
 	@DESTDIR="$(DESTDIR)" meson install -C build --no-rebuild --quiet
 	@test -n "$(DESTDIR)" || test "$$(id -u)" != 0 || ldconfig
 

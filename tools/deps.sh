@@ -100,22 +100,26 @@ else
     echo "deps: neither root nor sudo; as root: apt-get install$missing" >&2
     exit 1
 fi
-echo "deps: installing the above with apt-get"
+echo "deps: installing the above with apt-get, which may take a minute"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
+trap 'exit 130' INT TERM
 fail() {
     tail -n 20 "$log" >&2
     echo "deps: $1 failed, its last lines are above" >&2
     exit 1
 }
-$root apt-get update >"$log" 2>&1 || fail "apt-get update"
+# A source of packages that does not answer is not always one that is needed here.
+$root apt-get update >"$log" 2>&1 ||
+    echo "deps: apt-get update failed; going on with the lists that are here" >&2
 # Releases cut packages differently: what this one does not know comes with another, or is missed
 # by the check below.
 known=
 for package in $missing; do
     ! apt-cache show "$package" >/dev/null 2>&1 || known="$known $package"
 done
+[ -n "$known" ] || fail "apt-get update"
 # shellcheck disable=SC2086 # a list of words
 $root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends $known \
-    >"$log" 2>&1 || fail "apt-get install"
-exec "$0" --check "$@"
+    >>"$log" 2>&1 || fail "apt-get install"
+"$0" --check "$@"
