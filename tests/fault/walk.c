@@ -331,12 +331,12 @@ static bool run_round(const char *engine, enum mode mode, unsigned counted, uint
  */
 static uint64_t step_of(const char *engine, enum mode mode)
 {
-	uint64_t step = mode == UNBOUNDED ? 1 : 5;
+	uint64_t step = mode == UNBOUNDED ? 1 : 8;
 
 	if (strcmp(engine, "uring") == 0)
-		step = mode == SHARED ? 9 : 3;
+		step = mode == UNBOUNDED ? 3 : 9;
 	if (strcmp(engine, "aio") == 0)
-		step = 25;
+		step = 50;
 	return kit_sanitized() ? step * 3 : step;
 }
 
