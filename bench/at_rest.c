@@ -132,9 +132,8 @@ int main(int argc, char **argv)
 	cpu = now_s(CLOCK_PROCESS_CPUTIME_ID) - cpu;
 	running = threads();
 	close_store(store);
-	printf("{\"blocks\": %llu, \"open_ms\": %.3f, \"open_ms_min\": %.3f, \"open_ms_max\": "
-	       "%.3f, "
-	       "\"idle_cores\": %.5f, \"threads\": %d}\n",
+	printf("{\"blocks\": %llu, \"open_ms\": %.3f, \"open_ms_min\": %.3f, "
+	       "\"open_ms_max\": %.3f, \"idle_cores\": %.5f, \"threads\": %d}\n",
 	       (unsigned long long)blocks, ms[OPENS / 2], ms[0], ms[OPENS - 1],
 	       idle_s ? cpu / idle_s : 0.0, running);
 	return 0;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A store at rest, and what this build has: pipelines that are read, not opened. */
+#include <assert.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -112,8 +113,10 @@ int cairn_live_counters(const char *spec, const struct cairn_store_opts *opts,
 	if (ret == 0 && !fn)
 		ret = fail(reterr, -EINVAL, "cairn_live_counters: no function to call");
 	if (ret == 0) {
-		struct level *level = &store->levels[store->tier_bottom];
+		struct level *level;
 
+		assert(store != NULL);
+		level = &store->levels[store->tier_bottom];
 		ret = level->ops->identify
 			      ? level->ops->identify(&level->env, uuid, reterr)
 			      : fail(reterr, -ENOENT, "%s keeps nothing that could be found",

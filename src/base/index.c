@@ -425,6 +425,7 @@ static void order_unlink(struct index *index, struct index_entry *e)
 	struct index_entry *newer = entry_of(index, e->newer);
 	uint32_t run = runs_upto(index, e->stamp);
 
+	assert(index->entries != NULL);
 	if (index->hand == id)
 		index->hand = e->newer;
 	if (older)

@@ -461,6 +461,7 @@ int spec_parse(const struct sys *sys, const char *text, spec_rows_fn *rows, void
 		chunks_free(sys, arena.newest);
 		return err;
 	}
+	assert(p.spec != NULL);
 	assert(p.spec->stage_count > 0 && p.spec->stage_count <= SPEC_STAGES_MAX);
 	p.spec->arena = arena.newest;
 	*ret_spec = p.spec;
@@ -496,6 +497,7 @@ static int parse_definition(struct parser *p, spec_definition_fn *fn, void *cont
 	const char *start;
 	int err;
 
+	assert(name.at != NULL);
 	if (name.kind != TOKEN_WORD || name.at[0] != '@')
 		return fail(p, name.line, name.column,
 			    "expected a definition, such as @name = posix(path=/var/lib/cairn), "

@@ -70,8 +70,7 @@ void page_shm_name(const uint8_t uuid[16], char ret_name[PAGE_SHM_NAME_MAX])
 
 /* ---- the owner ---------------------------------------------------------- */
 
-/* Makes the name anew, with all its memory: a full /dev/shm is an error here, not a signal later.
- */
+/* Makes the name anew, with all its memory: a full /dev/shm is an error here, no signal later. */
 static int shared_open(struct page *page, const uint8_t uuid[16])
 {
 	const struct sys *sys = page->sys;
@@ -100,7 +99,7 @@ static void copy_text(char *to, size_t bytes, const char *from)
 
 	assert(length < bytes);
 	memset(to, 0, bytes);
-	memcpy(to, from, length);
+	memcpy(to, from, length + 1);
 }
 
 static void write_page(struct page *page, const uint8_t *uuid, const struct page_counter *counters,
@@ -132,7 +131,7 @@ int page_create(const struct sys *sys, const uint8_t uuid[16], const struct page
 		uint32_t count, struct page **ret_page)
 {
 	struct page *page = sys_zalloc(sys, 0, sizeof(*page));
-	void *address;
+	void *address = NULL;
 	int rc = 0;
 
 	assert(count <= PAGE_COUNTERS_MAX);
@@ -153,6 +152,7 @@ int page_create(const struct sys *sys, const uint8_t uuid[16], const struct page
 		page_close(page);
 		return rc;
 	}
+	assert(address != NULL);
 	page->header = address;
 	write_page(page, uuid, counters, count);
 	*ret_page = page;

@@ -264,8 +264,7 @@ int atrest_identify(const struct cairn_stage_env *env, uint8_t ret_uuid[16],
 	return rc;
 }
 
-/* ---- check ------------------------------------------------------------------------------------
- */
+/* ---- check ------------------------------------------------------------------------- */
 
 static int report(struct rest *rest, enum cairn_finding_kind kind, const char *folder,
 		  const char *name, uint64_t offset, const char *what)

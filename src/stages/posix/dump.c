@@ -372,8 +372,7 @@ static void shards_written(struct pio *p)
 		dump_pass_over(p);
 }
 
-/* ---- writing ----------------------------------------------------------------------------------
- */
+/* ---- writing ----------------------------------------------------------------------- */
 
 static void dir_made(struct pio *p)
 {
@@ -534,8 +533,7 @@ static void dump_claimed(struct pio *p)
 	dump_write(p);
 }
 
-/* ---- looking ------------------------------------------------------------------------------------
- */
+/* ---- looking ----------------------------------------------------------------------- */
 
 static bool same_geometry(const struct pio *p, uint64_t shard_count, uint64_t shard_bytes,
 			  uint64_t last_bytes)

@@ -243,8 +243,7 @@ static void pass_end(struct pio *p)
 		pass_over(p);
 }
 
-/* ---- verifying ----------------------------------------------------------------------------------
- */
+/* ---- verifying --------------------------------------------------------------------- */
 
 static void head_bad(struct pio *p, enum head_verdict verdict)
 {
@@ -366,8 +365,7 @@ static bool grain_take(struct pio *p, const struct grain *grain)
 	return true;
 }
 
-/* ---- rounds
- * ----------------------------------------------------------------------------------------- */
+/* ---- rounds ------------------------------------------------------------------------ */
 
 /* Adds what is left of a part. False: the round is full. */
 static bool part_add(struct pio *p, uint32_t i, const struct span *span)
@@ -597,8 +595,7 @@ static void load_rounds(struct pio *p)
 	round_send(p);
 }
 
-/* ---- passes
- * -------------------------------------------------------------------------------------------- */
+/* ---- passes ------------------------------------------------------------------------ */
 
 /* Parts that ask for what the geometry cannot have. */
 static void parts_check(struct pio *p)

@@ -417,8 +417,7 @@ void shared_part(struct pio *p, void (*look)(struct pio *), void (*end)(struct p
 	part_open(p);
 }
 
-/* ---- sweeping -----------------------------------------------------------------------------------
- */
+/* ---- sweeping ---------------------------------------------------------------------- */
 
 struct sweep {
 	struct posix *tier;

@@ -303,6 +303,7 @@ bool pio_run_add(struct pio *p, uint64_t offset, void *base, uint64_t length)
 	struct run *run = p->run_count ? &p->runs[p->run_count - 1] : NULL;
 	struct iovec *last = p->iov_count ? &p->iov[p->iov_count - 1] : NULL;
 
+	assert(!run || last); /* no run is empty */
 	if (run && run->offset + run->length == offset &&
 	    (char *)last->iov_base + last->iov_len == (char *)base) {
 		last->iov_len += length;

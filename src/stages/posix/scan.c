@@ -366,8 +366,7 @@ static int dirs_scan(struct recovery *r)
 	return 0;
 }
 
-/* ---- order ------------------------------------------------------------------------------------
- */
+/* ---- order ------------------------------------------------------------------------- */
 
 static void entry_place(struct recovery *r, struct index_entry *entry)
 {

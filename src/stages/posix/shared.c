@@ -166,8 +166,7 @@ void shared_remove_submit(struct pio *p)
 	pio_go(p, 1, remove_done);
 }
 
-/* ---- dumps: ends ------------------------------------------------------------------------------
- */
+/* ---- dumps: ends ------------------------------------------------------------------- */
 
 static void mine_set(struct pio *p, int32_t status)
 {
@@ -270,8 +269,7 @@ static void dump_present(struct pio *p)
 	pio_go(p, 1, present_synced);
 }
 
-/* ---- dumps of whole blocks ----------------------------------------------------------------------
- */
+/* ---- dumps of whole blocks --------------------------------------------------------- */
 
 static void whole_gone(struct pio *p)
 {
@@ -424,8 +422,7 @@ static void dump_whole(struct pio *p)
 	whole_rounds(p);
 }
 
-/* ---- dumps: looking
- * ------------------------------------------------------------------------------- */
+/* ---- dumps: looking ---------------------------------------------------------------- */
 
 /* Pending parts of different shards; a second one of a shard waits for the first. */
 static uint64_t pending_mask(const struct pio *p)

@@ -411,7 +411,7 @@ void room_evict(struct pio *p, void (*after)(struct pio *));
 /* An entry that is to be unlinked by the caller: absent from here on. [m] */
 void entry_removing(struct posix *tier, struct index_entry *entry);
 /* The unlink of @id is over: gone or, when it failed, back. [m] */
-void entry_removed(struct posix *tier, uint32_t entry, bool gone);
+void entry_removed(struct posix *tier, uint32_t id, bool gone);
 /* The file of that incarnation was not there: somebody took it away. [m] */
 void entry_lost(struct posix *tier, const struct block_id *id, uint32_t incarnation);
 /* The whole block of @id that may be read; NULL. [m] */
@@ -419,7 +419,7 @@ struct index_entry *entry_find(struct posix *tier, const struct block_id *id);
 /* A read begins: false when it has too many of them. [m] */
 bool entry_pin(struct pio *p, struct index_entry *entry);
 void entry_unpin(struct posix *tier, const struct block_id *id, uint32_t incarnation); /* [m] */
-void tier_dir_charge(struct posix *tier, uint32_t dir, uint64_t charge);	       /* [m] */
+void tier_dir_charge(struct posix *tier, uint32_t number, uint64_t charge);	       /* [m] */
 /* After a chain with pio_stat_dir(). [m] */
 void tier_dir_statted(struct pio *p, uint32_t slot);
 /* Evicts synchronously until the budget holds: at open and close. */
@@ -499,8 +499,7 @@ static inline void shard_clear(uint64_t *words, uint32_t shard)
 	words[shard / 64] &= ~(1ull << (shard % 64));
 }
 
-/* ---- walk.c: directories ------------------------------------------------------------------------
- */
+/* ---- walk.c: directories ----------------------------------------------------------- */
 
 /* Calls @fn for each name but . and ..; a nonzero return ends the walk and is returned. */
 int walk_dir(const struct sys *sys, int fd, int (*fn)(void *context, const char *name),
@@ -514,8 +513,7 @@ static inline uint64_t stat_mtime_ns(const struct stat *st)
 	return (uint64_t)st->st_mtim.tv_sec * 1000000000u + (uint64_t)st->st_mtim.tv_nsec;
 }
 
-/* ---- scan.c, snapshot.c: what was there, at open and at close
- * -------------------------------------- */
+/* ---- scan.c, snapshot.c: what was there, at open and at close ---------------------- */
 
 int recover(struct posix *tier, struct cairn_error *reterr);
 /* All that is known, in order; 0 when it is durable. */
@@ -540,8 +538,7 @@ void shared_sweep(struct posix *tier);
 /* Unlinks the temporary files of partials that nobody writes: at close. */
 void partials_unlink(struct posix *tier);
 
-/* ---- atrest.c
- * ----------------------------------------------------------------------------------------- */
+/* ---- atrest.c ---------------------------------------------------------------------- */
 
 int64_t atrest_list(const struct cairn_stage_env *env,
 		    int (*fn)(void *context, const struct cairn_listed *block), void *context,
