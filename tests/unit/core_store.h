@@ -16,6 +16,9 @@
 #include <string.h>
 #include <time.h>
 
+/* Before cmocka.h, which has a macro fail(). */
+#include "core/reactor.h"
+
 #include <cmocka.h>
 
 #include <cairn/task.h>
