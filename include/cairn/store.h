@@ -60,11 +60,11 @@ CAIRN_API int cairn_store_open(const char *spec, const struct cairn_store_opts *
 
 /*
  * Closes the store: new tasks are refused with -ECANCELED while it waits for those
- * that run, until @timeout_ns (0: the store's `deadline`; UINT64_MAX: as long as
- * it takes). On success the handle and its namespaces and queues are gone.
- * -ETIMEDOUT: something still runs; the store stays open and takes tasks again,
- * and this call may be made again. -EBUSY: a queue is open; close it first. NULL
- * is 0.
+ * that run, and for threads that were waiting in a call when it began, until
+ * @timeout_ns (0: the store's `deadline`; UINT64_MAX: as long as it takes). On
+ * success the handle and its namespaces are gone. -ETIMEDOUT: something still runs;
+ * the store stays open and takes tasks again, and this call may be made again.
+ * -EBUSY: a queue is open, close it first; or another thread is closing. NULL is 0.
  */
 CAIRN_API int cairn_store_close(struct cairn_store *store, uint64_t timeout_ns);
 

@@ -132,7 +132,8 @@ struct cairn_task_opts {
 	/*
 	 * Or here: called once for the result and the release together, or once
 	 * for each; @events is a set of CAIRN_EVENT_*. On a thread of the store:
-	 * it must not block, and may call anything but waits and closes.
+	 * it must not block, and may call anything but waits and closes. At the
+	 * release the id is gone and the task's slot free for the next one.
 	 */
 	void (*done)(void *context, uint64_t task, uint32_t events);
 	void *context;	      /* for done, and in completions */
@@ -192,8 +193,9 @@ CAIRN_API int cairn_clear(struct cairn_namespace *ns, uint32_t durability);
  * Waits until the task has reached all of @events (0: both), for at most
  * @timeout_ns (0: asks only; UINT64_MAX: as long as it takes). When it
  * returns 0 having seen the release, the task id is gone. For tasks with
- * neither queue nor callback; one waiter at a time. -ETIMEDOUT: the task runs
- * on. -EINVAL: no such task, or not one to wait for.
+ * neither queue nor callback; of several waiters one has the release, the others
+ * -EINVAL. -ETIMEDOUT: the task runs on. -EINVAL: no such task, or not one to wait
+ * for.
  */
 CAIRN_API int cairn_task_wait(struct cairn_store *store, uint64_t task, uint32_t events,
 			      uint64_t timeout_ns);

@@ -76,7 +76,7 @@ int cairn_task_wait(struct cairn_store *store, uint64_t id, uint32_t events, uin
 	task = task_find(store, id);
 	if (!task)
 		return -EINVAL;
-	if (!task->queue && !task->done && !task->forget)
+	if (!task->queue && !task->done && !task->sync)
 		return task_wait(task, events, timeout_ns);
 	pthread_mutex_unlock(&task->lock);
 	return -EINVAL;

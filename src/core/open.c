@@ -278,12 +278,13 @@ int cairn_store_close(struct cairn_store *store, uint64_t timeout_ns)
 		timeout_ns = store->settings[SET_DEADLINE].u;
 	until_ns = deadline_of(store->sys->now_ns(), timeout_ns);
 	pthread_mutex_lock(&store->lock);
-	if (store->queues > 0) {
+	if (store->queues > 0 || store->closing) {
 		pthread_mutex_unlock(&store->lock);
 		return -EBUSY;
 	}
 	store->closing = true;
-	while (ret == 0 && (store->tasks_running > 0 || store->orphans > 0 ||
+	pthread_cond_broadcast(&store->changed); /* who waits for a task slot leaves */
+	while (ret == 0 && (store->tasks_running > 0 || store->orphans > 0 || store->callers > 0 ||
 			    store->light_count < store->lights_made))
 		ret = cond_wait_until(&store->changed, &store->lock, until_ns);
 	if (ret < 0)
@@ -305,8 +306,11 @@ int cairn_store_quiesce(struct cairn_store *store, uint64_t timeout_ns)
 		return ret;
 	until_ns = deadline_of(store->sys->now_ns(), timeout_ns);
 	pthread_mutex_lock(&store->lock);
+	store->callers++;
 	while (ret == 0 && store->tasks_unreleased > 0)
 		ret = cond_wait_until(&store->changed, &store->lock, until_ns);
+	if (--store->callers == 0 && store->closing)
+		pthread_cond_broadcast(&store->changed);
 	pthread_mutex_unlock(&store->lock);
 	return ret;
 }

@@ -37,8 +37,12 @@ void part_arrive(struct reactor *reactor, struct task_part *part)
 {
 	struct task *task = part->task;
 
-	assert(task->magic == TASK_MAGIC && part->items > 0);
+	assert(task->magic == TASK_MAGIC);
 	assert(task->task_class >= 1 && task->task_class <= CLASSES);
+	if (part->items == 0) { /* a task of nothing, whose end is told by a reactor */
+		part_settle(part);
+		return;
+	}
 	list_append(&reactor->parts, &part->active);
 	io_seek(reactor, part);
 	assert(part->cursor < task->count);

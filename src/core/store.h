@@ -3,8 +3,8 @@
  * The store and what hangs on it. Who owns what:
  *
  *  - `lock` guards the task slots' free list, the namespaces, `closing` and the
- *    counts beside them. It is never held while a stage, a callback or another
- *    lock but a queue's is entered.
+ *    counts beside them. It is the innermost: no stage, callback or other lock is
+ *    entered under it.
  *  - A task's `lock` guards its progress; its items and ios belong to reactors.
  *  - An io, a task part, a timer, a bounce buffer belong to one reactor, and only
  *    the thread that drives it touches them.
@@ -132,6 +132,7 @@ struct cairn_store {
 	uint32_t tasks_taken, tasks_running; /* running: no release yet */
 	uint32_t tasks_unreleased;	     /* result, but no release yet */
 	uint32_t orphans;		     /* ios of tasks that are over */
+	uint32_t callers;		     /* inside calls that wait */
 	bool closing;
 	struct cairn_namespace *namespaces;
 	uint32_t namespace_count;

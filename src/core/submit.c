@@ -33,7 +33,8 @@ static void init_part(struct task_part *part, struct task *task)
 	list_init(&part->ios);
 }
 
-static void init_task(struct task *task, const struct submission *s, uint64_t deadline_ns)
+static void init_task(struct task *task, const struct submission *s, uint64_t deadline_ns,
+		      bool sync)
 {
 	pthread_mutex_lock(&task->lock);
 	task->ns = s->ns;
@@ -59,6 +60,7 @@ static void init_task(struct task *task, const struct submission *s, uint64_t de
 	task->first_error = 0;
 	task->first_error_item = UINT32_MAX;
 	task->forget = false;
+	task->sync = sync;
 	task->canceled = false;
 	for (uint32_t r = 0; r < task->store->reactor_count; r++)
 		init_part(&task->parts[r], task);
@@ -96,6 +98,7 @@ static struct reactor *light_take(struct cairn_store *store)
 /* Waits for the result; what is not released by then is left to the reactors. */
 static int finish_sync(struct task *task)
 {
+	struct cairn_store *store = task->store;
 	int ret;
 	bool released;
 
@@ -109,6 +112,7 @@ static int finish_sync(struct task *task)
 	pthread_mutex_unlock(&task->lock);
 	if (released)
 		task_free(task);
+	caller_leave(store);
 	return ret;
 }
 
@@ -146,7 +150,7 @@ int submit(const struct submission *s, uint64_t *ret_task)
 		queue_leave(s->opts.queue);
 	if (ret < 0)
 		return ret;
-	init_task(task, s, deadline_ns);
+	init_task(task, s, deadline_ns, !ret_task);
 	store_count(store, COUNT_TASKS, 1);
 	store_count(store, COUNT_XFERS, s->count);
 	if (!ret_task)

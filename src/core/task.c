@@ -65,12 +65,29 @@ void tasks_fini(struct cairn_store *store)
 	store->task_count = 0;
 }
 
+void caller_enter(struct cairn_store *store)
+{
+	pthread_mutex_lock(&store->lock);
+	store->callers++;
+	pthread_mutex_unlock(&store->lock);
+}
+
+void caller_leave(struct cairn_store *store)
+{
+	pthread_mutex_lock(&store->lock);
+	assert(store->callers > 0);
+	if (--store->callers == 0 && store->closing)
+		pthread_cond_broadcast(&store->changed);
+	pthread_mutex_unlock(&store->lock);
+}
+
 int task_take(struct cairn_store *store, uint64_t until_ns, struct task **ret_task)
 {
 	struct list *node = NULL;
 	int ret = 0;
 
 	pthread_mutex_lock(&store->lock);
+	store->callers++;
 	while (ret == 0 && !node) {
 		if (store->closing)
 			ret = -ECANCELED;
@@ -87,23 +104,39 @@ int task_take(struct cairn_store *store, uint64_t until_ns, struct task **ret_ta
 		task->sequence = ++store->sequence;
 		*ret_task = task;
 	}
+	if (!node || until_ns == 0)
+		store->callers--;
+	if (!node && store->callers == 0 && store->closing)
+		pthread_cond_broadcast(&store->changed);
 	pthread_mutex_unlock(&store->lock);
 	return ret;
 }
 
-void task_free(struct task *task)
+/* From here on the id finds nothing. The task is locked. */
+static void retire(struct task *task)
+{
+	assert(task->magic == TASK_MAGIC);
+	task->magic = 0;
+	task->id += 1ull << 32;
+}
+
+static void give_slot_back(struct task *task)
 {
 	struct cairn_store *store = task->store;
 
-	pthread_mutex_lock(&task->lock);
-	task->magic = 0;
-	task->id += 1ull << 32; /* an old id finds nothing */
-	pthread_mutex_unlock(&task->lock);
 	pthread_mutex_lock(&store->lock);
 	store->tasks_taken--;
 	list_append(&store->free_tasks, &task->free_link);
 	pthread_cond_broadcast(&store->changed);
 	pthread_mutex_unlock(&store->lock);
+}
+
+void task_free(struct task *task)
+{
+	pthread_mutex_lock(&task->lock);
+	retire(task);
+	pthread_mutex_unlock(&task->lock);
+	give_slot_back(task);
 }
 
 struct task *task_find(struct cairn_store *store, uint64_t id)
@@ -126,29 +159,31 @@ static void emit(struct task *task, uint32_t events);
 void task_dispatch(struct task *task)
 {
 	struct cairn_store *store = task->store;
-	struct reactor *to[REACTORS_MAX];
 	uint32_t counts[REACTORS_MAX] = {0}, n = 0;
 
 	for (uint32_t i = 0; i < task->count; i++)
 		counts[part_owner(store, task_key(task, i))]++;
-	for (uint32_t r = 0; r < store->reactor_count; r++)
-		if (counts[r] > 0)
-			n++;
-	task->results_pending = n;
-	task->releases_pending = n;
-	for (uint32_t r = 0; r < store->reactor_count; r++) {
-		task->parts[r].items = counts[r];
-		task->parts[r].arrive.kind = counts[r] > 0 ? MESSAGE_PART : MESSAGE_NONE;
-		to[r] = store->reactors[r];
-	}
-	if (n == 0) {
+	if (task->count == 0 && !task->done) {
 		emit(task, CAIRN_EVENT_RESULT | CAIRN_EVENT_RELEASE);
 		return;
 	}
-	/* Once the last part was sent the task may be over and another's. */
+	/* A cancel finds all of the parts sent, or none. Callbacks are a reactor's, always. */
+	pthread_mutex_lock(&task->lock);
+	for (uint32_t r = 0; r < store->reactor_count; r++) {
+		struct task_part *part = &task->parts[r];
+
+		part->items = counts[r];
+		if (counts[r] == 0 && !(r == 0 && task->count == 0))
+			continue;
+		part->arrive.kind = MESSAGE_PART;
+		n++;
+	}
+	task->results_pending = n;
+	task->releases_pending = n;
 	for (uint32_t r = 0; r < store->reactor_count; r++)
-		if (counts[r] > 0)
-			reactor_send(to[r], &task->parts[r].arrive);
+		if (task->parts[r].arrive.kind == MESSAGE_PART)
+			reactor_send(store->reactors[r], &task->parts[r].arrive);
+	pthread_mutex_unlock(&task->lock);
 }
 
 void task_item_ended(struct task *task, uint32_t item, int32_t status, uint16_t stage)
@@ -190,6 +225,8 @@ static void count_running(struct cairn_store *store, uint32_t events)
 static void emit(struct task *task, uint32_t events)
 {
 	void (*done)(void *, uint64_t, uint32_t) = task->done;
+	void *context = task->context;
+	uint64_t id = task->id;
 	bool forget;
 
 	/* Counted first: who sees the event may ask for what is left at once. */
@@ -197,17 +234,20 @@ static void emit(struct task *task, uint32_t events)
 	if (task->queue) {
 		queue_post(task->queue, task, events);
 	} else if (done) {
-		done(task->context, task->id, events);
+		/* The slot first: a callback that goes on with another task finds it free. */
 		if (events & CAIRN_EVENT_RELEASE)
 			task_free(task);
+		done(context, id, events);
 	} else {
 		pthread_mutex_lock(&task->lock);
 		task->events |= events;
 		forget = task->forget && (task->events & CAIRN_EVENT_RELEASE);
+		if (forget)
+			retire(task);
 		pthread_cond_broadcast(&task->changed);
 		pthread_mutex_unlock(&task->lock);
 		if (forget)
-			task_free(task);
+			give_slot_back(task);
 	}
 }
 
@@ -266,19 +306,26 @@ int task_wait(struct task *task, uint32_t events, uint64_t timeout_ns)
 	uint64_t until_ns = deadline_of(store->sys->now_ns(), timeout_ns);
 	uint32_t want = events ? events : CAIRN_EVENT_RESULT | CAIRN_EVENT_RELEASE;
 	uint64_t id = task->id;
+	bool slept = (task->events & want) != want, over = false;
 	int ret = 0;
 
-	while (ret == 0 && (task->events & want) != want)
+	if (slept)
+		caller_enter(store);
+	while (ret == 0 && task->id == id && (task->events & want) != want)
 		ret = cond_wait_until(&task->changed, &task->lock, until_ns);
-	if (task->magic != TASK_MAGIC || task->id != id)
-		ret = -EINVAL; /* somebody else waited, too */
+	if (task->id != id)
+		ret = -EINVAL; /* somebody else waited, too, and had it */
 	else if ((task->events & want) == want)
 		ret = 0;
-	else
-		ret = -ETIMEDOUT;
-	events = task->events;
+	if (ret == 0 && (task->events & CAIRN_EVENT_RELEASE)) {
+		over = true;
+		retire(task);
+		pthread_cond_broadcast(&task->changed);
+	}
 	pthread_mutex_unlock(&task->lock);
-	if (ret == 0 && (events & CAIRN_EVENT_RELEASE))
-		task_free(task);
+	if (over)
+		give_slot_back(task);
+	if (slept)
+		caller_leave(store);
 	return ret;
 }

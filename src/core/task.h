@@ -67,6 +67,7 @@ struct task {
 	int32_t first_error;
 	uint32_t first_error_item;
 	bool forget; /* free the slot at the release: nobody waits */
+	bool sync;   /* who submitted it waits inside the call; nobody else may */
 	bool canceled;
 	struct task_part parts[REACTORS_MAX];
 };
@@ -81,10 +82,15 @@ void tasks_fini(struct cairn_store *store);
 
 /*
  * Takes a slot, waiting for one until @until_ns (0: does not wait); the
- * sequence is taken with it. -EAGAIN, -ETIMEDOUT, -ECANCELED when closing.
+ * sequence is taken with it. Who was ready to wait is a caller from then on, and
+ * leaves by caller_leave(). -EAGAIN, -ETIMEDOUT, -ECANCELED when closing.
  */
 int task_take(struct cairn_store *store, uint64_t until_ns, struct task **ret_task);
 void task_free(struct task *task);
+
+/* One thread more or less is inside a call that waits: a close waits for it to leave. */
+void caller_enter(struct cairn_store *store);
+void caller_leave(struct cairn_store *store);
 
 /* The task of @id, locked, or NULL. */
 struct task *task_find(struct cairn_store *store, uint64_t id);
@@ -104,7 +110,7 @@ void task_cancel_locked(struct task *task);
 /* A reactor: one item ended. */
 void task_item_ended(struct task *task, uint32_t item, int32_t status, uint16_t stage);
 
-/* Waits on the slot as cairn_task_wait() does. */
+/* Waits as cairn_task_wait() does; @task is locked, and is not after. */
 int task_wait(struct task *task, uint32_t events, uint64_t timeout_ns);
 
 /* core/queue.c: one task more or less names the queue; post gives the slot back by its drain */

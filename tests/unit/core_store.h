@@ -16,6 +16,9 @@
 #include <string.h>
 #include <time.h>
 
+/* Before cmocka.h, which has a macro fail(). */
+#include "core/reactor.h"
+
 #include <cmocka.h>
 
 #include <cairn/task.h>
@@ -56,19 +59,19 @@ static inline void open_store(const char *spec, const char *stage_path)
 /* Likewise, with the spy to be had as the stage `spy`. */
 static inline struct spy *open_spied(const char *spec)
 {
+	static void *module; /* stays loaded: threads of a test may outlive the store a little */
 	const char *path = getenv("STAGE_SPY");
 	char folder[512];
-	void *module;
 	struct spy *spy;
 
 	assert_non_null(path);
 	snprintf(folder, sizeof(folder), "%.*s", (int)(strrchr(path, '/') - path), path);
 	open_store(spec, folder);
-	module = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD);
+	if (!module)
+		module = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD);
 	assert_non_null(module);
 	spy = dlsym(module, "spy");
 	assert_non_null(spy);
-	dlclose(module); /* the store has it, too */
 	return spy;
 }
 

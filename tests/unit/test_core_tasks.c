@@ -70,7 +70,7 @@ static void release_waits_for_the_telling(void **state)
 {
 	struct told told = TOLD, gate = TOLD;
 	struct cairn_task_opts opts = {
-		.size = sizeof(opts), .done = on_event, .context = &told, .deadline_ns = 100 * MS};
+		.size = sizeof(opts), .done = on_event, .context = &told, .deadline_ns = 1000 * MS};
 	struct cairn_task_opts stopper = {.size = sizeof(opts), .done = on_event, .context = &gate};
 	uint32_t x, y, other;
 	static struct cairn_xfer both[2], one[1];
@@ -93,7 +93,7 @@ static void release_waits_for_the_telling(void **state)
 	fill(one, f.back, other, 1);
 	assert_int_equal(cairn_load(f.ns, one, 1, &stopper, &task), 0);
 	told_await(&gate, &gate.results, 1);
-	sleep_ms(200);
+	sleep_ms(1100);
 	told.hold = true;
 	spy_let_go(spy, &f.keys[x]);
 	told_hold(&gate, false);
@@ -109,10 +109,191 @@ static void release_waits_for_the_telling(void **state)
 	close_store();
 }
 
+/* ---- waiters ------------------------------------------------------------------ */
+
+struct waiter {
+	pthread_t thread;
+	uint64_t task;
+	int ret;
+};
+
+static void *wait_for_it(void *argument)
+{
+	struct waiter *waiter = argument;
+
+	waiter->ret = cairn_task_wait(f.store, waiter->task, 0, UINT64_MAX);
+	return NULL;
+}
+
+/* Waits until so many threads stand inside calls that wait. */
+static void callers_await(uint32_t count)
+{
+	uint32_t now;
+
+	do {
+		sleep_ms(1);
+		pthread_mutex_lock(&f.store->lock);
+		now = f.store->callers;
+		pthread_mutex_unlock(&f.store->lock);
+	} while (now != count);
+}
+
+static void one_of_several_waiters_has_it(void **state)
+{
+	struct waiter waiters[4];
+	struct cairn_xfer xfer[1];
+	uint32_t had = 0;
+	struct spy *spy;
+	uint64_t task, next;
+
+	(void)state;
+	spy = open_spied("store(tasks=1) | spy() | null(size=1MiB)");
+	spy_set(spy, &spy->keep, true);
+	fill(xfer, f.back, 0, 1);
+	assert_int_equal(cairn_load(f.ns, xfer, 1, NULL, &task), 0);
+	for (uint32_t i = 0; i < 4; i++) {
+		waiters[i].task = task;
+		assert_int_equal(pthread_create(&waiters[i].thread, NULL, wait_for_it, &waiters[i]),
+				 0);
+	}
+	spy_await(spy, &spy->kept_count, 1);
+	callers_await(4);
+	spy_let_go(spy, NULL);
+	for (uint32_t i = 0; i < 4; i++) {
+		assert_int_equal(pthread_join(waiters[i].thread, NULL), 0);
+		had += waiters[i].ret == 0;
+		assert_true(waiters[i].ret == 0 || waiters[i].ret == -EINVAL);
+	}
+	assert_int_equal(had, 1);
+	/* There is one slot still: not two, and not none. */
+	assert_int_equal(cairn_load(f.ns, xfer, 1, NULL, &task), 0);
+	assert_int_equal(cairn_load(f.ns, xfer, 1, NULL, &next), -EAGAIN);
+	spy_await(spy, &spy->kept_count, 2);
+	spy_let_go(spy, NULL);
+	assert_int_equal(cairn_task_wait(f.store, task, 0, UINT64_MAX), 0);
+	close_store();
+}
+
+static void *load_alone(void *argument)
+{
+	struct waiter *waiter = argument;
+	struct cairn_xfer xfer[1];
+
+	fill(xfer, f.back, 1, 1);
+	waiter->ret = cairn_load(f.ns, xfer, 1, NULL, NULL);
+	return NULL;
+}
+
+static void *quiesce(void *argument)
+{
+	struct waiter *waiter = argument;
+
+	waiter->ret = cairn_store_quiesce(f.store, UINT64_MAX);
+	return NULL;
+}
+
+static void *let_go_later(void *argument)
+{
+	sleep_ms(50);
+	spy_let_go(argument, NULL);
+	return NULL;
+}
+
+/* Threads wait for a task, for memory and for a slot; all have left when the store is gone. */
+static void close_outwaits_the_waiters(void **state)
+{
+	struct waiter task_waiter, slot_waiter, memory_waiter;
+	static struct cairn_xfer slow[1], late[1];
+	struct spy *spy;
+	pthread_t helper;
+	uint64_t task;
+
+	(void)state;
+	spy = open_spied("store(tasks=2) | spy() | null(size=1MiB)");
+	spy_set(spy, &spy->keep, true);
+	fill(slow, f.back, 0, 1);
+	fill(late, f.back, 2, 1);
+	assert_int_equal(cairn_load(f.ns, slow, 1, NULL, &task_waiter.task), 0);
+	assert_int_equal(cairn_load(f.ns, late, 1, NULL, &task), 0);
+	spy_await(spy, &spy->kept_count, 2);
+	assert_int_equal(cairn_task_cancel(f.store, task), 0);
+	assert_int_equal(cairn_task_wait(f.store, task, CAIRN_EVENT_RESULT, UINT64_MAX), 0);
+	pthread_create(&task_waiter.thread, NULL, wait_for_it, &task_waiter);
+	pthread_create(&slot_waiter.thread, NULL, load_alone, &slot_waiter);
+	pthread_create(&memory_waiter.thread, NULL, quiesce, &memory_waiter);
+	callers_await(3);
+	/* Too short a time: open again. Who waited for a slot was told. */
+	assert_int_equal(cairn_store_close(f.store, 20 * MS), -ETIMEDOUT);
+	assert_int_equal(pthread_join(slot_waiter.thread, NULL), 0);
+	assert_int_equal(slot_waiter.ret, -ECANCELED);
+	pthread_create(&slot_waiter.thread, NULL, load_alone, &slot_waiter);
+	callers_await(3);
+	pthread_create(&helper, NULL, let_go_later, spy);
+	close_store();
+	assert_int_equal(pthread_join(helper, NULL), 0);
+	assert_int_equal(pthread_join(task_waiter.thread, NULL), 0);
+	assert_int_equal(pthread_join(slot_waiter.thread, NULL), 0);
+	assert_int_equal(pthread_join(memory_waiter.thread, NULL), 0);
+	assert_int_equal(task_waiter.ret, 0);
+	assert_int_equal(slot_waiter.ret, -ECANCELED);
+	assert_int_equal(memory_waiter.ret, 0);
+	assert_int_equal(late[0].result.status, -ECANCELED);
+}
+
+/* ---- callbacks ------------------------------------------------------------------ */
+
+struct relay {
+	struct told told;
+	struct cairn_xfer xfer[1];
+	uint32_t left;
+	int ret;
+	pthread_t thread;
+};
+
+static void next_one(void *context, uint64_t task, uint32_t events)
+{
+	struct relay *relay = context;
+	struct cairn_task_opts opts = {.size = sizeof(opts), .done = next_one, .context = context};
+
+	relay->thread = pthread_self();
+	if (relay->left == 0) {
+		on_event(&relay->told, task, events);
+		return;
+	}
+	relay->left--;
+	relay->ret = cairn_load(f.ns, relay->xfer, relay->left ? 1 : 0, &opts, &task);
+	if (relay->ret < 0)
+		on_event(&relay->told, task, events);
+}
+
+/* With one slot, each callback finds it free; a task of nothing is told by a reactor as well. */
+static void callbacks_submit(void **state)
+{
+	static struct relay relay = {.told = TOLD, .left = 50};
+	struct cairn_task_opts opts = {.size = sizeof(opts), .done = next_one, .context = &relay};
+	uint64_t task;
+
+	(void)state;
+	open_store("store(tasks=1) | null(size=1MiB)", NULL);
+	fill(relay.xfer, f.back, 0, 1);
+	assert_int_equal(cairn_load(f.ns, relay.xfer, 1, &opts, &task), 0);
+	told_await(&relay.told, &relay.told.releases, 1);
+	assert_int_equal(relay.ret, 0);
+	assert_int_equal(relay.left, 0);
+	relay.told.releases = 0;
+	assert_int_equal(cairn_load(f.ns, NULL, 0, &opts, &task), 0);
+	told_await(&relay.told, &relay.told.releases, 1);
+	assert_false(pthread_equal(relay.thread, pthread_self()));
+	close_store();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(release_waits_for_the_telling),
+		cmocka_unit_test(one_of_several_waiters_has_it),
+		cmocka_unit_test(close_outwaits_the_waiters),
+		cmocka_unit_test(callbacks_submit),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
