@@ -17,7 +17,7 @@ FORMATTED = find include src cli tests bench examples -name '*.[ch]' 2>/dev/null
 
 .PHONY: all deps run check test bench soak asan tsan fuzz fmt tidy install clean help
 
-all: build/build.ninja
+all: build/build.ninja ## the libraries, the program and the tests, into build/; what `make` does
 	@$(NINJA)
 
 build/build.ninja:

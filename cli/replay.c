@@ -55,7 +55,7 @@ static int parse(struct replay_options *o, int argc, char **argv)
 		 "keep the arrival times, X times faster\n(default: no waiting)", 0, 0,
 		 &o->speed_given},
 		{"block", OPTION_SIZE, &o->block, "BYTES",
-		 "of the 512 tokens of a block (default: 16KiB)", 1, 1ull << 36, NULL},
+		 "of a block, which is 512 tokens (default: 16KiB)", 1, 1ull << 36, NULL},
 		{"shards", OPTION_COUNT, &o->shards, "N", "equal parts of a block (default: 1)", 1,
 		 CAIRN_SHARD_COUNT_MAX, NULL},
 		{"durability", OPTION_CHOICE, &o->durability, "memory|written|durable",
