@@ -17,7 +17,7 @@ FORMATTED = find include src cli tests bench examples -name '*.[ch]' 2>/dev/null
 
 .PHONY: all deps run check test bench soak asan tsan fuzz fmt tidy install clean help
 
-all: build/build.ninja
+all: build/build.ninja ## the libraries, the program and the tests, into build/; what `make` does
 	@$(NINJA)
 
 build/build.ninja:
@@ -68,9 +68,10 @@ fmt: ## apply .clang-format
 tidy: ## the style rules, formatting and static analysis
 	@tools/test.sh tidy format cppcheck clang-tidy man
 
-install: build/build.ninja ## into PREFIX (/usr/local), under DESTDIR
-	@meson configure build -Dprefix="$(PREFIX)" -Dlibdir="$(LIBDIR)"
-	@$(NINJA)
+install: all ## into PREFIX (/usr/local), under DESTDIR
+	@echo "installing into $(DESTDIR)$(PREFIX)"
+	@said=$$(meson configure build -Dprefix="$(PREFIX)" -Dlibdir="$(LIBDIR)" && \
+		ninja -C build 2>&1) || { printf '%s\n' "$$said" >&2; exit 1; }
 	@DESTDIR="$(DESTDIR)" meson install -C build --no-rebuild --quiet
 	@test -n "$(DESTDIR)" || test "$$(id -u)" != 0 || ldconfig
 

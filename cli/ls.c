@@ -93,10 +93,12 @@ static int list(struct ls *ls, const char *pipeline, const struct option_store *
 	if (rc < 0)
 		return option_store_error("ls", (int)rc, &error);
 	if (missed)
-		out_error("ls", "%llu entries could not be read", (unsigned long long)missed);
+		out_error("ls", "%llu entries could not be read; 'cairn fsck' names them",
+			  (unsigned long long)missed);
 	if (!ls->as_json && !ls->keys)
-		printf("%llu blocks, %s, stored as %s; what changed meanwhile may be missing\n",
-		       (unsigned long long)ls->shown, units_format_size(ls->raw_bytes, raw),
+		printf("%llu block%s, %s, stored as %s; what changed meanwhile may be missing\n",
+		       (unsigned long long)ls->shown, ls->shown == 1 ? "" : "s",
+		       units_format_size(ls->raw_bytes, raw),
 		       units_format_size(ls->stored_bytes, stored));
 	return missed ? CLI_BAD : CLI_OK;
 }

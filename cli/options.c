@@ -103,9 +103,12 @@ const char *option_nearest(const char *typed, const char *const *names)
 __attribute__((format(printf, 2, 0))) static void usage_error(const char *name, const char *format,
 							      va_list list)
 {
+	size_t length = strlen(format);
+
 	fprintf(stderr, "cairn %s: ", name);
 	vfprintf(stderr, format, list);
-	fprintf(stderr, "; see 'cairn %s --help'\n", name);
+	fprintf(stderr, length && format[length - 1] == '?' ? " See" : "; see");
+	fprintf(stderr, " 'cairn %s --help'\n", name);
 }
 
 int option_error(const char *name, const char *format, ...)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,7 +55,7 @@ static int parse(struct replay_options *o, int argc, char **argv)
 		 "keep the arrival times, X times faster\n(default: no waiting)", 0, 0,
 		 &o->speed_given},
 		{"block", OPTION_SIZE, &o->block, "BYTES",
-		 "of the 512 tokens of a block (default: 16KiB)", 1, 1ull << 36, NULL},
+		 "of a block, which is 512 tokens (default: 16KiB)", 1, 1ull << 36, NULL},
 		{"shards", OPTION_COUNT, &o->shards, "N", "equal parts of a block (default: 1)", 1,
 		 CAIRN_SHARD_COUNT_MAX, NULL},
 		{"durability", OPTION_CHOICE, &o->durability, "memory|written|durable",
@@ -63,7 +64,7 @@ static int parse(struct replay_options *o, int argc, char **argv)
 		 "tokens/s of the accelerator, for the time saved\n(default: 10000)", 0, 0, NULL},
 		{"verify", OPTION_FLAG, &o->verify, NULL, "compare every loaded byte (the default)",
 		 0, 0, NULL},
-		{"no-verify", OPTION_FLAG, &o->no_verify, NULL, "do not", 0, 0, NULL},
+		{"no-verify", OPTION_FLAG, &o->no_verify, NULL, "do not compare them", 0, 0, NULL},
 		{"clear", OPTION_FLAG, &o->clear, NULL,
 		 "start cold: empty the replay's namespace first", 0, 0, NULL},
 		OPTION_STORE_ROWS(&o->store, &o->json),
@@ -102,11 +103,14 @@ static int parse(struct replay_options *o, int argc, char **argv)
 
 static int check(const struct replay_options *o)
 {
-	if (o->generate == (o->traces.count > 0))
-		return option_error("replay", o->generate
-						      ? "--trace and --generate exclude each other"
-						      : "no trace; give --trace FILE, or "
-							"--generate " GENERATE_KINDS);
+	if (o->generate && o->traces.count)
+		return option_error("replay",
+				    "\"%s\" would be a trace, and --generate excludes those; a "
+				    "pipeline with spaces is one word in quotes",
+				    o->traces.items[0]);
+	if (!o->generate && !o->traces.count)
+		return option_error("replay", "no trace; give --trace FILE, or "
+					      "--generate " GENERATE_KINDS);
 	if (o->seeded && !o->generate)
 		return option_error("replay", "--seed belongs to --generate");
 	if (o->verify && o->no_verify)
@@ -162,6 +166,37 @@ static uint64_t evicted_blocks(struct cairn_store *store)
 
 /* ---- the run ---------------------------------------------------------------- */
 
+/* What is replayed, and through what: the line above the table. */
+static void announce(const struct replay_options *o, const struct trace *trace)
+{
+	static const char *const kinds[] = {"chat", "rag", "agent"};
+	char count[OUT_TEXT_MAX], size[UNITS_TEXT_MAX], origin[64];
+	const char *pipeline = o->pipeline;
+	int line = (int)strcspn(pipeline, "\n");
+
+	if (o->generate)
+		snprintf(origin, sizeof(origin), "generated %s requests, seed %llu", kinds[o->kind],
+			 (unsigned long long)o->seed);
+	else
+		snprintf(origin, sizeof(origin), "requests of %zu trace%s", o->traces.count,
+			 o->traces.count == 1 ? "" : "s");
+	printf("%s %s, %s a block of %u tokens, through\n  %.*s%s\n\n",
+	       out_thousands(trace->count, count), origin, units_format_size(o->block, size),
+	       TRACE_BLOCK_TOKENS, line, pipeline, pipeline[line] ? " ..." : "");
+	fflush(stdout);
+}
+
+static const char *time_left(double seconds, double share, char buffer[UNITS_TEXT_MAX])
+{
+	double left = share > 0 ? ceil(seconds * (1 - share) / share) : 0;
+
+	if (!(share > 0))
+		snprintf(buffer, UNITS_TEXT_MAX, "?");
+	else
+		units_format_time((uint64_t)(left < 1 ? 1 : left) * 1000000000u, buffer);
+	return buffer;
+}
+
 static void show_progress(struct replay_run *run)
 {
 	double share, seconds = 1e-9 * (double)(figures_now_ns() - run->start_ns);
@@ -171,13 +206,11 @@ static void show_progress(struct replay_run *run)
 
 	share = run->speed > 0 ? (double)t->requests / (double)count
 			       : (double)t->blocks / (double)(run->trace->id_count + 1);
-	if (share > 0)
-		units_format_time((uint64_t)(seconds * (1 - share) / share) * 1000000000u, left);
 	snprintf(text, sizeof(text), "%llu/%zu requests, %.1f %% hits, %s, %s left",
 		 (unsigned long long)t->requests, count,
 		 t->blocks ? 100.0 * (double)t->blocks_hit / (double)t->blocks : 0.0,
 		 out_rate((double)(t->bytes_loaded + t->bytes_dumped) / (seconds + 1e-9), rate),
-		 share > 0 ? left : "?");
+		 time_left(seconds, share, left));
 	out_progress(text);
 }
 
@@ -307,20 +340,20 @@ static void row_count(const char *label, uint64_t count, uint64_t whole)
 	out_row(label, out_thousands(count, figure), share);
 }
 
-static void row_alarm(const char *label, uint64_t count, const char *remark, bool always)
+static void row_alarm(const char *label, uint64_t count, const char *remark)
 {
 	char figure[OUT_TEXT_MAX];
 
-	if (count || always)
-		out_row_alarm(label, out_thousands(count, figure), count ? remark : NULL,
-			      count > 0);
+	if (count)
+		out_row_alarm(label, out_thousands(count, figure), remark, true);
 }
 
 static void row_time(const char *label, double seconds, const char *remark)
 {
 	char figure[UNITS_TEXT_MAX];
 
-	out_row(label, units_format_time((uint64_t)(seconds * 1e9), figure), remark);
+	units_format_time((uint64_t)(seconds * 1e9), figure);
+	out_row(label, seconds > 0 ? figure : "0 s", remark);
 }
 
 static void report_traffic(const struct replay_figures *f)
@@ -330,16 +363,18 @@ static void report_traffic(const struct replay_figures *f)
 
 	out_row("bytes dumped", units_format_size(t->bytes_dumped, size), NULL);
 	out_row("bytes loaded", units_format_size(t->bytes_loaded, size), NULL);
-	row_time("load of a request, p50", f->load_p50_us * 1e-6, NULL);
-	row_time("load of a request, p99", f->load_p99_us * 1e-6, NULL);
+	if (t->bytes_loaded) {
+		row_time("load of a request, p50", f->load_p50_us * 1e-6, NULL);
+		row_time("load of a request, p99", f->load_p99_us * 1e-6, NULL);
+	}
 	row_time("time", f->seconds, NULL);
 	out_row("throughput",
 		out_rate((double)(t->bytes_dumped + t->bytes_loaded) / (f->seconds + 1e-9), text),
-		"in and out, content made and verified");
-	row_time("CPU time", f->cpu_seconds, "of it all, making and verifying content too");
+		"in and out, content made and compared");
+	row_time("CPU time", f->cpu_seconds, "of it all, making and comparing content too");
 	out_row("peak memory", units_format_size(figures_peak_rss_bytes(), size), NULL);
 	if (*f->engine)
-		out_row("I/O by", f->engine, f->engine_note);
+		out_row("I/O engine", f->engine, f->engine_note);
 }
 
 static void report_table(const struct replay_options *o, const struct replay_figures *f)
@@ -358,16 +393,18 @@ static void report_table(const struct replay_options *o, const struct replay_fig
 		 out_thousands((uint64_t)o->prefill_rate, rate));
 	row_time("prefill time saved", (double)t->tokens_saved / o->prefill_rate, remark);
 	report_traffic(f);
-	row_alarm("evicted blocks", f->evicted, "", false);
-	row_alarm("refused blocks", t->refused, "a tier was full, or declined them", false);
-	row_alarm("vanished blocks", t->vanished, "promised by a lookup, absent for the load",
-		  false);
-	row_alarm("damaged blocks", t->damaged, "found by their checksum: served as misses", false);
-	row_alarm("failed xfers", t->failed_xfers, "", false);
+	if (f->evicted)
+		out_row("evicted blocks", out_thousands(f->evicted, rate), "to stay within size=");
+	row_alarm("refused blocks", t->refused, "a tier was full, or declined them");
+	row_alarm("vanished blocks", t->vanished, "promised by a lookup, absent for the load");
+	row_alarm("damaged blocks", t->damaged, "found by their checksum: served as misses");
+	row_alarm("failed xfers", t->failed_xfers, "the first of them are named above");
 	if (o->no_verify)
 		out_row("wrong bytes", "not looked for", NULL);
+	else if (t->wrong_bytes)
+		row_alarm("wrong bytes", t->wrong_bytes, "THE STORE RETURNED WRONG DATA");
 	else
-		row_alarm("wrong bytes", t->wrong_bytes, "THE STORE RETURNED WRONG DATA", true);
+		out_row("wrong bytes", "0", "every loaded byte was compared");
 	if (f->stopped)
 		out_row_alarm("stopped by a signal", "", NULL, true);
 }
@@ -388,6 +425,8 @@ static int replay(const struct replay_options *o, const struct trace *trace)
 
 	if (rc != CLI_OK)
 		return rc;
+	if (!o->json)
+		announce(o, trace);
 	evicted = evicted_blocks(run.store);
 	f.cpu_seconds = -figures_cpu_seconds();
 	run_clients(&run, (uint32_t)o->clients);

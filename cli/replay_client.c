@@ -122,13 +122,13 @@ static void complain_call(struct client *client, const char *what, int64_t code)
 
 static void complain_xfer(struct client *client, const char *what, const struct cairn_xfer *xfer)
 {
-	char key[CONTENT_KEY_TEXT], stage[24] = "no stage";
+	char key[CONTENT_KEY_TEXT], stage[40] = "no stage was asked";
 
 	client->totals.failed_xfers++;
 	if (!may_complain(client))
 		return;
 	if (xfer->result.stage != CAIRN_STAGE_NONE)
-		snprintf(stage, sizeof(stage), "stage %u", xfer->result.stage);
+		snprintf(stage, sizeof(stage), "stage %u of the pipeline", xfer->result.stage + 1u);
 	out_error("replay", "%s of block %s, shard %u: %s (%s)", what,
 		  content_key_format(&xfer->key, key), xfer->shard,
 		  cairn_strerror(xfer->result.status), stage);

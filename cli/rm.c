@@ -231,8 +231,8 @@ static int report(const struct rm *rm, bool as_json)
 		out_json_count(o, "stored_bytes", bytes);
 		out_json(o);
 	} else {
-		printf("removed %llu blocks, %s\n", (unsigned long long)removed,
-		       units_format_size(bytes, size));
+		printf("removed %llu block%s, %s\n", (unsigned long long)removed,
+		       removed == 1 ? "" : "s", units_format_size(bytes, size));
 	}
 	return absent || failed ? CLI_BAD : CLI_OK;
 }

@@ -46,27 +46,34 @@ static void stage_json(struct stages *stages, const struct cairn_stage_info *sta
 	json_array_append_new(stages->list, o);
 }
 
-static void print_option(const struct cairn_option_info *option)
+static void print_option(const struct cairn_option_info *option, int type_width)
 {
-	printf("  %-14s %-7s %s%s%s", option->name, option->type, option->help,
+	printf("  %-12s %-*s %s%s%s", option->name, type_width, option->type, option->help,
 	       option->required ? " (required)" : "", *option->preset ? " (default: " : "");
 	if (*option->preset)
 		printf("%s)", option->preset);
-	if (*option->min || *option->max)
-		printf(" [%s to %s]", *option->min ? option->min : "any",
-		       *option->max ? option->max : "any");
+	if (*option->min && *option->max)
+		printf(" [%s to %s]", option->min, option->max);
+	else if (*option->min || *option->max)
+		printf(" [%s %s]", *option->min ? "at least" : "at most",
+		       *option->min ? option->min : option->max);
 	putchar('\n');
 }
 
 static void print_stage(const struct cairn_stage_info *stage)
 {
+	int width = 0;
+
 	printf("%s: %s%s\n", stage->name, stage->summary, stage->tier ? " (keeps data)" : "");
 	if (stage->file)
 		printf("from %s\n", stage->file);
 	if (!stage->option_count)
 		printf("no options\n");
 	for (size_t i = 0; i < stage->option_count; i++)
-		print_option(&stage->options[i]);
+		if ((int)strlen(stage->options[i].type) > width)
+			width = (int)strlen(stage->options[i].type);
+	for (size_t i = 0; i < stage->option_count; i++)
+		print_option(&stage->options[i], width);
 }
 
 static int show_stage(void *context, const struct cairn_stage_info *stage)

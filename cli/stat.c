@@ -10,6 +10,7 @@
 
 struct stat_view {
 	json_t *stages; /* NULL: print a table */
+	uint32_t pid;	/* the owner; known before the first counter */
 	char stage[64]; /* whose counters are being printed */
 	/* without an owner */
 	uint64_t blocks, partial, raw_bytes, stored_bytes;
@@ -30,8 +31,10 @@ static int show_counter(void *context, const struct cairn_counter *counter)
 		out_json_count(stage, counter->name, counter->value);
 		return 0;
 	}
+	if (!*view->stage)
+		printf("open in process %u\n", view->pid);
 	if (strcmp(view->stage, counter->stage)) {
-		printf("%s%s\n", *view->stage ? "\n" : "", counter->stage);
+		printf("\n%s\n", counter->stage);
 		snprintf(view->stage, sizeof(view->stage), "%s", counter->stage);
 	}
 	snprintf(label, sizeof(label), "  %.40s", counter->name);
@@ -94,8 +97,8 @@ static int stat_pipeline(const char *pipeline, const struct option_store *store,
 {
 	struct stat_view view = {.stages = as_json ? json_object() : NULL};
 	struct cairn_error error = {0};
-	uint32_t pid = 0;
-	int rc = cairn_live_counters(pipeline, &store->opts, show_counter, &view, &pid, &error);
+	int rc =
+		cairn_live_counters(pipeline, &store->opts, show_counter, &view, &view.pid, &error);
 	json_t *o;
 
 	if (rc == -ENOENT || rc == -EOPNOTSUPP) {
@@ -105,12 +108,9 @@ static int stat_pipeline(const char *pipeline, const struct option_store *store,
 	} else if (as_json) {
 		o = json_object();
 		out_json_set(o, "live", json_true());
-		out_json_count(o, "pid", pid);
+		out_json_count(o, "pid", view.pid);
 		out_json_set(o, "stages", json_incref(view.stages));
 		rc = out_json(o);
-	} else {
-		printf("\nopen in process %u\n", pid);
-		rc = CLI_OK;
 	}
 	json_decref(view.stages);
 	return rc;

@@ -189,13 +189,16 @@ static int add_object(struct trace *trace, const struct input *in, const json_t 
 
 static int add_line(struct trace *trace, struct input *in, uint32_t source)
 {
+	size_t blanks = strspn(in->line, " \t\r");
 	json_error_t why;
 	json_t *object;
 	int rc;
 
 	in->line_number++;
-	if (strspn(in->line, " \t\r") == in->line_length)
+	if (blanks == in->line_length)
 		return 0;
+	if (in->line[blanks] != '{')
+		return line_error(in, "not a JSON object; a trace has one object a line", "");
 	object = json_loadb(in->line, in->line_length, JSON_REJECT_DUPLICATES, &why);
 	if (!object) {
 		/* near texts may quote what is no text; the reason is before them */

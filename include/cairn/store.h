@@ -207,8 +207,9 @@ CAIRN_API int64_t cairn_list(const char *spec, const struct cairn_store_opts *op
 
 /*
  * Calls @fn for every counter of the process that has the store @spec open now,
- * read from its counters page; *ret_pid (may be NULL) is that process. @help is
- * "" there. -ENOENT: nobody has it open, or the pipeline keeps no page. A nonzero
+ * read from its counters page; *ret_pid (may be NULL) is that process, and
+ * set before the first call. @help is "" where this build does not know the
+ * counter. -ENOENT: nobody has it open, or the pipeline keeps no page. A nonzero
  * return of @fn ends the walk and is returned.
  */
 CAIRN_API int cairn_live_counters(const char *spec, const struct cairn_store_opts *opts,

@@ -121,9 +121,11 @@ int cairn_live_counters(const char *spec, const struct cairn_store_opts *opts,
 			      ? level->ops->identify(&level->env, uuid, reterr)
 			      : fail(reterr, -ENOENT, "%s keeps nothing that could be found",
 				     level->name);
+		if (ret >= 0)
+			ret = counters_read_live(store, uuid, fn, context, ret_pid, reterr);
 	}
 	end_rest(store);
-	return ret < 0 ? ret : counters_read_live(&sys_native, uuid, fn, context, ret_pid, reterr);
+	return ret;
 }
 
 /* ---- what this build has ------------------------------------------------------ */

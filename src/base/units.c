@@ -100,6 +100,9 @@ static int parse_with_units(const char *text, const struct unit *units, size_t c
 
 	if (err)
 		return err;
+	/* As units_format_size() writes it, and people do. */
+	if (d.rest[0] == ' ' && d.rest[1] != '\0')
+		d.rest++;
 	for (i = 0; i < count && strcmp(units[i].name, d.rest) != 0; i++)
 		;
 	if (i == count)

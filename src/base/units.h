@@ -8,7 +8,8 @@
 
 /*
  * "4096", "64KiB", "1.5GiB", "10GB" (powers of ten), "0"; binary: KiB MiB GiB
- * TiB, decimal: KB MB GB TB, plain and "B": bytes. 0 or -EINVAL, -ERANGE.
+ * TiB, decimal: KB MB GB TB, plain and "B": bytes; one space may stand before
+ * the unit, here and below. 0 or -EINVAL, -ERANGE.
  */
 int units_parse_size(const char *text, uint64_t *ret_bytes);
 

@@ -87,29 +87,58 @@ void counters_publish(struct cairn_store *store)
 }
 
 struct live {
+	const struct cairn_store *store; /* resolved, not open */
 	int (*fn)(void *context, const struct cairn_counter *counter);
 	void *context;
+	struct page_info info; /* filled before the first counter is told */
+	uint32_t *ret_pid;
 };
+
+static const char *help_of(const struct cairn_counter_row *rows, uint32_t count, const char *name)
+{
+	for (uint32_t i = 0; i < count; i++)
+		if (strcmp(rows[i].name, name) == 0)
+			return rows[i].help ? rows[i].help : "";
+	return "";
+}
+
+/* The page has names only; what they mean is asked of the stages that this build has. */
+static const char *live_help(const struct live *live, const char *stage, const char *name)
+{
+	if (strcmp(stage, "store") == 0)
+		return help_of(store_counter_rows(), COUNT_STORE_ROWS, name);
+	for (uint32_t i = 0; i < live->store->level_count; i++) {
+		const struct level *level = &live->store->levels[i];
+
+		if (strcmp(level->name, stage) == 0)
+			return help_of(level->ops->counters, level->ops->counter_count, name);
+	}
+	return "";
+}
 
 static int tell_one(void *context, const char *stage, const char *name, bool gauge, uint64_t value)
 {
 	const struct live *live = context;
-	struct cairn_counter counter = {
-		.stage = stage, .name = name, .help = "", .gauge = gauge, .value = value};
+	struct cairn_counter counter = {.stage = stage,
+					.name = name,
+					.help = live_help(live, stage, name),
+					.gauge = gauge,
+					.value = value};
 
+	if (live->ret_pid)
+		*live->ret_pid = (uint32_t)live->info.pid;
 	return live->fn(live->context, &counter);
 }
 
-int counters_read_live(const struct sys *sys, const uint8_t uuid[16],
+int counters_read_live(const struct cairn_store *store, const uint8_t uuid[16],
 		       int (*fn)(void *context, const struct cairn_counter *counter), void *context,
 		       uint32_t *ret_pid, struct cairn_error *reterr)
 {
-	struct live live = {fn, context};
-	struct page_info info = {0};
-	int ret = page_read(sys, uuid, tell_one, &live, &info);
+	struct live live = {.store = store, .fn = fn, .context = context, .ret_pid = ret_pid};
+	int ret = page_read(store->sys, uuid, tell_one, &live, &live.info);
 
 	if (ret_pid)
-		*ret_pid = (uint32_t)info.pid;
+		*ret_pid = (uint32_t)live.info.pid;
 	if (ret == -ENOENT)
 		return fail(reterr, ret, "no process has this store open");
 	if (ret == -EPROTO || ret == -EBADMSG)

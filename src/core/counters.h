@@ -19,9 +19,10 @@ void counters_publish(struct cairn_store *store);
 
 /*
  * Calls @fn for the counters of the live store of @uuid, as cairn_live_counters()
- * says. The page is validated: hostile bytes are -EPROTO, never a crash.
+ * says; the levels of @store, resolved but not open, know their help. The page is
+ * validated: hostile bytes are -EPROTO, never a crash.
  */
-int counters_read_live(const struct sys *sys, const uint8_t uuid[16],
+int counters_read_live(const struct cairn_store *store, const uint8_t uuid[16],
 		       int (*fn)(void *context, const struct cairn_counter *counter), void *context,
 		       uint32_t *ret_pid, struct cairn_error *reterr);
 

@@ -387,7 +387,9 @@ static int parse_stage(struct parser *p)
 	if (!spec_is_name(token.at + composition, token.length - composition))
 		return fail(p, token.line, token.column, "%s is no %s's name; %s",
 			    token_name(&token, found), composition ? "composition" : "stage",
-			    SPEC_NAME_RULE);
+			    memchr(token.at, '/', token.length)
+				    ? "a directory is written as posix(path=...)"
+				    : SPEC_NAME_RULE);
 	name = keep_value(p);
 	if (!name)
 		return no_memory(p);

@@ -260,7 +260,7 @@ class CommandLine(unittest.TestCase):
             (["replay", "f", "--seed"], "--seed needs a value"),
             (["replay", "f", "--json=1"], "--json=1 takes no value"),
             (["replay", "f", "--generate", "cat"], '"cat" is not one of chat|rag|agent'),
-            (["replay", "f", "--generate", "rag", "--trace", "x"], "exclude each other"),
+            (["replay", "f", "--generate", "rag", "--trace", "x"], "--generate excludes those"),
             (["replay", "f", "--trace", "x", "--seed", "1"], "--seed belongs to --generate"),
             (["replay", "f", "--generate", "rag", "--block", "5x"], '"5x" is not a size'),
             (["replay", "f", "--generate", "rag", "--clients", "0"], "0 is outside 1 to 1024"),

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 PROGRAM = sys.argv.pop(1)
@@ -50,6 +51,29 @@ class Real(unittest.TestCase):
             self.assertEqual(cairn("rm", store, *keys[:5])["removed"], 5)
             self.assertEqual(cairn("ls", store)["count"], len(keys) - 5)
             self.assertEqual(cairn("rm", store, keys[0], status=1)["absent"], 1)
+
+    def test_stat_of_a_live_store(self):
+        for store in self.stores[1:]:
+            owner = subprocess.Popen([PROGRAM, "replay", store, "--generate", "chat", "--speed",
+                                      "0.01"], stdout=subprocess.DEVNULL)
+            self.addCleanup(owner.wait)
+            self.addCleanup(owner.kill)
+            until = time.monotonic() + 60
+            posix = {"blocks": 0}
+            while not posix["blocks"] and time.monotonic() < until:
+                run = subprocess.run([PROGRAM, "stat", store, "--json"], capture_output=True,
+                                     text=True)
+                stat = json.loads(run.stdout) if run.stdout else {"live": False}
+                if stat["live"]:
+                    self.assertEqual(stat["pid"], owner.pid)
+                    posix = stat["stages"]["posix"]
+            self.assertGreater(posix["blocks"], 0)
+            self.assertGreater(posix["bytes_used"], posix["blocks"] * 16384)
+            table = subprocess.run([PROGRAM, "stat", store], capture_output=True, text=True)
+            self.assertTrue(table.stdout.startswith(f"open in process {owner.pid}\n"))
+            self.assertRegex(table.stdout, r"  blocks +\d+  whole blocks known\n")
+            self.assertGreater(cairn("ls", store)["count"], 0)
+            self.assertIn(f"process {owner.pid}", cairn("fsck", store, status=3))
 
     def test_bench(self):
         for store in self.stores:

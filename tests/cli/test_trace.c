@@ -145,7 +145,8 @@ static void test_damaged(void **state)
 static const struct {
 	const char *text, *error;
 } bad[] = {
-	{GOOD "[1]", "t.jsonl, line 2: not a JSON object"},
+	{GOOD "[1]", "t.jsonl, line 2: not a JSON object; a trace has one object a line"},
+	{"root:x:0", "t.jsonl, line 1: not a JSON object; a trace has one object a line"},
 	{GOOD "\n" GOOD "{\"timestamp\": 0", "t.jsonl, line 4: not JSON: '}' expected"},
 	{"{\"timestamp\": 0} x", "t.jsonl, line 1: not JSON: end of file expected"},
 	{"{\"timestamp\": 1, \"timestamp\": 2}", "t.jsonl, line 1: not JSON: duplicate object key"},

@@ -34,7 +34,7 @@ static const char usage[] =
 	"  --max-bytes BYTES    what one case may put into the store (536870912)\n"
 	"  --case-seconds N     what one case may take (120)\n"
 	"  --no-fork            all cases in this process, for a debugger\n"
-	"Status: 0 all passed, 1 a case failed, 2 usage.\n";
+	"Status: 0 all passed, 1 a case failed, 2 usage, or the pipeline cannot be opened.\n";
 
 struct outcome {
 	int verdict; /* enum verdict */
@@ -249,6 +249,38 @@ static int run_all(const struct suite *suite)
 	return tally.failed > 0 || tally.passed + tally.skipped == 0;
 }
 
+/* A pipeline that nobody can open is one line, not a failure of each case. */
+static int try_open(const struct suite *suite)
+{
+	struct cairn_error error = {0};
+	struct cairn_store *store;
+	int rc = cairn_store_open(suite->pipeline, NULL, &store, &error);
+
+	if (rc == 0)
+		rc = cairn_store_close(store, 0);
+	if (rc < 0)
+		fprintf(stderr, "cairn-conformance: %s\n",
+			*error.text ? error.text : cairn_strerror(rc));
+	return rc < 0 ? 2 : 0;
+}
+
+/* In a process of its own: what the library leaves behind must not reach the cases. */
+static int try_open_apart(const struct suite *suite)
+{
+	int status = 0;
+	pid_t child;
+
+	if (suite->in_process)
+		return try_open(suite);
+	child = fork();
+	if (child == 0)
+		_exit(try_open(suite));
+	while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR)
+		;
+	/* What ends by a signal here will do so in a case too, and be named there. */
+	return child > 0 && WIFEXITED(status) ? WEXITSTATUS(status) : 0;
+}
+
 /* ---- the command line ----------------------------------------------------------------- */
 
 static int wrong_usage(const char *what, const char *argument)
@@ -347,5 +379,6 @@ int main(int argc, char **argv)
 		return wrong_usage(optind < argc ? "more than one pipeline" : "no pipeline given",
 				   NULL);
 	suite.pipeline = optind < argc ? argv[optind] : "";
-	return run_all(&suite);
+	end = suite.list ? 0 : try_open_apart(&suite);
+	return end ? end : run_all(&suite);
 }

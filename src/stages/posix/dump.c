@@ -245,6 +245,7 @@ static void published(struct pio *p, uint32_t slot)
 	tier_dir_statted(p, slot);
 	claims_give(p, true);
 	partial_free(tier, partial);
+	tier_gauges(tier);
 	cairn_count(tier->env, CNT_PUBLISHED, 1);
 }
 

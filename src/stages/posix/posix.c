@@ -475,6 +475,18 @@ static void posix_unhold(void *self, const struct cairn_ns_view *ns, const struc
 	tier_unlock(tier);
 }
 
+void tier_gauges(struct posix *tier)
+{
+	struct index_figures figures = {0};
+
+	index_figures(tier->index, &figures);
+	cairn_gauge(tier->env, CNT_BYTES_USED, tier->used);
+	cairn_gauge(tier->env, CNT_BLOCKS,
+		    figures.whole - (figures.whole < tier->dead_blocks ? figures.whole
+								       : tier->dead_blocks));
+	cairn_gauge(tier->env, CNT_INDEX_BYTES, figures.memory_bytes);
+}
+
 static void posix_stat(void *self, struct cairn_tier_stat *ret_stat)
 {
 	struct posix *tier = self;
@@ -491,10 +503,8 @@ static void posix_stat(void *self, struct cairn_tier_stat *ret_stat)
 	ret_stat->bytes_used = tier->used;
 	ret_stat->blocks = figures.whole -
 			   (figures.whole < tier->dead_blocks ? figures.whole : tier->dead_blocks);
+	tier_gauges(tier);
 	tier_unlock(tier);
-	cairn_gauge(tier->env, CNT_BYTES_USED, ret_stat->bytes_used);
-	cairn_gauge(tier->env, CNT_BLOCKS, ret_stat->blocks);
-	cairn_gauge(tier->env, CNT_INDEX_BYTES, figures.memory_bytes);
 }
 
 const struct cairn_stage_ops cairn_stage_posix = {

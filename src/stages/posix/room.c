@@ -219,6 +219,7 @@ void entry_removed(struct posix *tier, uint32_t id, bool gone)
 		side_del(tier, entry);
 		side_add(tier, entry);
 	}
+	tier_gauges(tier);
 	pio_wake_key(tier, &key);
 	pio_wake_room(tier);
 }

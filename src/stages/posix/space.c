@@ -339,6 +339,8 @@ int space_clear(struct posix *tier, struct space *space, uint32_t durability)
 			side_bury(tier, space);
 		space->generation = next;
 	}
+	if (!tier->shared)
+		tier_gauges(tier);
 	tier_unlock(tier);
 	cairn_count(tier->env, CNT_CLEARS, 1);
 	if (!tier->shared) {

@@ -19,14 +19,17 @@
 
 int tier_error(struct cairn_error *reterr, int code, const char *format, ...)
 {
+	static const char stage[] = "posix: ";
+	const size_t length = sizeof(stage) - 1;
 	va_list args;
 
 	if (!reterr)
 		return code;
 	memset(reterr, 0, sizeof(*reterr));
 	reterr->code = code;
+	memcpy(reterr->text, stage, length);
 	va_start(args, format);
-	vsnprintf(reterr->text, sizeof(reterr->text), format, args);
+	vsnprintf(reterr->text + length, sizeof(reterr->text) - length, format, args);
 	va_end(args);
 	return code;
 }
@@ -222,12 +225,15 @@ static int lock_take(struct posix *tier, struct cairn_error *reterr)
 static int dir_open(struct posix *tier, struct cairn_error *reterr)
 {
 	const struct sys *sys = tier->sys;
-	int rc = sys->mkdirat(AT_FDCWD, tier->path, 0777);
+	int made = sys->mkdirat(AT_FDCWD, tier->path, 0777), rc = made;
 
 	if (rc < 0 && rc != -EEXIST && rc != -EROFS && rc != -EACCES && rc != -EISDIR)
 		return tier_error(reterr, rc, "path=%s: %s: the folder above it must exist",
 				  tier->path, strerror(-rc));
 	tier->dir_fd = tier_open_dir(sys, AT_FDCWD, tier->path);
+	if (tier->dir_fd == -ENOENT && made < 0)
+		return tier_error(reterr, made, "path=%s: could not be made: %s", tier->path,
+				  strerror(-made));
 	if (tier->dir_fd < 0)
 		return tier_error(reterr, tier->dir_fd, "path=%s: %s: a directory is needed",
 				  tier->path, strerror(-tier->dir_fd));

@@ -361,6 +361,8 @@ int super_write(struct posix *tier);				/* durable when it returns 0 */
 int super_read(const struct sys *sys, int store_fd, struct super_block *ret_super);
 int tier_error(struct cairn_error *reterr, int code, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
+/* Shows what is there now in the counters page; under the lock, shared=no. */
+void tier_gauges(struct posix *tier);
 /* flock() that waits for at most @wait_ns; -EAGAIN: somebody has it. */
 int lock_wait(const struct sys *sys, int fd, int operation, uint64_t wait_ns);
 int tier_open_dir(const struct sys *sys, int dirfd, const char *name);
