@@ -185,13 +185,16 @@ int hold_release(struct cairn_store *store, uint64_t id)
 {
 	struct holds *holds = store->holds;
 	uint32_t slot = (uint32_t)id - 1, first = HOLD_NONE;
-	bool found = false;
+	uint64_t now_ns = store->sys->now_ns();
+	bool found = false, expired = false;
 
 	if ((uint32_t)id == 0 || slot >= HOLDS_MAX)
 		return -ENOENT;
 	pthread_mutex_lock(&holds->lock);
 	if (holds->holds[slot].used && !holds->holds[slot].building &&
 	    holds->holds[slot].id == id) {
+		/* Whether or not reactor 0 has come by since. */
+		expired = holds->holds[slot].expires_ns <= now_ns;
 		first = detach(holds, &holds->holds[slot]);
 		found = true;
 	}
@@ -200,7 +203,9 @@ int hold_release(struct cairn_store *store, uint64_t id)
 		return -ENOENT;
 	give_back(store, first);
 	store_count(store, COUNT_HOLDS, UINT64_MAX);
-	return 0;
+	if (expired)
+		store_count(store, COUNT_HOLDS_EXPIRED, 1);
+	return expired ? -ENOENT : 0;
 }
 
 uint64_t holds_next_ns(const struct cairn_store *store)

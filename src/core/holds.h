@@ -32,7 +32,7 @@ bool hold_add(struct hold_builder *builder, struct cairn_namespace *ns, uint32_t
 	      const struct cairn_key *key, uint64_t tier_hold, uint64_t bytes);
 uint64_t hold_end(struct hold_builder *builder, bool counted, uint64_t expires_ns);
 
-/* 0 or -ENOENT. */
+/* 0 or -ENOENT: it had expired, even if nobody gave it back yet. */
 int hold_release(struct cairn_store *store, uint64_t id);
 
 /* Gives back what has expired; returns when the next one does, UINT64_MAX for none. */

@@ -135,13 +135,17 @@ static enum verdict hold_release(struct ctx *ctx)
 
 static enum verdict hold_expires(struct ctx *ctx)
 {
-	const struct cairn_lookup_opts opts = {
-		.size = sizeof(opts), .flags = CAIRN_LOOKUP_HOLD, .hold_ns = 20 * MS};
+	struct cairn_lookup_opts opts = {
+		.size = sizeof(opts), .flags = CAIRN_LOOKUP_HOLD, .hold_ns = 1};
 	struct block block = block_fixed(ctx, 1);
 	struct cairn_found found;
 	uint64_t hold = 0;
 
 	WANT_IS(ctx, block_dump(ctx, &block), 0);
+	/* At once: it has expired, whether or not the store noticed. */
+	WANT_IS(ctx, cairn_lookup(ctx->fixed, &block.key, 1, &found, &opts, &hold), 1);
+	WANT_IS(ctx, cairn_hold_release(ctx->store, hold), -ENOENT);
+	opts.hold_ns = 20 * MS;
 	WANT_IS(ctx, cairn_lookup(ctx->fixed, &block.key, 1, &found, &opts, &hold), 1);
 	sleep_ns(300 * MS);
 	WANT_IS(ctx, cairn_hold_release(ctx->store, hold), -ENOENT);
