@@ -258,8 +258,11 @@ struct engine *io_engine(struct cairn_io *io, const struct engine_ops **ret_ops)
 
 void io_host_init(struct cairn_store *store)
 {
-	size_t pool = store->settings[SET_BUFFERS].u;
+	size_t pool = reactor_stage_bytes(store->settings[SET_BUFFERS].u), largest = 4096;
 
+	/* A light reactor's pool is the smaller one; what runs there is small, too. */
+	while (largest * 2 <= pool && largest * 2 <= LIGHT_BUFFERS)
+		largest *= 2;
 	store->host = (struct cairn_stage_host){
 		.size = sizeof(store->host),
 		.forward = host_forward,
@@ -269,7 +272,6 @@ void io_host_init(struct cairn_store *store)
 		.now_ns = store->sys->now_ns,
 		.buffer_get = host_buffer_get,
 		.buffer_put = host_buffer_put,
-		/* A light reactor's pool is the smaller one; what runs there is small, too. */
-		.buffer_max = pool < LIGHT_BUFFERS ? pool : LIGHT_BUFFERS,
+		.buffer_max = largest,
 	};
 }
