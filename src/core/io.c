@@ -71,7 +71,9 @@ static bool lower_stands(uint32_t op, int32_t upper, int32_t lower)
 		return true;
 	switch (op) {
 	case CAIRN_OP_DUMP:
-		return upper < 0 || (upper == CAIRN_PRESENT && lower == 0);
+		/* A tier that cannot keep it so long says less than one that failed to. */
+		return (upper < 0 && lower != -EOPNOTSUPP) ||
+		       (upper == CAIRN_PRESENT && lower == 0);
 	case CAIRN_OP_REMOVE:
 		if (lower < 0 && lower != -ENOENT)
 			return upper >= 0 || upper == -ENOENT;

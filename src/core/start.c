@@ -68,6 +68,11 @@ static const struct cairn_key *chain_parent(const struct task *task, uint32_t it
 	return item > 0 ? task_key(task, item - 1) : NULL;
 }
 
+static uint32_t chain_start(const struct task *task)
+{
+	return task->xfers && task->xfers[0].attr ? task->xfers[0].attr->depth : 0;
+}
+
 static void set_attr(struct io_slot *slot, const struct task_part *part, uint32_t item)
 {
 	static const struct cairn_key none;
@@ -88,8 +93,9 @@ static void set_attr(struct io_slot *slot, const struct task_part *part, uint32_
 	if (!parent)
 		return;
 	attr->parent = *parent;
+	/* A chain that goes on from a block told of before starts at that block's depth. */
 	if (attr->depth == 0)
-		attr->depth = part->depth;
+		attr->depth = part->depth + chain_start(task);
 	slot->io.flags |= CAIRN_IO_CHAIN;
 }
 
