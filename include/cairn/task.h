@@ -109,7 +109,8 @@ enum cairn_class {
 
 /*
  * The keys are one prefix in order, each the parent of the next; the first
- * parent told stays; one not shallower is ignored.
+ * parent told stays; one not shallower is ignored. Depth counts from the first
+ * item's attribute, or from 0: so a task may go on where another one stopped.
  */
 #define CAIRN_TASK_CHAIN  0x1u
 /* No I/O targets the caller's memory: at the deadline it is free. */
@@ -168,8 +169,9 @@ CAIRN_API int cairn_remove(struct cairn_namespace *ns, const struct cairn_key *k
 			   uint64_t *ret_task);
 
 /*
- * Brings @count blocks up from the lowest tier that has them to the hottest.
- * Result 0 (there now, or no hotter tier), or -ENOENT. @results may be NULL.
+ * Brings @count blocks up from the lowest tier that has them to the hottest that
+ * caches. Result 0 (there now, or no tier above caches), or -ENOENT. @results may be
+ * NULL.
  */
 CAIRN_API int cairn_prefetch(struct cairn_namespace *ns, const struct cairn_key *keys, size_t count,
 			     struct cairn_result *results, const struct cairn_task_opts *opts,

@@ -31,6 +31,11 @@ static inline void list_append(struct list *list, struct list *node)
 	list->prev = node;
 }
 
+static inline void list_prepend(struct list *list, struct list *node)
+{
+	list_append(list->next, node);
+}
+
 /* The node may be removed again: it is left empty. */
 static inline void list_remove(struct list *node)
 {

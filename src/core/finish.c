@@ -50,7 +50,7 @@ void io_finish(struct io_slot *slot)
 	if (part && !slot->abandoned)
 		end_items(slot);
 	if (slot->bounce)
-		io_buffer_put(reactor, slot->bounce);
+		io_bounce_put(reactor, slot->bounce);
 	slot->bounce = NULL;
 	reactor->ios_in_flight--;
 	reactor->dumps_in_flight -= slot->io.task_class == CAIRN_CLASS_DUMP;

@@ -71,7 +71,9 @@ static bool lower_stands(uint32_t op, int32_t upper, int32_t lower)
 		return true;
 	switch (op) {
 	case CAIRN_OP_DUMP:
-		return upper < 0 || (upper == CAIRN_PRESENT && lower == 0);
+		/* A tier that cannot keep it so long says less than one that failed to. */
+		return (upper < 0 && lower != -EOPNOTSUPP) ||
+		       (upper == CAIRN_PRESENT && lower == 0);
 	case CAIRN_OP_REMOVE:
 		if (lower < 0 && lower != -ENOENT)
 			return upper >= 0 || upper == -ENOENT;
@@ -258,8 +260,11 @@ struct engine *io_engine(struct cairn_io *io, const struct engine_ops **ret_ops)
 
 void io_host_init(struct cairn_store *store)
 {
-	size_t pool = store->settings[SET_BUFFERS].u;
+	size_t pool = reactor_stage_bytes(store->settings[SET_BUFFERS].u), largest = 4096;
 
+	/* A light reactor's pool is the smaller one; what runs there is small, too. */
+	while (largest * 2 <= pool && largest * 2 <= LIGHT_BUFFERS)
+		largest *= 2;
 	store->host = (struct cairn_stage_host){
 		.size = sizeof(store->host),
 		.forward = host_forward,
@@ -269,7 +274,6 @@ void io_host_init(struct cairn_store *store)
 		.now_ns = store->sys->now_ns,
 		.buffer_get = host_buffer_get,
 		.buffer_put = host_buffer_put,
-		/* A light reactor's pool is the smaller one; what runs there is small, too. */
-		.buffer_max = pool < LIGHT_BUFFERS ? pool : LIGHT_BUFFERS,
+		.buffer_max = largest,
 	};
 }

@@ -11,6 +11,7 @@ void io_submit_to(struct io_slot *slot, uint32_t index);
 /* core/start.c */
 void *io_buffer_get(struct reactor *reactor, size_t bytes);
 void io_buffer_put(struct reactor *reactor, void *buffer);
+void io_bounce_put(struct reactor *reactor, void *bounce);
 
 /* The xfer's memory to or from a contiguous buffer. */
 void io_gather(const struct cairn_xfer *xfer, uint8_t *buffer);

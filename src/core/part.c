@@ -59,6 +59,8 @@ void part_end(struct reactor *reactor, struct task_part *part, int32_t status)
 	assert(status < 0);
 	if (part->result_sent)
 		return;
+	/* If it waited for memory, who stands behind it may find enough. */
+	reactor->bounce_came |= !list_empty(&reactor->starved);
 	if (!list_empty(&part->queued))
 		list_remove(&part->queued);
 	for (node = part->ios.next; node != &part->ios; node = next) {

@@ -7,21 +7,43 @@
 #include "core/holds.h"
 #include "core/reactor.h"
 
+size_t reactor_stage_bytes(size_t pool_bytes)
+{
+	size_t half = pool_bytes / 2;
+
+	/* No piece lies in two chunks. */
+	return half >= POOL_CHUNK ? half - half % POOL_CHUNK : half & ~(size_t)4095;
+}
+
+static void reactor_buddies(struct reactor *reactor)
+{
+	uint8_t *meta = reactor->buddy_memory;
+
+	buddy_init(&reactor->buddy, meta, reactor->stage_bytes);
+	if (reactor->stage_bytes == reactor->pool_bytes)
+		return;
+	meta += buddy_meta_bytes(reactor->stage_bytes);
+	buddy_init(&reactor->bounce, meta, reactor->pool_bytes - reactor->stage_bytes);
+	reactor->bounce_max = buddy_largest(&reactor->bounce);
+}
+
 static int reactor_memory(struct reactor *reactor)
 {
 	const struct sys *sys = reactor->store->sys;
+	size_t bounce_bytes = reactor->pool_bytes - reactor->stage_bytes;
 	uint8_t *memory;
 
 	reactor->io_bytes = (sizeof(struct io_slot) + reactor->store->scratch_bytes + 63) & ~63ul;
 	reactor->ios_memory = sys_zalloc(sys, 64, reactor->io_bytes * reactor->ios);
 	reactor->timers = sys_zalloc(sys, 64, sizeof(*reactor->timers) * reactor->ios);
-	reactor->buddy_memory = sys_zalloc(sys, 64, buddy_meta_bytes(reactor->pool_bytes));
+	reactor->buddy_memory = sys_zalloc(
+		sys, 64, buddy_meta_bytes(reactor->stage_bytes) + buddy_meta_bytes(bounce_bytes));
 	if (!reactor->ios_memory || !reactor->timers || !reactor->buddy_memory)
 		return -ENOMEM;
 	if (sys_reserve_huge(sys, reactor->pool_bytes, &reactor->pool, &reactor->pool_base,
 			     &reactor->pool_base_bytes) < 0)
 		return -ENOMEM;
-	buddy_init(&reactor->buddy, reactor->buddy_memory, reactor->pool_bytes);
+	reactor_buddies(reactor);
 	memory = reactor->ios_memory;
 	for (uint32_t i = 0; i < reactor->ios; i++) {
 		struct io_slot *io = (struct io_slot *)(void *)(memory + i * reactor->io_bytes);
@@ -79,11 +101,14 @@ int reactor_new(struct cairn_store *store, uint32_t index, bool standing,
 	reactor->standing = standing;
 	reactor->ios = standing ? (uint32_t)store->settings[SET_IOS].u : LIGHT_IOS;
 	reactor->pool_bytes = standing ? store->settings[SET_BUFFERS].u : LIGHT_BUFFERS;
+	reactor->stage_bytes =
+		standing ? reactor_stage_bytes(reactor->pool_bytes) : reactor->pool_bytes;
 	reactor->next_deadline_ns = UINT64_MAX;
 	reactor->adopt.kind = MESSAGE_ADOPT;
 	list_init(&reactor->free_ios);
 	list_init(&reactor->parts);
 	list_init(&reactor->buffer_waiters);
+	list_init(&reactor->starved);
 	for (uint32_t i = 0; i < CLASSES; i++)
 		list_init(&reactor->queues[i]);
 	ret = reactor_memory(reactor);
@@ -207,6 +232,21 @@ static void run_deadlines(struct reactor *reactor, uint64_t now_ns)
 	}
 }
 
+/* Bounce memory came back: the parts that wait for some are the first of their classes. */
+static void run_starved(struct reactor *reactor)
+{
+	if (!reactor->bounce_came)
+		return;
+	reactor->bounce_came = false;
+	while (!list_empty(&reactor->starved)) {
+		struct list *node = reactor->starved.prev;
+		struct task_part *part = list_entry(node, struct task_part, queued);
+
+		list_remove(node);
+		list_prepend(&reactor->queues[part->task->task_class - 1], node);
+	}
+}
+
 /* Buffers came back: those that wait for one try again, in order. */
 static void run_buffer_waiters(struct reactor *reactor)
 {
@@ -215,7 +255,6 @@ static void run_buffer_waiters(struct reactor *reactor)
 	if (!reactor->buffer_came)
 		return;
 	reactor->buffer_came = false;
-	reactor->starved = false;
 	list_init(&again);
 	while ((node = list_take(&reactor->buffer_waiters)) != NULL)
 		list_append(&again, node);
@@ -243,19 +282,19 @@ static int pick_class(struct reactor *reactor)
 		else if (++reactor->passed[c] >= CLASS_FLOOR)
 			pick = (int)c;
 	}
-	if (pick >= 0)
-		reactor->passed[pick] = 0;
 	return pick;
 }
 
 static void start_ios(struct reactor *reactor)
 {
-	while (!reactor->starved && !list_empty(&reactor->free_ios)) {
+	uint32_t started = 0;
+
+	for (; started < STARTS_MAX && !list_empty(&reactor->free_ios); started++) {
 		int c = pick_class(reactor);
 		struct task_part *part;
 
 		if (c < 0)
-			return;
+			break;
 		/*
 		 * Tasks of one class take turns, so that a large one does not hold up
 		 * the rest. Once started, the part may be over: it is not touched after.
@@ -263,9 +302,9 @@ static void start_ios(struct reactor *reactor)
 		part = list_entry(reactor->queues[c].next, struct task_part, queued);
 		list_remove(&part->queued);
 		list_append(&reactor->queues[c], &part->queued);
-		if (!io_start_next(reactor, part))
-			return;
+		io_start_next(reactor, part);
 	}
+	reactor->more = started == STARTS_MAX;
 	if (list_empty(&reactor->free_ios))
 		store_count(reactor->store, COUNT_BACKPRESSURE, 1);
 }
@@ -318,8 +357,8 @@ static uint64_t wait_until(struct reactor *reactor, uint64_t now_ns, uint64_t un
 		until_ns = holds_next_ns(reactor->store);
 	if (reactor->adopted && now_ns + ADOPTED_POLL_NS < until_ns)
 		until_ns = now_ns + ADOPTED_POLL_NS;
-	if (reactor->buffer_came || !ring_empty(&reactor->inbox) ||
-	    (reactor->lone && reactor->lone->result_sent))
+	if (reactor->buffer_came || reactor->bounce_came || reactor->more ||
+	    !ring_empty(&reactor->inbox) || (reactor->lone && reactor->lone->result_sent))
 		until_ns = 0;
 	return until_ns;
 }
@@ -337,6 +376,7 @@ void reactor_turn(struct reactor *reactor, uint64_t until_ns)
 		run_deadlines(reactor, now_ns);
 	}
 	run_buffer_waiters(reactor);
+	run_starved(reactor);
 	start_ios(reactor);
 	run_adopted(reactor);
 	if (reactor->standing && reactor->index == 0 && holds_next_ns(reactor->store) != UINT64_MAX)

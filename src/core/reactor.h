@@ -25,6 +25,7 @@
 #define CLASSES	      4u
 #define CLASS_FLOOR   16u	 /* a class passed over so often is served next */
 #define POOL_CHUNK    (2u << 20) /* registered at once */
+#define STARTS_MAX    64u /* ios started in one turn: then deadlines and messages are looked at */
 
 struct io_slot {
 	uint32_t magic;
@@ -74,17 +75,26 @@ struct reactor {
 	uint32_t passed[CLASSES];
 	struct list parts; /* task_part.active */
 	uint64_t next_deadline_ns;
-	bool starved; /* no bounce buffer for the next io: wait until one comes back */
+	struct list starved; /* task_part.queued of those that wait for bounce memory, in order */
+	bool more;	     /* there is work left to start without waiting */
 
 	struct io_slot **timers; /* a binary heap by timer_ns */
 	uint32_t timer_count;
 	struct list buffer_waiters; /* io_slot.waiting */
-	bool buffer_came;
+	bool buffer_came, bounce_came;
 
 	void *pool, *pool_base;
 	size_t pool_base_bytes;
 	size_t pool_bytes;
-	struct buddy buddy;
+	/*
+	 * The stages' part of the pool, and behind it that of the callers' bytes.
+	 * They are apart because an io with bounced bytes may have to wait for a
+	 * buffer of a stage's: those bytes must not be what it waits for.
+	 */
+	size_t stage_bytes;
+	struct buddy buddy, bounce;
+	uint64_t
+		bounce_max; /* the largest piece of it; 0: a light reactor, which bounces nothing */
 	void *buddy_memory;
 
 	struct task_part *lone; /* a light reactor: what its caller waits for */
@@ -98,6 +108,9 @@ int reactor_new(struct cairn_store *store, uint32_t index, bool standing,
 int reactor_start(struct reactor *reactor, struct cairn_error *reterr);
 void reactor_stop(struct reactor *reactor); /* joins */
 void reactor_free(struct reactor *reactor); /* NULL is ignored */
+
+/* Of a standing reactor's pool of @pool_bytes: how much is the stages'. */
+size_t reactor_stage_bytes(size_t pool_bytes);
 
 /* Any thread: puts a message in the inbox and wakes the reactor if it may sleep. */
 void reactor_send(struct reactor *reactor, struct message *message);
@@ -114,8 +127,8 @@ bool reactor_idle(const struct reactor *reactor);
 /* core/io.c */
 void io_host_init(struct cairn_store *store);
 bool io_seek(struct reactor *reactor, struct task_part *part); /* to the next own item */
-bool io_start_next(struct reactor *reactor,
-		   struct task_part *part); /* false: nothing could start */
+void io_start_next(struct reactor *reactor, struct task_part *part);
+uint64_t io_segments(const struct cairn_xfer *xfer); /* how many pieces of memory it names */
 void io_abandon(struct io_slot *slot, int32_t status);
 struct engine *io_engine(struct cairn_io *io, const struct engine_ops **ret_ops);
 

@@ -41,7 +41,8 @@ static const struct cairn_option rows[SET_ROWS] = {
 			 .preset = "256MiB",
 			 .min = "1MiB",
 			 .max = "64GiB",
-			 .help = "bounce memory a reactor may use; taken as it is needed"},
+			 .help = "memory for I/O a reactor may use, half for stages, half for "
+				 "callers' bytes (detached tasks); taken as it is needed"},
 	[SET_HOLD_BYTES] = {.name = "hold_bytes",
 			    .type = CAIRN_OPTION_SIZE,
 			    .preset = "4GiB",

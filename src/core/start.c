@@ -19,6 +19,25 @@ void io_buffer_put(struct reactor *reactor, void *buffer)
 	reactor->buffer_came = true;
 }
 
+static void *bounce_get(struct reactor *reactor, uint64_t bytes)
+{
+	/* Whoever waits already comes first: else a large one would wait for ever. */
+	uint64_t offset =
+		list_empty(&reactor->starved) ? buddy_get(&reactor->bounce, bytes) : BUDDY_NONE;
+
+	if (offset == BUDDY_NONE)
+		return NULL;
+	return (uint8_t *)reactor->pool + reactor->stage_bytes + offset;
+}
+
+void io_bounce_put(struct reactor *reactor, void *bounce)
+{
+	uint8_t *base = (uint8_t *)reactor->pool + reactor->stage_bytes;
+
+	buddy_put(&reactor->bounce, (uint64_t)((uint8_t *)bounce - base));
+	reactor->bounce_came = true;
+}
+
 static bool same_key(const struct cairn_key *a, const struct cairn_key *b)
 {
 	return memcmp(a->bytes, b->bytes, CAIRN_KEY_BYTES) == 0;
@@ -49,6 +68,11 @@ static const struct cairn_key *chain_parent(const struct task *task, uint32_t it
 	return item > 0 ? task_key(task, item - 1) : NULL;
 }
 
+static uint32_t chain_start(const struct task *task)
+{
+	return task->xfers && task->xfers[0].attr ? task->xfers[0].attr->depth : 0;
+}
+
 static void set_attr(struct io_slot *slot, const struct task_part *part, uint32_t item)
 {
 	static const struct cairn_key none;
@@ -69,12 +93,13 @@ static void set_attr(struct io_slot *slot, const struct task_part *part, uint32_
 	if (!parent)
 		return;
 	attr->parent = *parent;
+	/* A chain that goes on from a block told of before starts at that block's depth. */
 	if (attr->depth == 0)
-		attr->depth = part->depth;
+		attr->depth = part->depth + chain_start(task);
 	slot->io.flags |= CAIRN_IO_CHAIN;
 }
 
-static uint64_t segments_of(const struct cairn_xfer *xfer)
+uint64_t io_segments(const struct cairn_xfer *xfer)
 {
 	return xfer->segment_count > 0 ? xfer->segment_count : xfer->stride.count;
 }
@@ -119,26 +144,28 @@ void io_scatter(const struct cairn_xfer *xfer, const uint8_t *buffer)
 
 static bool must_bounce(const struct task *task, const struct cairn_xfer *xfer)
 {
-	return (task->flags & CAIRN_TASK_DETACH) || segments_of(xfer) > IO_IOVS_MAX;
+	return (task->flags & CAIRN_TASK_DETACH) || io_segments(xfer) > IO_IOVS_MAX;
 }
 
 /* How many items from the cursor on become one io, and what they bounce. */
-static uint32_t measure(const struct task *task, uint32_t first, bool *ret_bounce,
-			uint64_t *ret_bytes)
+static uint32_t measure(const struct task *task, uint32_t first, uint64_t bounce_max,
+			bool *ret_bounce, uint64_t *ret_bytes)
 {
 	const struct cairn_xfer *xfers = task->xfers;
-	uint64_t segments = segments_of(&xfers[first]);
+	uint64_t segments = io_segments(&xfers[first]);
 	uint32_t n = 1;
 
+	if (bounce_max > BOUNCE_IO_MAX)
+		bounce_max = BOUNCE_IO_MAX;
 	*ret_bounce = must_bounce(task, &xfers[first]);
 	*ret_bytes = xfers[first].length;
 	while (n < CAIRN_PARTS_MAX && first + n < task->count &&
 	       same_key(&xfers[first].key, &xfers[first + n].key)) {
 		const struct cairn_xfer *xfer = &xfers[first + n];
 
-		segments += segments_of(xfer);
+		segments += io_segments(xfer);
 		if (must_bounce(task, xfer) != *ret_bounce ||
-		    (*ret_bounce && *ret_bytes + xfer->length > BOUNCE_IO_MAX) ||
+		    (*ret_bounce && *ret_bytes + xfer->length > bounce_max) ||
 		    (!*ret_bounce && segments > IO_IOVS_MAX) || xfer->attr != xfers[first].attr ||
 		    xfer->shard_count != xfers[first].shard_count ||
 		    xfer->shard_bytes != xfers[first].shard_bytes)
@@ -170,7 +197,7 @@ static void add_part(struct io_slot *slot, const struct task *task, uint32_t ite
 		if (slot->io.op == CAIRN_OP_DUMP)
 			io_gather(xfer, bounce);
 	} else {
-		part->iov_count = (uint32_t)segments_of(xfer);
+		part->iov_count = (uint32_t)io_segments(xfer);
 		copy_segments(xfer, iov);
 	}
 	slot->iov_count += part->iov_count;
@@ -210,16 +237,16 @@ static void fill_header(struct io_slot *slot, struct task_part *part)
 	slot->item[0] = part->cursor;
 }
 
-/* False: no bounce buffer now. */
+/* False: no bounce memory now. */
 static bool fill_parts(struct io_slot *slot, struct task_part *part, uint32_t *ret_items)
 {
 	struct task *task = part->task;
 	uint64_t bytes, at = 0;
 	bool bounce;
-	uint32_t n = measure(task, part->cursor, &bounce, &bytes);
+	uint32_t n = measure(task, part->cursor, slot->reactor->bounce_max, &bounce, &bytes);
 
 	if (bounce) {
-		slot->bounce = io_buffer_get(slot->reactor, bytes);
+		slot->bounce = bounce_get(slot->reactor, bytes);
 		if (!slot->bounce)
 			return false;
 		store_count(task->store, COUNT_BOUNCED, 1);
@@ -241,7 +268,7 @@ static void take_from_part(struct reactor *reactor, struct task_part *part, uint
 		list_remove(&part->queued);
 }
 
-/* An xfer that no bounce buffer of this store can ever hold. */
+/* An xfer that no piece of the bounce memory can ever hold. */
 static bool never_fits(struct reactor *reactor, struct task_part *part)
 {
 	const struct cairn_xfer *xfer;
@@ -249,7 +276,7 @@ static bool never_fits(struct reactor *reactor, struct task_part *part)
 	if (!part->task->xfers)
 		return false;
 	xfer = &part->task->xfers[part->cursor];
-	return must_bounce(part->task, xfer) && xfer->length > reactor->pool_bytes;
+	return must_bounce(part->task, xfer) && xfer->length > reactor->bounce_max;
 }
 
 static void end_first_item(struct reactor *reactor, struct task_part *part, int32_t status)
@@ -260,8 +287,9 @@ static void end_first_item(struct reactor *reactor, struct task_part *part, int3
 	part_io_ended(reactor, part);
 }
 
-bool io_start_next(struct reactor *reactor, struct task_part *part)
+void io_start_next(struct reactor *reactor, struct task_part *part)
 {
+	uint32_t task_class = part->task->task_class;
 	struct list *node = list_take(&reactor->free_ios);
 	struct io_slot *slot;
 	uint32_t items = 1;
@@ -271,19 +299,20 @@ bool io_start_next(struct reactor *reactor, struct task_part *part)
 	if (never_fits(reactor, part)) {
 		list_append(&reactor->free_ios, &slot->waiting);
 		end_first_item(reactor, part, -EFBIG);
-		return true;
+		return;
 	}
 	fill_header(slot, part);
 	if (part->task->xfers && !fill_parts(slot, part, &items)) {
 		list_append(&reactor->free_ios, &slot->waiting);
-		reactor->starved = true;
-		return false;
+		list_remove(&part->queued);
+		list_append(&reactor->starved, &part->queued);
+		return;
 	}
+	reactor->passed[task_class - 1] = 0;
 	list_append(&part->ios, &slot->link);
 	reactor->ios_in_flight++;
 	reactor->dumps_in_flight += slot->io.task_class == CAIRN_CLASS_DUMP;
 	store_count(reactor->store, COUNT_IN_FLIGHT, 1);
 	take_from_part(reactor, part, items);
 	io_submit_to(slot, 0);
-	return true;
 }

@@ -79,6 +79,9 @@ static bool runs_inline(const struct cairn_store *store, const struct submission
 	for (uint32_t i = 0; i < s->count; i++) {
 		if (memcmp(&s->xfers[i].key, &s->xfers[0].key, sizeof(s->xfers[0].key)) != 0)
 			return false;
+		/* A light reactor has no memory to gather very many segments in. */
+		if (io_segments(&s->xfers[i]) > IO_IOVS_MAX)
+			return false;
 		bytes += s->xfers[i].length;
 	}
 	return bytes <= store->settings[SET_INLINE_MAX].u;
