@@ -34,4 +34,5 @@ complete -c cairn -n '__cairn_after --generate' -a 'chat rag agent'
 complete -c cairn -n '__cairn_after --durability' -a 'memory written durable'
 complete -c cairn -n '__cairn_after --op' -a 'load dump lookup mixed'
 complete -c cairn -n '__cairn_after --trace --pipelines --bare-dir --stage-path' -F
-complete -c cairn -n 'contains replay (__cairn_command); and not __cairn_after --generate --durability' -F
+complete -c cairn -F \
+    -n 'contains replay (__cairn_command); and not __cairn_after --generate --durability'
