@@ -31,7 +31,7 @@ deps: ## install what is missing (apt, as root or with sudo), saying what and wh
 
 run: ## the main job: a generated chat trace through a temporary directory, every byte compared
 	@tools/deps.sh build
-	@$(MAKE) --no-print-directory build/build.ninja
+	@$(MAKE) --no-print-directory --silent build/build.ninja
 	@$(NINJA) cairn cli/cairn
 	@path=$$(mktemp -d build/run.XXXXXX) && trap 'rm -rf "$$path"' EXIT && \
 		trap 'exit 130' INT TERM && build/cairn $(RUN)
