@@ -27,11 +27,12 @@ end
 
 complete -c cairn -f
 complete -c cairn -n 'test (count (commandline -opc)) -eq 1' -a '(__cairn_commands)'
-complete -c cairn -n 'test (__cairn_command) = help' -a '(__cairn_commands)'
-complete -c cairn -n 'test (__cairn_command) = stages' -a '(__cairn_stages)'
+complete -c cairn -n 'contains help (__cairn_command)' -a '(__cairn_commands)'
+complete -c cairn -n 'contains stages (__cairn_command)' -a '(__cairn_stages)'
 complete -c cairn -n 'string match -q -- "-*" (commandline -ct)' -a '(__cairn_options)'
 complete -c cairn -n '__cairn_after --generate' -a 'chat rag agent'
 complete -c cairn -n '__cairn_after --durability' -a 'memory written durable'
 complete -c cairn -n '__cairn_after --op' -a 'load dump lookup mixed'
 complete -c cairn -n '__cairn_after --trace --pipelines --bare-dir --stage-path' -F
-complete -c cairn -n 'test (__cairn_command) = replay' -F
+complete -c cairn -F \
+    -n 'contains replay (__cairn_command); and not __cairn_after --generate --durability'
