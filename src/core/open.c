@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Opening and closing. Order at open: text, memory, counters, stages from the
- * lowest up, engine, reactors, threads; at close the other way round. What was
- * not made is NULL or zero, so one function takes apart whatever there is.
+ * lowest up, engine, reactors, threads. At close: threads, stages, reactors, memory.
+ * What was not made is NULL or zero, so one function takes apart whatever there is.
  */
 #include <assert.h>
 #include <errno.h>
@@ -202,13 +202,7 @@ static void take_apart(struct cairn_store *store)
 	for (uint32_t i = 0; i < store->reactor_count; i++)
 		reactor_stop(store->reactors[i]);
 	holds_fini(store);
-	/* As they were made: a child that is forked now closes what is left, and no more. */
-	fork_hold();
-	while (store->lights_made > 0)
-		reactor_free(store->all_lights[--store->lights_made]);
-	while (store->reactor_count > 0)
-		reactor_free(store->reactors[--store->reactor_count]);
-	fork_go_on();
+	/* Before the reactors go: a thread of a stage's may be in resume() until its close(). */
 	for (uint32_t i = 0; i < store->level_count; i++) {
 		struct level *level = &store->levels[i];
 
@@ -216,6 +210,13 @@ static void take_apart(struct cairn_store *store)
 			level->ops->close(level->self);
 		sys->free(level->self);
 	}
+	/* As they were made: a child that is forked now closes what is left, and no more. */
+	fork_hold();
+	while (store->lights_made > 0)
+		reactor_free(store->all_lights[--store->lights_made]);
+	while (store->reactor_count > 0)
+		reactor_free(store->reactors[--store->reactor_count]);
+	fork_go_on();
 	fork_forget(store);
 	namespaces_fini(store);
 	tasks_fini(store);
