@@ -130,7 +130,7 @@ CAIRN_API void cairn_namespace_close(struct cairn_namespace *ns);
  *
  * with D the namespace's description in the encoding of docs/format.md. So
  * neither two layouts nor two tenants can meet. Any thread, no lock, no I/O.
- * -EINVAL: no name.
+ * -EINVAL: no name; -EOWNERDEAD.
  */
 CAIRN_API int cairn_key_derive(const struct cairn_namespace *ns, const void *name, size_t length,
 			       struct cairn_key *ret_key);
@@ -153,7 +153,7 @@ struct cairn_stat {
 	char engine_note[160]; /* why, where `auto` had to fall back; else "" */
 };
 
-/* Fills @st as far as @st->size goes. Any thread; takes no lock of the data path. */
+/* Fills @st as far as @st->size goes. Any thread; a lock is taken to copy a figure, no longer. */
 CAIRN_API int cairn_stat(struct cairn_store *store, struct cairn_stat *st);
 
 /* One counter: monotone, unless @gauge. The names are stable. */

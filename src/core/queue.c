@@ -25,10 +25,23 @@ struct cairn_queue {
 	int event_fd;
 	pthread_mutex_t lock;
 	pthread_cond_t came;
-	uint32_t tasks; /* that name the queue, until their release is drained */
+	uint32_t tasks;	  /* that name the queue, until their release is drained */
+	uint32_t waiters; /* threads in cairn_drain() */
+	bool raised; /* the eventfd is; a call that failed is made again with the next record */
 	uint32_t head, count, size;
 	struct record records[];
 };
+
+static void queue_free(struct cairn_queue *queue)
+{
+	const struct sys *sys = queue->store->sys;
+
+	sys->close(queue->event_fd);
+	queue->magic = 0;
+	pthread_mutex_destroy(&queue->lock);
+	pthread_cond_destroy(&queue->came);
+	sys->free(queue);
+}
 
 int cairn_queue_open(struct cairn_store *store, struct cairn_queue **ret_queue)
 {
@@ -54,16 +67,19 @@ int cairn_queue_open(struct cairn_store *store, struct cairn_queue **ret_queue)
 	pthread_mutex_init(&queue->lock, NULL);
 	cond_init_monotonic(&queue->came);
 	pthread_mutex_lock(&store->lock);
-	store->queues++;
+	ret = store->closing ? -ECANCELED : 0;
+	store->queues += ret == 0;
 	pthread_mutex_unlock(&store->lock);
-	*ret_queue = queue;
-	return 0;
+	if (ret < 0)
+		queue_free(queue);
+	else
+		*ret_queue = queue;
+	return ret;
 }
 
 int cairn_queue_close(struct cairn_queue *queue)
 {
 	struct cairn_store *store;
-	bool busy;
 	int ret;
 
 	if (!queue)
@@ -75,15 +91,11 @@ int cairn_queue_close(struct cairn_queue *queue)
 	if (ret < 0)
 		return ret;
 	pthread_mutex_lock(&queue->lock);
-	busy = queue->tasks > 0;
+	ret = queue->tasks > 0 || queue->waiters > 0 ? -EBUSY : 0;
 	pthread_mutex_unlock(&queue->lock);
-	if (busy)
-		return -EBUSY;
-	store->sys->close(queue->event_fd);
-	queue->magic = 0;
-	pthread_mutex_destroy(&queue->lock);
-	pthread_cond_destroy(&queue->came);
-	store->sys->free(queue);
+	if (ret < 0)
+		return ret;
+	queue_free(queue);
 	pthread_mutex_lock(&store->lock);
 	store->queues--;
 	pthread_mutex_unlock(&store->lock);
@@ -92,9 +104,22 @@ int cairn_queue_close(struct cairn_queue *queue)
 
 int cairn_event_fd(const struct cairn_queue *queue)
 {
+	int ret;
+
 	if (!queue || queue->magic != QUEUE_MAGIC)
 		return -EINVAL;
-	return queue->event_fd;
+	ret = store_enter(queue->store);
+	return ret < 0 ? ret : queue->event_fd;
+}
+
+uint32_t queue_waiters(struct cairn_queue *queue)
+{
+	uint32_t waiters;
+
+	pthread_mutex_lock(&queue->lock);
+	waiters = queue->waiters;
+	pthread_mutex_unlock(&queue->lock);
+	return waiters;
 }
 
 int queue_enter(struct cairn_queue *queue, const struct cairn_store *store)
@@ -123,8 +148,9 @@ void queue_post(struct cairn_queue *queue, struct task *task, uint32_t events)
 	assert(queue->magic == QUEUE_MAGIC && queue->count < queue->size);
 	record = &queue->records[(queue->head + queue->count) % queue->size];
 	*record = (struct record){task, task->id, events, task->failed, task->context};
-	if (queue->count++ == 0)
-		queue->store->sys->event_signal(queue->event_fd);
+	queue->count++;
+	if (!queue->raised)
+		queue->raised = queue->store->sys->event_signal(queue->event_fd) >= 0;
 	pthread_cond_signal(&queue->came);
 	pthread_mutex_unlock(&queue->lock);
 }
@@ -147,8 +173,8 @@ static size_t take_records(struct cairn_queue *queue, struct cairn_completion *c
 		queue->tasks--;
 		task_free(record->task);
 	}
-	if (n > 0 && queue->count == 0)
-		queue->store->sys->event_clear(queue->event_fd);
+	if (queue->raised && queue->count == 0)
+		queue->raised = queue->store->sys->event_clear(queue->event_fd) < 0;
 	return n;
 }
 
@@ -168,8 +194,10 @@ int cairn_drain(struct cairn_queue *queue, struct cairn_completion *completions,
 		max = INT32_MAX;
 	until_ns = timeout_ns == 0 ? 0 : deadline_of(queue->store->sys->now_ns(), timeout_ns);
 	pthread_mutex_lock(&queue->lock);
+	queue->waiters++;
 	while (ret == 0 && queue->count == 0 && until_ns > 0)
 		ret = cond_wait_until(&queue->came, &queue->lock, until_ns);
+	queue->waiters--;
 	n = take_records(queue, completions, max);
 	pthread_mutex_unlock(&queue->lock);
 	return (int)n;

@@ -23,11 +23,9 @@
 #include "sys/engine.h"
 #include "sys/sys.h"
 
-#define STORE_MAGIC	   0x43524e53u
-#define REACTORS_MAX	   32 /* a task carries a part for each */
-#define LIGHTS_MAX	   16 /* callers that run their own load at once */
-#define NAMESPACES_MAX	   4096
-#define STORE_COUNTERS_MAX 32
+#define STORE_MAGIC  0x43524e53u
+#define REACTORS_MAX 32 /* a task carries a part for each */
+#define LIGHTS_MAX   16 /* callers that run their own load at once */
 
 /* Rows of the store's own counters; core/counters.c has the names. */
 enum store_counter {
@@ -92,7 +90,6 @@ struct cairn_namespace {
 	struct cairn_namespace *next;
 	void *digest; /* EVP_MD_CTX after the domain and the description */
 	uint32_t handles;
-	uint64_t desc_hash;
 };
 
 struct cairn_store {
@@ -135,7 +132,6 @@ struct cairn_store {
 	uint32_t callers;		     /* inside calls that wait */
 	bool closing;
 	struct cairn_namespace *namespaces;
-	uint32_t namespace_count;
 	uint32_t queues;
 
 	pthread_mutex_t bind_lock; /* one namespace is bound at a time */
@@ -160,6 +156,8 @@ static inline void store_count(struct cairn_store *store, enum store_counter row
 uint32_t fork_generation(void);
 void fork_register(struct cairn_store *store);
 void fork_forget(struct cairn_store *store);
+void fork_hold(void); /* a fork() elsewhere waits until fork_go_on() */
+void fork_go_on(void);
 
 /* core/open.c: with the sys table of the caller's choice, which tests wrap. */
 int store_open(const struct sys *sys, const char *spec, const struct cairn_store_opts *opts,

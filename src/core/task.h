@@ -116,6 +116,7 @@ int task_wait(struct task *task, uint32_t events, uint64_t timeout_ns);
 /* core/queue.c: one task more or less names the queue; post gives the slot back by its drain */
 int queue_enter(struct cairn_queue *queue, const struct cairn_store *store);
 void queue_leave(struct cairn_queue *queue);
+uint32_t queue_waiters(struct cairn_queue *queue); /* threads that drain it now */
 void queue_post(struct cairn_queue *queue, struct task *task, uint32_t events);
 
 /* Waits on a condition with CLOCK_MONOTONIC until @until_ns; 0 or -ETIMEDOUT. */

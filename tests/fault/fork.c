@@ -5,6 +5,7 @@
  * and opens again while the child lives. And posix_spawn() with a store open.
  */
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdlib.h>
@@ -70,6 +71,8 @@ static void all_refused(struct opened *opened)
 	REFUSED(cairn_task_cancel(opened->store, 1));
 	REFUSED(cairn_store_quiesce(opened->store, 0));
 	REFUSED(cairn_queue_open(opened->store, &queue));
+	REFUSED(cairn_event_fd(opened->queue));
+	REFUSED(cairn_key_derive(opened->ns, "x", 1, &key));
 	REFUSED(cairn_drain(opened->queue, &completion, 1, 0));
 	REFUSED(cairn_queue_close(opened->queue));
 	REFUSED(cairn_stat(opened->store, &st));
@@ -188,6 +191,64 @@ static void spawn(struct opened *opened)
 	CHECK(kit_load(opened->ns, shape, 1) == 0);
 }
 
+/* ---- forks while stores open and close ------------------------------------------ */
+
+#define CHILDREN_MAX 200u
+
+struct forker {
+	pthread_t thread;
+	pid_t children[CHILDREN_MAX];
+	uint32_t count;
+	bool stop; /* under lock */
+	pthread_mutex_t lock;
+};
+
+static void *keep_forking(void *argument)
+{
+	struct forker *forker = argument;
+	bool stop = false;
+
+	while (!stop && forker->count < CHILDREN_MAX) {
+		pid_t pid = fork();
+
+		if (pid == 0)
+			for (;;)
+				pause();
+		CHECK(pid > 0);
+		forker->children[forker->count++] = pid;
+		usleep(500);
+		pthread_mutex_lock(&forker->lock);
+		stop = forker->stop;
+		pthread_mutex_unlock(&forker->lock);
+	}
+	return NULL;
+}
+
+/* Children that live on are born at any moment of an open and a close: none keeps the lock. */
+static void fork_meanwhile(const char *spec)
+{
+	struct forker forker = {.lock = PTHREAD_MUTEX_INITIALIZER};
+	uint64_t rounds = kit_number("rounds", 20, 300);
+
+	CHECK(pthread_create(&forker.thread, NULL, keep_forking, &forker) == 0);
+	for (uint64_t i = 0; i < rounds; i++) {
+		struct cairn_error error = {0};
+		struct cairn_store *store;
+
+		kit_at("round %llu", (unsigned long long)i);
+		CHECK(cairn_store_open(spec, NULL, &store, &error) == 0, "%s", error.text);
+		CHECK(cairn_store_close(store, UINT64_MAX) == 0);
+	}
+	pthread_mutex_lock(&forker.lock);
+	forker.stop = true;
+	pthread_mutex_unlock(&forker.lock);
+	CHECK(pthread_join(forker.thread, NULL) == 0);
+	for (uint32_t i = 0; i < forker.count; i++) {
+		kill(forker.children[i], SIGKILL);
+		CHECK(waitpid(forker.children[i], NULL, 0) == forker.children[i]);
+	}
+}
+
 static void run(const char *engine)
 {
 	unsigned descriptors = kit_descriptors();
@@ -210,6 +271,8 @@ static void run(const char *engine)
 	spawn(&opened);
 	CHECK(cairn_queue_close(opened.queue) == 0);
 	CHECK(cairn_store_close(opened.store, UINT64_MAX) == 0);
+	if (kit_threads_after_fork())
+		fork_meanwhile(spec);
 	CHECK(kit_descriptors() == descriptors);
 	kit_remove_folder(path);
 	printf("fork: engine %s\n", engine);

@@ -103,10 +103,16 @@ static inline void spy_let_go(struct spy *spy, const struct cairn_key *key)
 		    (!key || memcmp(&spy->kept[i]->key, key, sizeof(*key)) == 0)) {
 			io = spy->kept[i];
 			spy->kept[i] = NULL;
+			spy->calling++;
 		}
 		pthread_mutex_unlock(&spy->lock);
-		if (io)
-			spy->host->resume(io);
+		if (!io)
+			continue;
+		spy->host->resume(io);
+		pthread_mutex_lock(&spy->lock);
+		spy->calling--;
+		pthread_cond_broadcast(&spy->changed);
+		pthread_mutex_unlock(&spy->lock);
 	}
 }
 

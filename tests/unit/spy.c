@@ -26,6 +26,10 @@ static int spy_open(void *self, const struct cairn_stage_env *env, struct cairn_
 static void spy_close(void *self)
 {
 	(void)self;
+	pthread_mutex_lock(&spy.lock);
+	while (spy.calling > 0)
+		pthread_cond_wait(&spy.changed, &spy.lock);
+	pthread_mutex_unlock(&spy.lock);
 }
 
 static void spy_submit(void *self, struct cairn_io *io, void *scratch)

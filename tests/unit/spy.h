@@ -29,6 +29,7 @@ struct spy {
 	uint32_t stopped; /* reactors that stand in submit() */
 	uint32_t count;	  /* records; past SPY_RECORDS they are only counted */
 	struct spy_record records[SPY_RECORDS];
+	uint32_t calling; /* threads in resume(): close() waits for them */
 	uint32_t kept_count;
 	struct cairn_io *kept[SPY_KEPT]; /* NULL: let go */
 	const struct cairn_stage_host *host;

@@ -287,6 +287,108 @@ static void callbacks_submit(void **state)
 	close_store();
 }
 
+/* ---- queues and handles ------------------------------------------------------------ */
+
+#define DRAINERS 3u
+
+struct drainer {
+	pthread_t thread;
+	struct cairn_queue *queue;
+	uint32_t *left; /* releases to come; under lock */
+	pthread_mutex_t *lock;
+	int count;
+};
+
+static void *drain(void *argument)
+{
+	struct drainer *drainer = argument;
+	struct cairn_completion completion;
+	bool over = false;
+
+	while (!over) {
+		int n = cairn_drain(drainer->queue, &completion, 1, 1 * MS);
+
+		drainer->count += n;
+		pthread_mutex_lock(drainer->lock);
+		*drainer->left -= n == 1 && (completion.events & CAIRN_EVENT_RELEASE);
+		over = *drainer->left == 0;
+		pthread_mutex_unlock(drainer->lock);
+	}
+	return NULL;
+}
+
+/* Every completion goes to exactly one of several threads. */
+static void several_threads_drain(void **state)
+{
+	pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	static struct cairn_xfer xfers[MANY];
+	struct drainer drainers[DRAINERS];
+	struct cairn_queue *queue;
+	uint32_t left = MANY;
+	int sum = 0;
+
+	(void)state;
+	open_store("store(reactors=2, tasks=128) | null(size=1MiB)", NULL);
+	assert_int_equal(cairn_queue_open(f.store, &queue), 0);
+	fill(xfers, f.back, 0, MANY);
+	for (uint32_t i = 0; i < DRAINERS; i++) {
+		drainers[i] = (struct drainer){.queue = queue, .left = &left, .lock = &lock};
+		pthread_create(&drainers[i].thread, NULL, drain, &drainers[i]);
+	}
+	for (uint32_t i = 0; i < MANY; i++) {
+		struct cairn_task_opts opts = {.size = sizeof(opts), .queue = queue};
+		uint64_t task;
+
+		assert_int_equal(cairn_load(f.ns, &xfers[i], 1, &opts, &task), 0);
+	}
+	for (uint32_t i = 0; i < DRAINERS; i++) {
+		assert_int_equal(pthread_join(drainers[i].thread, NULL), 0);
+		sum += drainers[i].count;
+	}
+	assert_int_equal(sum, MANY); /* result and release together */
+	assert_int_equal(cairn_queue_close(queue), 0);
+	close_store();
+}
+
+static void *drain_one(void *argument)
+{
+	struct drainer *drainer = argument;
+	struct cairn_completion completion;
+
+	drainer->count = cairn_drain(drainer->queue, &completion, 1, UINT64_MAX);
+	return NULL;
+}
+
+/* Neither a queue that somebody waits at nor a store with a queue can be closed. */
+static void handles_in_use(void **state)
+{
+	struct cairn_task_opts opts = {.size = sizeof(opts)};
+	struct drainer drainer = {0};
+	struct cairn_xfer xfer[1];
+	struct cairn_found found;
+	uint64_t task;
+
+	(void)state;
+	open_store("null(size=1MiB)", NULL);
+	assert_int_equal(cairn_queue_open(f.store, &drainer.queue), 0);
+	opts.queue = drainer.queue;
+	assert_int_equal(cairn_store_close(f.store, 1), -EBUSY);
+	pthread_create(&drainer.thread, NULL, drain_one, &drainer);
+	fill(xfer, f.back, 0, 1);
+	while (queue_waiters(drainer.queue) == 0)
+		sleep_ms(1);
+	assert_int_equal(cairn_queue_close(drainer.queue), -EBUSY);
+	assert_int_equal(cairn_load(f.ns, xfer, 1, &opts, &task), 0);
+	assert_int_equal(pthread_join(drainer.thread, NULL), 0);
+	assert_int_equal(drainer.count, 1);
+	assert_int_equal(cairn_queue_close(drainer.queue), 0);
+	/* Once too often is no harm: the handle stays until the store is closed. */
+	cairn_namespace_close(f.ns);
+	cairn_namespace_close(f.ns);
+	assert_int_equal(cairn_lookup(f.ns, f.keys, 1, &found, NULL, NULL), 0);
+	close_store();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -294,6 +396,8 @@ int main(void)
 		cmocka_unit_test(one_of_several_waiters_has_it),
 		cmocka_unit_test(close_outwaits_the_waiters),
 		cmocka_unit_test(callbacks_submit),
+		cmocka_unit_test(several_threads_drain),
+		cmocka_unit_test(handles_in_use),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
