@@ -13,12 +13,15 @@ say() { printf '%s\n' "$*"; }
 log_of() { echo "$logs/$(echo "$1" | tr ' ' '-').log"; }
 processors() { nproc 2>/dev/null || echo 2; }
 llvm() { tools/deps.sh --which "$1"; }
+# On a terminal, what is being run; its verdict takes the place.
+begin() { [ ! -t 1 ] || printf '...     %s\r' "$*"; }
 
 # once NAME COMMAND...: a step that passes or fails as a whole.
 once() {
     name=$1
     log=$(log_of "$name")
     shift
+    begin "$name"
     started=$(date +%s)
     if "$@" >"$log" 2>&1; then
         passed=$((passed + 1))
@@ -40,6 +43,7 @@ suites() {
     folder=$1
     log=$(log_of "tests $folder")
     shift
+    begin "tests in $folder"
     started=$(date +%s)
     meson test -C "$folder" --no-rebuild --print-errorlogs "$@" >"$log" 2>&1
     status=$?
