@@ -158,9 +158,15 @@ struct cairn_stage_host {
 	void (*forward)(struct cairn_io *io);
 	/* Gives the io back up. Every part has a status. The io is no longer the stage's. */
 	void (*complete)(struct cairn_io *io);
-	/* Calls resume() of this stage at @when_ns. One at a time for an io. */
+	/*
+	 * Calls resume() of this stage at @when_ns. One at a time for an io: a second
+	 * call takes the first one's place; UINT64_MAX: none is to come.
+	 */
 	void (*resume_at)(struct cairn_io *io, uint64_t when_ns);
-	/* Calls resume() soon, on the io's reactor. From any thread. */
+	/*
+	 * Calls resume() soon, on the io's reactor. From any thread. Calls before it
+	 * has begun are one.
+	 */
 	void (*resume)(struct cairn_io *io);
 	uint64_t (*now_ns)(void);
 	/*

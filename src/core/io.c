@@ -228,7 +228,7 @@ static void host_resume(struct cairn_io *io)
 {
 	struct io_slot *slot = slot_of(io);
 
-	/* One message in the inbox at a time: lowered in io_resume(). */
+	/* One message in the inbox at a time: lowered as it is taken. */
 	if (flag_raise(&slot->resume_posted))
 		reactor_send(slot->reactor, &slot->resume);
 }

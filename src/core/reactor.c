@@ -155,7 +155,6 @@ static void io_resume(struct io_slot *io)
 	struct reactor *reactor = io->reactor;
 	struct level *level;
 
-	flag_lower(&io->resume_posted);
 	assert(io->magic == IO_MAGIC && reactor->magic == REACTOR_MAGIC);
 	level = &reactor->store->levels[io->io.level];
 	assert(level->ops->resume);
@@ -166,6 +165,7 @@ static void handle(struct reactor *reactor, struct message *message)
 {
 	struct reactor *light;
 	struct task_part *part;
+	struct io_slot *io;
 
 	switch (message->kind) {
 	case MESSAGE_NONE:
@@ -180,7 +180,9 @@ static void handle(struct reactor *reactor, struct message *message)
 		task_unpin(part->task);
 		break;
 	case MESSAGE_RESUME:
-		io_resume(list_entry(message, struct io_slot, resume));
+		io = list_entry(message, struct io_slot, resume);
+		flag_lower(&io->resume_posted); /* the message alone: it may be sent again */
+		io_resume(io);
 		break;
 	case MESSAGE_ADOPT:
 		light = list_entry(message, struct reactor, adopt);

@@ -147,9 +147,9 @@ static inline void test_resume_at(struct cairn_io *io, uint64_t when_ns)
 {
 	struct test_io *tio = test_io_of(io);
 
-	if (tio->when_ns)
+	if (tio->when_ns && when_ns != UINT64_MAX)
 		fail_msg("a second resume_at()");
-	tio->when_ns = when_ns ? when_ns : 1;
+	tio->when_ns = when_ns == UINT64_MAX ? 0 : when_ns ? when_ns : 1;
 }
 
 static inline void test_resume(struct cairn_io *io)

@@ -75,10 +75,8 @@ static void dropped_gone(struct pio *p)
 			(op->code == OP_UNLINKAT && op->result < 0 && op->result != -ENOENT);
 	}
 	tier_lock(tier);
-	if (stays) {
-		tier->used += partial->reserved; /* and stays counted */
-		tier->dirs[name_dir_of(&p->id.key, tier->dirs_log2)].leftover = true;
-	}
+	if (stays)
+		partial_stays(tier, partial);
 	tier_dir_statted(p, 0);
 	partial_free(tier, partial);
 	tier_unlock(tier);
@@ -127,11 +125,17 @@ static void claims_give(struct pio *p, bool done)
 	pio_wake_key(p->tier, &partial->id.key);
 }
 
-/* Fails the claimed parts; the partial goes when nothing of it is left. */
+/*
+ * Fails the claimed parts. The partial goes when nothing of it is left, or when
+ * its file is not there any more (-ESTALE).
+ */
 static void dump_failed(struct pio *p, int32_t status)
 {
 	struct partial *partial = my_partial(p);
 	bool unlink;
+
+	if (status == -ENOENT) /* of a file that was written before */
+		status = -ESTALE;
 
 	cairn_count(p->tier->env, status == -ENOSPC ? CNT_REFUSED : CNT_IO_ERRORS, 1);
 	parts_set(p, p->mine, status);
@@ -141,7 +145,7 @@ static void dump_failed(struct pio *p, int32_t status)
 	if (partial->entry == INDEX_NONE)
 		unlink = !partial->claim_count;
 	else
-		unlink = !partial->claim_count && !partial->done_count &&
+		unlink = (status == -ESTALE || (!partial->claim_count && !partial->done_count)) &&
 			 partial_drop(p->tier, partial);
 	tier_unlock(p->tier);
 	if (unlink)
@@ -375,13 +379,15 @@ static void shards_written(struct pio *p)
 
 /* ---- writing ----------------------------------------------------------------------- */
 
+static void write_failed(struct pio *p, int64_t result);
+
 static void dir_made(struct pio *p)
 {
 	uint32_t number = name_dir_of(&p->id.key, p->tier->dirs_log2);
 	int64_t result = p->slots[0].ops[0].result;
 
 	if (result < 0 && result != -EEXIST) {
-		dump_failed(p, pio_errno(result));
+		write_failed(p, result);
 		return;
 	}
 	tier_lock(p->tier);
@@ -440,11 +446,18 @@ static bool make_room(struct pio *p)
 
 static void write_failed(struct pio *p, int64_t result)
 {
-	if (result == -ENOENT && !p->dir_tries) {
+	bool created;
+
+	tier_lock(p->tier);
+	created = my_partial(p)->created;
+	tier_unlock(p->tier);
+	if (result == -ENOENT && !created && !p->dir_tries) {
 		p->dir_tries++;
 		dir_make(p); /* taken away by somebody */
 		return;
 	}
+	if (result == -ENOENT && created)
+		result = -ESTALE;
 	if (pio_errno(result) == -ENOSPC && make_room(p))
 		return;
 	dump_failed(p, pio_errno(result));
@@ -458,6 +471,9 @@ static void round_done(struct pio *p)
 		write_failed(p, result);
 		return;
 	}
+	tier_lock(p->tier);
+	my_partial(p)->created = true;
+	tier_unlock(p->tier);
 	if (p->merged)
 		publish_done(p);
 	else if (dump_round_last(p))
@@ -486,10 +502,12 @@ static void round_build(struct pio *p, struct partial *partial)
 static void dump_next_round(struct pio *p)
 {
 	struct partial *partial = my_partial(p);
-	int flags = O_WRONLY | O_CREAT | (p->tier->direct ? O_DIRECT : 0);
+	int flags = O_WRONLY | (p->tier->direct ? O_DIRECT : 0);
 	bool exists;
 
 	tier_lock(p->tier);
+	/* Made once: if it is gone then, a new one would lack what is written. */
+	flags |= partial->created ? 0 : O_CREAT;
 	exists = p->tier->dirs[name_dir_of(&p->id.key, p->tier->dirs_log2)].exists;
 	tier_unlock(p->tier);
 	if (!exists) {
@@ -564,7 +582,7 @@ static void look_present(struct pio *p, struct index_entry *entry)
 		index_touch(p->tier->index, entry, p->io->sequence);
 	if (sync && !entry_pin(p, entry)) {
 		tier_unlock(p->tier);
-		pio_sleep(p, 1000000, dump_look);
+		pio_retry(p, 1000000, dump_look);
 		return;
 	}
 	tier_unlock(p->tier);
@@ -669,7 +687,7 @@ static void look_begin(struct pio *p)
 	if (number == INDEX_NONE) {
 		bool idle = room_pick_idle(p);
 
-		room_give(tier, p->need);
+		room_untake(tier, p->need);
 		if (!idle)
 			pio_wait_room(p, dump_look);
 		tier_unlock(tier);

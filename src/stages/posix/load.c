@@ -218,6 +218,8 @@ static void pass_damaged(struct pio *p)
 		 */
 		p->retried = true;
 		p->bad = 0;
+		if (p->tier->shared && !p->space->fixed)
+			p->geo_known = false; /* another file may have another */
 		pass_over(p);
 		return;
 	}
@@ -492,6 +494,33 @@ static bool marker_found(struct pio *p)
 	return p->slots[0].ops[p->slots[0].chain.op_count - 1].result == 0;
 }
 
+/*
+ * Nor is it in the chain of a file that is not there: then it is asked for now,
+ * or a process that only loads would never learn of the generation.
+ */
+static bool outcome_cleared(struct pio *p, enum outcome outcome, int64_t error)
+{
+	if (marker_found(p))
+		return true;
+	return p->tier->shared && outcome == OUTCOME_FAILED && error == -ENOENT &&
+	       space_refresh(p->tier, p->space) != p->id.generation;
+}
+
+/* From the start, in the generation that is known now. */
+static void load_again(struct pio *p)
+{
+	if (space_refresh(p->tier, p->space) == p->id.generation) {
+		load_fail(p, -ENOENT); /* there, and not to be seen: a miss */
+		return;
+	}
+	p->bad = 0;
+	p->marker_checked = false;
+	if (p->ws)
+		p->tier->host->buffer_put(p->io, p->ws);
+	p->ws = NULL;
+	shared_load_submit(p);
+}
+
 static void round_done(struct pio *p)
 {
 	enum outcome outcome = OUTCOME_OK;
@@ -504,9 +533,8 @@ static void round_done(struct pio *p)
 
 		outcome = one > outcome ? one : outcome;
 	}
-	if (marker_found(p)) {
-		space_refresh(p->tier, p->space);
-		load_fail(p, -ENOENT);
+	if (outcome_cleared(p, outcome, error)) {
+		load_again(p);
 		return;
 	}
 	if (outcome == OUTCOME_FAILED) {
@@ -685,7 +713,7 @@ void load_submit(struct pio *p)
 	entry = entry_find(tier, &p->id);
 	if (entry && !entry_pin(p, entry)) {
 		tier_unlock(tier);
-		pio_sleep(p, 100000, load_submit);
+		pio_retry(p, 100000, load_submit);
 		return;
 	}
 	if (entry) {

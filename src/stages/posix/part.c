@@ -24,10 +24,20 @@
 static void part_open(struct pio *p);
 static void part_publish(struct pio *p);
 
+/*
+ * The locks go with the description, but a child of a fork may have it, too, for
+ * as long as it lives: so they are given back one by one.
+ */
 static void part_close(struct pio *p)
 {
-	if (p->fd >= 0)
-		p->tier->sys->close(p->fd); /* its locks with it */
+	const struct sys *sys = p->tier->sys;
+
+	if (p->fd < 0)
+		return;
+	sys->byte_unlock(p->fd, LOCK_HEAD);
+	for (uint32_t i = 0; i < p->io->part_count; i++)
+		sys->byte_unlock(p->fd, LOCK_SHARD + p->io->parts[i].shard);
+	sys->close(p->fd);
 	p->fd = -1;
 }
 
@@ -54,7 +64,7 @@ static void part_retry(struct pio *p)
 		p->tier->host->buffer_put(p->io, p->ws);
 	p->ws = NULL;
 	p->mine = 0;
-	pio_sleep(p, RETRY_NS, p->then_look);
+	pio_retry(p, RETRY_NS, p->then_look);
 }
 
 /* 1: the name is this file's; 0: it is not any more. */
@@ -82,6 +92,7 @@ int part_unlink(struct posix *tier, const char *path)
 	if (rc == 0)
 		rc = name_is(tier, fd, path) == 1 ? sys->unlinkat(tier->blocks_fd, path, 0)
 						  : -EAGAIN;
+	sys->byte_unlock(fd, LOCK_HEAD);
 	sys->close(fd);
 	return rc;
 }
@@ -118,6 +129,7 @@ static int head_write(struct pio *p)
 	return sys_pwrite_full(p->tier->sys, p->fd, p->ws, sizeof(struct block_head), 0);
 }
 
+/* 0: it is published; 1: somebody dumped the whole block meanwhile. */
 static int name_change(struct pio *p)
 {
 	const struct sys *sys = p->tier->sys;
@@ -132,9 +144,9 @@ static int name_change(struct pio *p)
 		if (rc == 0)
 			sys->unlinkat(dir, p->temp, 0);
 	}
-	if (rc == -EEXIST) { /* somebody dumped the whole block meanwhile */
+	if (rc == -EEXIST) {
 		sys->unlinkat(dir, p->temp, 0);
-		return 0;
+		return 1;
 	}
 	if (rc == 0)
 		cairn_count(p->tier->env, CNT_PUBLISHED, 1);
@@ -155,11 +167,13 @@ static void publish_synced(struct pio *p)
 	part_end(p);
 }
 
-static void publish_sync_dir(struct pio *p)
+/* The file and its name: another writer may have published it without. */
+static void publish_sync(struct pio *p)
 {
 	name_dir(name_dir_of(&p->id.key, p->tier->dirs_log2), p->dir_name);
 	pio_chain(p, 0);
 	pio_open(p, 0, p->dir_name, O_RDONLY | O_DIRECTORY);
+	pio_op(p, 0, OP_FDATASYNC, p->fd);
 	pio_op(p, 0, OP_FSYNC, ENGINE_FD_CHAIN);
 	pio_op(p, 0, OP_FSYNC, p->tier->blocks_fd);
 	pio_go(p, 1, publish_synced);
@@ -175,8 +189,12 @@ static void publish_named(struct pio *p)
 		mine_fail(p, pio_errno(rc));
 		return;
 	}
+	if (rc == 1) { /* their block is what is there: it is looked at as any other */
+		part_end(p);
+		return;
+	}
 	if (p->io->durability == CAIRN_DURABLE) {
-		publish_sync_dir(p);
+		publish_sync(p);
 		return;
 	}
 	p->slots[0].chain.result = 0;
@@ -188,12 +206,17 @@ static void not_yet(struct pio *p)
 {
 	int named = name_is(p->tier, p->fd, p->temp);
 	struct block_head head;
+	bool published;
 
 	/* Published by the one who came after us is as good. */
-	if (named == 0 && sys_pread_full(p->tier->sys, p->fd, &head, sizeof(head), 0) == 0 &&
-	    !(head.flags & BLOCK_PART))
-		named = 1;
-	if (named != 1) {
+	published = named == 0 &&
+		    sys_pread_full(p->tier->sys, p->fd, &head, sizeof(head), 0) == 0 &&
+		    head_decode(&head, NULL) == HEAD_OK && !(head.flags & BLOCK_PART);
+	if (published && p->io->durability == CAIRN_DURABLE) {
+		publish_sync(p);
+		return;
+	}
+	if (named != 1 && !published) {
 		mine_fail(p, named < 0 ? pio_errno(named) : -ESTALE);
 		return;
 	}
@@ -204,20 +227,24 @@ static void not_yet(struct pio *p)
 static void part_publish(struct pio *p)
 {
 	int rc = p->tier->sys->byte_lock(p->fd, LOCK_HEAD, false);
-	struct block_head head;
 
+	if (rc == -EAGAIN && pio_late(p)) {
+		mine_fail(p, -ETIMEDOUT);
+		return;
+	}
 	if (rc == -EAGAIN) {
 		pio_sleep(p, RETRY_NS, part_publish);
 		return;
 	}
+	/* With the final head, too: one who wrote that may have died before the name. */
 	if (rc == 0)
-		rc = sys_pread_full(p->tier->sys, p->fd, &head, sizeof(head), 0);
-	if (rc == 0)
-		rc = head.flags & BLOCK_PART ? name_is(p->tier, p->fd, p->temp) : 0;
+		rc = name_is(p->tier, p->fd, p->temp);
 	if (rc == 1)
 		rc = entries_read(p);
-	if (rc == 1)
-		rc = head_write(p) < 0 ? -EIO : 1;
+	if (rc == 1) {
+		rc = head_write(p);
+		rc = rc < 0 ? rc : 1;
+	}
 	if (rc < 0) {
 		mine_fail(p, pio_errno(rc));
 		return;

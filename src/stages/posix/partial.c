@@ -171,6 +171,12 @@ bool partial_drop(struct posix *tier, struct partial *partial)
 	return partial->claim_count == 0;
 }
 
+void partial_stays(struct posix *tier, const struct partial *partial)
+{
+	tier->used += partial->reserved;
+	tier->dirs[name_dir_of(&partial->id.key, tier->dirs_log2)].leftover = true;
+}
+
 struct partial *partial_idle(struct posix *tier)
 {
 	uint32_t number = tier->partial_oldest;
@@ -199,12 +205,8 @@ void partials_unlink(struct posix *tier)
 		if (partial->entry != INDEX_NONE)
 			partial_drop(tier, partial);
 		rc = tier->sys->unlinkat(tier->blocks_fd, path, 0);
-		if (rc < 0 && rc != -ENOENT) {
-			uint32_t dir = name_dir_of(&partial->id.key, tier->dirs_log2);
-
-			tier->used += partial->reserved;
-			tier->dirs[dir].leftover = true;
-		}
+		if (rc < 0 && rc != -ENOENT)
+			partial_stays(tier, partial);
 		partial_free(tier, partial);
 	}
 }

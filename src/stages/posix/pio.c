@@ -8,6 +8,8 @@
  *     in one list. p->step is set only while resume() is waited for.
  *  2. An io holds at most one workspace, and none while it waits for one; so
  *     ios never wait for each other's memory in a circle.
+ *  3. What waits in a list holds nothing, and ends at its deadline: the timer
+ *     and a wake may then come both, and the io ends after the later one.
  */
 #include "stages/posix/tier.h"
 
@@ -138,25 +140,28 @@ static uint32_t wait_bucket(const struct cairn_key *key)
 	return (key->bytes[0] ^ key->bytes[15]) % WAIT_BUCKETS;
 }
 
-void pio_wait_key(struct pio *p, void (*step)(struct pio *))
+static void wait_in(struct pio *p, struct pio **list, void (*step)(struct pio *))
 {
-	struct pio **head = &p->tier->wait_key[wait_bucket(&p->id.key)];
-
-	assert(!p->step && !p->waiting);
+	assert(!p->step && !p->waiting && !p->timed && !p->ws && p->fd < 0);
 	p->step = step;
 	p->waiting = true;
-	p->wait_next = *head;
-	*head = p;
+	p->wait_list = list;
+	p->wait_next = *list;
+	*list = p;
+	p->timed = p->io->deadline_ns != UINT64_MAX;
+	if (p->timed)
+		p->tier->host->resume_at(p->io, p->io->deadline_ns);
+}
+
+void pio_wait_key(struct pio *p, void (*step)(struct pio *))
+{
+	wait_in(p, &p->tier->wait_key[wait_bucket(&p->id.key)], step);
 }
 
 void pio_wait_room(struct pio *p, void (*step)(struct pio *))
 {
-	assert(!p->step && !p->waiting);
 	cairn_count(p->tier->env, CNT_ROOM_WAITS, 1);
-	p->step = step;
-	p->waiting = true;
-	p->wait_next = p->tier->wait_room;
-	p->tier->wait_room = p;
+	wait_in(p, &p->tier->wait_room, step);
 }
 
 /* Each looks again for itself; one that need not have is only asked once more. */
@@ -190,6 +195,75 @@ void pio_sleep(struct pio *p, uint64_t ns, void (*step)(struct pio *))
 	assert(!p->step);
 	p->step = step;
 	p->tier->host->resume_at(p->io, p->tier->host->now_ns() + ns);
+}
+
+bool pio_late(const struct pio *p)
+{
+	return p->io->deadline_ns != UINT64_MAX && p->tier->host->now_ns() >= p->io->deadline_ns;
+}
+
+static void expire(struct pio *p)
+{
+	assert(!p->ws && p->fd < 0 && !p->pinned && p->partial == INDEX_NONE);
+	if (!p->io->part_count)
+		p->io->status = -ETIMEDOUT;
+	pio_fail_parts(p, -ETIMEDOUT);
+	pio_complete(p);
+}
+
+void pio_retry(struct pio *p, uint64_t ns, void (*step)(struct pio *))
+{
+	if (pio_late(p))
+		expire(p);
+	else
+		pio_sleep(p, ns, step);
+}
+
+/* What waits in a list gives up: nobody has woken it. */
+static bool wait_leave(struct pio *p)
+{
+	bool waiting;
+
+	tier_lock(p->tier);
+	waiting = p->waiting;
+	if (waiting) {
+		struct pio **at = p->wait_list;
+
+		while (*at != p)
+			at = &(*at)->wait_next;
+		*at = p->wait_next;
+		p->wait_next = NULL;
+		p->waiting = false;
+	}
+	tier_unlock(p->tier);
+	return waiting;
+}
+
+void pio_resume(struct pio *p)
+{
+	void (*step)(struct pio *) = p->step;
+
+	p->step = NULL;
+	if (!p->timed) {
+		step(p);
+		return;
+	}
+	p->timed = false;
+	p->tier->host->resume_at(p->io, UINT64_MAX);
+	if (!pio_late(p)) { /* so it was woken */
+		step(p);
+		return;
+	}
+	if (wait_leave(p)) {
+		expire(p);
+		return;
+	}
+	/*
+	 * Woken, too. Whether this is the deadline's resume() or the other one cannot
+	 * be told; asking once more leaves exactly one to come.
+	 */
+	p->step = expire;
+	p->tier->host->resume(p->io);
 }
 
 /* ---- endings -------------------------------------------------------------------- */

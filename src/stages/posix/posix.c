@@ -71,6 +71,9 @@ static int options_take(struct posix *tier, struct cairn_error *reterr)
 	const struct cairn_value *values = tier->env->values;
 	uint64_t entries;
 
+	if (strlen(values[OPT_PATH].s) >= sizeof(tier->path))
+		return tier_error(reterr, -EINVAL, "path= has more than %zu bytes",
+				  sizeof(tier->path) - 1);
 	snprintf(tier->path, sizeof(tier->path), "%s", values[OPT_PATH].s);
 	tier->shared = values[OPT_SHARED].u;
 	tier->limit = values[OPT_SIZE].set ? values[OPT_SIZE].u : UINT64_MAX;
@@ -287,7 +290,7 @@ static int posix_open(void *self, const struct cairn_stage_env *env, struct cair
 	rc = pthread_mutex_init(&tier->mutex, NULL);
 	tier->mutex_made = rc == 0;
 	rc = rc ? -ENOMEM : open_steps(tier, reterr);
-	if (rc == 0 && internal->guard && !tier->shared) {
+	if (rc == 0 && internal->guard) {
 		rc = internal->guard(env, tier->dir_fd);
 		if (rc < 0)
 			tier_error(reterr, rc, "%s: the lock could not be kept for the ring: %s",
@@ -363,14 +366,11 @@ static void posix_submit(void *self, struct cairn_io *io, void *scratch)
 static void posix_resume(void *self, struct cairn_io *io, void *scratch)
 {
 	struct pio *p = scratch;
-	void (*step)(struct pio *) = p->step;
 
 	(void)self;
-	(void)io;
-	if (p->magic != PIO_MAGIC || !step || p->waiting)
-		return;
-	p->step = NULL;
-	step(p);
+	assert(p->magic == PIO_MAGIC && p->io == io);
+	if (p->step)
+		pio_resume(p);
 }
 
 /* ---- callers' threads ------------------------------------------------------------------------ */

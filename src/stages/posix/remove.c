@@ -32,6 +32,33 @@ static void unlinked_end(struct pio *p)
 	pio_go(p, 1, dir_fsynced);
 }
 
+static void absent_fsynced(struct pio *p)
+{
+	int64_t result = pio_result(p, 0);
+
+	remove_end(p, result < 0 ? pio_errno(result) : -ENOENT);
+}
+
+/* An unlink that was not asked to be durable may have been before, and come back. */
+static void remove_absent(struct pio *p)
+{
+	uint32_t number = name_dir_of(&p->id.key, p->tier->dirs_log2);
+	bool exists;
+
+	tier_lock(p->tier);
+	exists = p->tier->dirs[number].exists;
+	tier_unlock(p->tier);
+	if (!exists || p->io->durability != CAIRN_DURABLE) {
+		remove_end(p, -ENOENT);
+		return;
+	}
+	name_dir(number, p->dir_name);
+	pio_chain(p, 0);
+	pio_open(p, 0, p->dir_name, O_RDONLY | O_DIRECTORY);
+	pio_op(p, 0, OP_FSYNC, ENGINE_FD_CHAIN);
+	pio_go(p, 1, absent_fsynced);
+}
+
 static void whole_unlinked(struct pio *p)
 {
 	int64_t result = p->slots[0].ops[0].result;
@@ -53,7 +80,7 @@ static void partial_unlinked(struct pio *p)
 
 	tier_lock(p->tier);
 	if (result < 0 && result != -ENOENT)
-		p->tier->used += partial->reserved; /* it stays, and stays counted */
+		partial_stays(p->tier, partial);
 	partial_free(p->tier, partial);
 	tier_unlock(p->tier);
 	remove_end(p, -ENOENT); /* it was not a block yet */
@@ -99,7 +126,7 @@ static void remove_look(struct pio *p)
 	entry = index_find(tier->index, &key);
 	if (!entry || entry->state == INDEX_GHOST) {
 		tier_unlock(tier);
-		remove_end(p, -ENOENT);
+		remove_absent(p);
 	} else if (entry->state == INDEX_PARTIAL) {
 		struct partial *partial = partial_at(tier, entry->tier);
 

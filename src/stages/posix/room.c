@@ -182,6 +182,14 @@ static uint64_t budget_deficit(const struct posix *tier, uint64_t need)
 	return need > tier->limit ? need - tier->limit : 0;
 }
 
+/* Not even if every block went: so none has to go for it. */
+static bool never_fits(const struct posix *tier, uint64_t need)
+{
+	uint64_t fixed = tier->used - tier->block_bytes + room_snapshot(tier, 1);
+
+	return tier->limit != UINT64_MAX && (fixed > tier->limit || need > tier->limit - fixed);
+}
+
 /* ---- picking victims -------------------------------------------------------------- */
 
 void entry_removing(struct posix *tier, struct index_entry *entry)
@@ -344,7 +352,7 @@ enum room_verdict room_take(struct pio *p)
 
 	index_figures(tier->index, &figures);
 	need_entry = figures.whole + figures.partial + figures.ghost >= figures.entries_max;
-	if (tier->limit != UINT64_MAX && p->need > tier->limit - (tier->used - tier->block_bytes))
+	if (never_fits(tier, p->need))
 		return ROOM_TOO_BIG;
 	deficit = disk > deficit ? disk : deficit;
 	if (p->room_tries > ROOM_TRIES_MAX)
@@ -368,13 +376,18 @@ enum room_verdict room_take(struct pio *p)
 	return tier->writers || tier->readers ? ROOM_WAIT : ROOM_NONE;
 }
 
+void room_untake(struct posix *tier, uint64_t reserved)
+{
+	assert(tier->reserved >= reserved && tier->writers > 0);
+	tier->reserved -= reserved;
+	tier->writers--;
+}
+
 void room_give(struct posix *tier, uint64_t reserved)
 {
 	if (!reserved)
 		return;
-	assert(tier->reserved >= reserved && tier->writers > 0);
-	tier->reserved -= reserved;
-	tier->writers--;
+	room_untake(tier, reserved);
 	pio_wake_room(tier);
 }
 
@@ -395,9 +408,8 @@ static void victims_gone(struct pio *p)
 		if (p->victims[i] & VICTIM_PARTIAL) {
 			struct partial *partial = partial_at(tier, p->victims[i] & ~VICTIM_PARTIAL);
 
-			/* What could not be unlinked stays, and stays counted. */
 			if (!gone)
-				tier->used += partial->reserved;
+				partial_stays(tier, partial);
 			partial_free(tier, partial);
 			continue;
 		}

@@ -124,7 +124,10 @@ void shared_prefetch_submit(struct pio *p)
 
 static void remove_synced(struct pio *p)
 {
-	p->io->status = pio_errno(pio_result(p, 0));
+	int64_t result = pio_result(p, 0);
+
+	if (result < 0)
+		p->io->status = pio_errno(result);
 	pio_complete(p);
 }
 
@@ -138,13 +141,17 @@ static void remove_done(struct pio *p)
 	}
 	if (part_unlink(p->tier, p->temp) == -EAGAIN) {
 		/* Being published this moment: then it is removed as what it became. */
-		pio_sleep(p, 1000000, shared_remove_submit);
+		p->started = p->started || result == 0;
+		pio_retry(p, 1000000, shared_remove_submit);
 		return;
 	}
+	if (result == -ENOENT && p->started) /* the time before */
+		result = 0;
 	p->io->status = pio_errno(result);
 	if (result == 0)
 		cairn_count(p->tier->env, CNT_REMOVED, 1);
-	if (result < 0 || p->io->durability != CAIRN_DURABLE) {
+	/* One that was not asked to be durable may have been before, and come back. */
+	if ((result < 0 && result != -ENOENT) || p->io->durability != CAIRN_DURABLE) {
 		pio_complete(p);
 		return;
 	}
@@ -273,15 +280,12 @@ static void dump_present(struct pio *p)
 
 static void whole_gone(struct pio *p)
 {
-	if (p->failure >= 0) {
-		dump_there(p, p->failure);
-		return;
-	}
-	mine_set(p, p->failure);
+	if (p->failure < 0)
+		mine_set(p, p->failure);
 	dump_end(p);
 }
 
-/* The temporary file goes; then p->mine gets @status. */
+/* The temporary file goes; then p->mine gets @status, or is pending still with CAIRN_PRESENT. */
 static void whole_undo(struct pio *p, int32_t status)
 {
 	p->failure = status;
@@ -292,12 +296,12 @@ static void whole_undo(struct pio *p, int32_t status)
 
 static void whole_named(struct pio *p, int64_t result)
 {
-	if (result == -EEXIST) {
-		whole_undo(p, CAIRN_PRESENT);
-		return;
-	}
 	if (result < 0) {
-		whole_undo(p, pio_errno(result));
+		/* Ours was taken away, as a leftover: -ESTALE. Another's is there: looked at again.
+		 */
+		whole_undo(p, result == -ENOENT
+				      ? -ESTALE
+				      : (result == -EEXIST ? CAIRN_PRESENT : pio_errno(result)));
 		return;
 	}
 	cairn_count(p->tier->env, CNT_PUBLISHED, 1);
@@ -308,6 +312,17 @@ static void whole_named(struct pio *p, int64_t result)
 static void whole_linked(struct pio *p)
 {
 	whole_named(p, p->slots[0].ops[0].result);
+}
+
+static bool rename_plain(struct posix *tier, bool set)
+{
+	bool plain;
+
+	tier_lock(tier);
+	tier->rename_plain = tier->rename_plain || set;
+	plain = tier->rename_plain;
+	tier_unlock(tier);
+	return plain;
 }
 
 /* Where there is no RENAME_NOREPLACE: a link fails when the name is taken, too. */
@@ -325,15 +340,38 @@ static void whole_link(struct pio *p)
 	pio_go(p, 1, whole_linked);
 }
 
-static bool rename_plain(struct posix *tier, bool set)
+static void whole_renamed(struct pio *p)
 {
-	bool plain;
+	int64_t result = p->slots[0].ops[0].result;
 
-	tier_lock(tier);
-	tier->rename_plain = tier->rename_plain || set;
-	plain = tier->rename_plain;
-	tier_unlock(tier);
-	return plain;
+	if (result == -EINVAL || result == -ENOSYS || result == -EOPNOTSUPP) {
+		rename_plain(p->tier, true);
+		whole_link(p);
+		return;
+	}
+	whole_named(p, result);
+}
+
+/*
+ * After the file was closed: a network file system may send what was written,
+ * and tell that it could not, only then; and other hosts see the name at once.
+ */
+static void whole_name(struct pio *p)
+{
+	struct engine_op *op;
+
+	if (rename_plain(p->tier, false)) {
+		whole_link(p);
+		return;
+	}
+	pio_chain(p, 0);
+	op = pio_op(p, 0, OP_RENAMEAT, p->tier->blocks_fd);
+	op->path = p->temp;
+	op->fd2 = p->tier->blocks_fd;
+	op->path2 = p->path;
+	op->flags = RENAME_NOREPLACE;
+	op->soft = true;
+	pio_go(p, 1, whole_renamed);
 }
 
 int shared_mkdir(struct pio *p)
@@ -348,29 +386,19 @@ int shared_mkdir(struct pio *p)
 static void round_done(struct pio *p)
 {
 	struct slot *s = &p->slots[0];
-	struct engine_op *last = &s->ops[s->chain.op_count - 1];
 	int64_t result = pio_result(p, 0);
 
-	if (p->merged && last->code == OP_RENAMEAT && last->result != -ECANCELED) {
-		if (last->result == -EINVAL || last->result == -ENOSYS ||
-		    last->result == -EOPNOTSUPP) {
-			rename_plain(p->tier, true);
-			whole_link(p);
-			return;
-		}
-		whole_named(p, last->result);
-		return;
-	}
-	if (s->ops[0].result == -ENOENT && !p->dir_tries++ && shared_mkdir(p) == 0) {
+	if (s->ops[0].result == -ENOENT && !p->written && !p->dir_tries++ && shared_mkdir(p) == 0) {
 		p->started = false;
 		dump_rewind(p);
 		whole_rounds(p);
 		return;
 	}
+	p->written = true;
 	if (result < 0)
-		whole_undo(p, pio_errno(result));
+		whole_undo(p, result == -ENOENT ? -ESTALE : pio_errno(result));
 	else if (p->merged)
-		whole_link(p);
+		whole_name(p);
 	else
 		whole_rounds(p);
 }
@@ -394,13 +422,6 @@ static void whole_rounds(struct pio *p)
 	pio_run_ops(p, 0, OP_WRITEV, ENGINE_FD_CHAIN, 0, p->run_count);
 	if (p->merged && p->io->durability == CAIRN_DURABLE)
 		pio_op(p, 0, OP_FDATASYNC, ENGINE_FD_CHAIN);
-	if (p->merged && !rename_plain(p->tier, false)) {
-		op = pio_op(p, 0, OP_RENAMEAT, p->tier->blocks_fd);
-		op->path = p->temp;
-		op->fd2 = p->tier->blocks_fd;
-		op->path2 = p->path;
-		op->flags = RENAME_NOREPLACE;
-	}
 	pio_go(p, 1, round_done);
 }
 
@@ -418,7 +439,7 @@ static void dump_whole(struct pio *p)
 			dump_fill(p, p->ws, &p->io->parts[i]);
 	dump_seal(p, p->ws, &p->io->attr, p->io->flags & CAIRN_IO_CHAIN);
 	dump_rewind(p);
-	p->started = false;
+	p->started = p->written = false;
 	whole_rounds(p);
 }
 

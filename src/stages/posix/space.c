@@ -9,7 +9,8 @@
  *     the same description, whoever writes.
  *  2. Ids are never used again, not even those of damaged files.
  *  3. The generation is the highest marker. Under shared=yes no marker is ever
- *     taken away, so that one probe for the next one tells of a clear.
+ *     taken away, so that one probe for the next one tells of a clear; else
+ *     the one before goes when the next is durable.
  */
 #include "stages/posix/tier.h"
 
@@ -119,6 +120,7 @@ void spaces_free(const struct sys *sys, struct space **spaces, uint32_t end)
 
 /* ---- binding --------------------------------------------------------------------------- */
 
+/* Counts the new file @name (NULL: none), and what the directory grew by. */
 static void charge_space_dir(struct posix *tier, const char *name)
 {
 	struct stat st;
@@ -126,7 +128,7 @@ static void charge_space_dir(struct posix *tier, const char *name)
 
 	if (tier->shared)
 		return;
-	if (tier->sys->fstatat(tier->space_fd, name, &st, 0) == 0)
+	if (name && tier->sys->fstatat(tier->space_fd, name, &st, 0) == 0)
 		bytes = stat_charge(&st);
 	tier_lock(tier);
 	tier->used += bytes;
@@ -188,9 +190,13 @@ static int space_take(struct posix *tier, uint32_t id, const struct cairn_ns_vie
 		rc = sys->linkat(tier->space_fd, temp, tier->space_fd, name, 0);
 	sys->unlinkat(tier->space_fd, temp, 0);
 	if (rc == 0)
-		rc = sys->fsync(tier->space_fd);
-	if (rc == 0)
-		charge_space_dir(tier, name);
+		charge_space_dir(tier, name); /* it stays, whatever comes */
+	/* Somebody else's, too, is believed when it is durable: blocks will name it. */
+	if (rc == 0 || rc == -EEXIST) {
+		int synced = sys->fsync(tier->space_fd);
+
+		rc = synced < 0 ? synced : rc;
+	}
 	return rc;
 }
 
@@ -268,6 +274,8 @@ uint32_t space_refresh(struct posix *tier, struct space *space)
 		name_generation(space->id, generation + 1, name);
 		if (tier->sys->faccessat(tier->space_fd, name, F_OK, 0) < 0)
 			break;
+		/* Durable dumps into it must not lose it; who made it may not have come so far. */
+		tier->sys->fsync(tier->space_fd);
 	}
 	tier_lock(tier);
 	if (space->generation < generation)
@@ -301,7 +309,7 @@ static void partials_clear(struct posix *tier, const struct space *space)
 		rc = tier->sys->unlinkat(tier->blocks_fd, path, 0);
 		tier_lock(tier);
 		if (rc < 0 && rc != -ENOENT)
-			tier->used += partial->reserved;
+			partial_stays(tier, partial);
 		partial_free(tier, partial);
 		tier_unlock(tier);
 	}
@@ -320,18 +328,39 @@ static int marker_make(struct posix *tier, uint32_t id, uint32_t generation)
 	return 0;
 }
 
+/*
+ * The marker is durable before anything else is: were it lost later, blocks of
+ * its generation would be lost with it, and those before would come back.
+ */
+static int marker_sync(struct posix *tier, uint32_t id, uint32_t generation)
+{
+	char name[NAME_SPACE_BYTES];
+	int rc = tier->sys->fsync(tier->space_fd);
+
+	if (rc == 0 || tier->shared) /* others may have seen it */
+		return rc;
+	name_generation(id, generation, name);
+	tier->sys->unlinkat(tier->space_fd, name, 0);
+	return rc;
+}
+
 int space_clear(struct posix *tier, struct space *space, uint32_t durability)
 {
 	uint32_t before, next;
 	char name[NAME_SPACE_BYTES];
 	int rc;
 
+	(void)durability; /* always the highest */
 	do {
 		before = space_refresh(tier, space);
 		next = before + 1;
+		if (!next)
+			return -ENOSPC; /* generations are used up */
 		rc = marker_make(tier, space->id, next);
 	} while (rc == -EEXIST && tier->shared);
-	if (rc < 0 && rc != -EEXIST)
+	if (rc == 0 || rc == -EEXIST)
+		rc = marker_sync(tier, space->id, next);
+	if (rc < 0)
 		return rc;
 	tier_lock(tier);
 	if (space->generation < next) {
@@ -348,7 +377,8 @@ int space_clear(struct posix *tier, struct space *space, uint32_t durability)
 			name_generation(space->id, before, name);
 			tier->sys->unlinkat(tier->space_fd, name, 0);
 		}
+		charge_space_dir(tier, NULL);
 		partials_clear(tier, space);
 	}
-	return durability == CAIRN_DURABLE ? tier->sys->fsync(tier->space_fd) : 0;
+	return 0;
 }

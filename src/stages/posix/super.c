@@ -3,8 +3,8 @@
  * The directory, its lock and its superblock.
  *
  * Invariants, numbered:
- *  1. A store is made in this order: b/, ns/, then `store`, complete, by a
- *     rename. Without `store` there is no store.
+ *  1. A store is made in this order: its name, b/, ns/, then `store`, complete,
+ *     by a link. Without `store` there is no store.
  *  2. The two copies are written in turn: a torn write leaves the other.
  *  3. `clean` is taken away, durably, before anything else is changed.
  */
@@ -142,6 +142,20 @@ static int store_write(struct posix *tier)
 	return rc;
 }
 
+/* The directory's own name becomes durable, before anything in it is. */
+static int above_sync(struct posix *tier)
+{
+	int rc, fd = tier_open_dir(tier->sys, tier->dir_fd, "..");
+
+	if (fd == -EACCES)
+		return 0; /* not ours to look at; somebody else made the directory there */
+	if (fd < 0)
+		return fd;
+	rc = tier->sys->fsync(fd);
+	tier->sys->close(fd);
+	return rc == -EINVAL || rc == -EROFS ? 0 : rc; /* another file system, maybe */
+}
+
 static int store_make(struct posix *tier, struct cairn_error *reterr)
 {
 	static const char *const folders[] = {"b", "ns"};
@@ -163,6 +177,7 @@ static int store_make(struct posix *tier, struct cairn_error *reterr)
 				  "%s: there are namespaces but no file `store`: put it back, or "
 				  "empty the directory",
 				  tier->path);
+	rc = rc < 0 ? rc : above_sync(tier);
 	rc = rc < 0 ? rc : store_write(tier);
 	if (rc < 0)
 		return tier_error(reterr, rc, "%s/store: could not be written: %s", tier->path,

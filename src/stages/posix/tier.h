@@ -131,7 +131,8 @@ struct partial {
 	uint32_t entry;	 /* in the index; INDEX_NONE once dropped */
 	uint32_t number; /* of its temporary name */
 	uint32_t done_count, claim_count;
-	bool in_use, created, publishing, durable, chain, attr_told;
+	bool created; /* its file was seen there: it is not made again */
+	bool in_use, publishing, durable, chain, attr_told;
 	uint32_t older, newer; /* by the last touch, while in use; newer: the free list */
 	uint32_t image_page, image_pages;
 	uint8_t *image; /* the head */
@@ -221,7 +222,7 @@ struct window {
 	uint8_t *at;
 };
 
-/* The tier's scratch in an io. Owner: the io's reactor; wait_next [m]. */
+/* The tier's scratch in an io. Owner: the io's reactor; wait_next and waiting [m]. */
 struct pio {
 	uint32_t magic;
 	struct posix *tier;
@@ -232,8 +233,9 @@ struct pio {
 	void (*then)(struct pio *);  /* when the chains are over */
 	void (*after)(struct pio *); /* continuation of a helper's */
 	void (*then_look)(struct pio *);
-	struct pio *wait_next;
-	bool waiting;
+	struct pio *wait_next, **wait_list;
+	bool waiting; /* [m] in a list */
+	bool timed;   /* resume() comes at the deadline, too */
 
 	struct slot slots[2];
 	uint32_t slot_count, slot_sent, slots_out;
@@ -256,7 +258,8 @@ struct pio {
 	int32_t failure;
 	uint32_t room_tries, dir_tries, full_tries, number;
 	bool whole, merged, started;
-	int fd; /* shared partials */
+	bool written; /* shared=yes: a round of the temporary file is in */
+	int fd;	      /* shared partials */
 
 	/* workspace */
 	uint8_t *ws;
@@ -307,12 +310,21 @@ void pio_go(struct pio *p, uint32_t count, void (*then)(struct pio *));
 /* 0 or a negative errno; a short write is -ENOSPC. */
 int64_t pio_result(const struct pio *p, uint32_t slot);
 
-/* Waits for pio_wake_key() of @key, or pio_wake_room(); [m] held. */
+/*
+ * Waits for pio_wake_key() of @key, or pio_wake_room(); [m] held. At the io's
+ * deadline what still waits ends -ETIMEDOUT, so it may hold nothing.
+ */
 void pio_wait_key(struct pio *p, void (*step)(struct pio *));
 void pio_wait_room(struct pio *p, void (*step)(struct pio *));
 void pio_wake_key(struct posix *tier, const struct cairn_key *key);
 void pio_wake_room(struct posix *tier);
 void pio_sleep(struct pio *p, uint64_t ns, void (*step)(struct pio *));
+/* Its deadline has passed: nobody waits for the io any more. */
+bool pio_late(const struct pio *p);
+/* Sleeps, or ends an io that is late and holds nothing. */
+void pio_retry(struct pio *p, uint64_t ns, void (*step)(struct pio *));
+/* resume() was called. */
+void pio_resume(struct pio *p);
 
 /* Sets the status of every part that is still pending. */
 void pio_fail_parts(struct pio *p, int32_t status);
@@ -404,6 +416,8 @@ enum room_verdict { ROOM_TAKEN, ROOM_EVICT, ROOM_WAIT, ROOM_NONE, ROOM_TOO_BIG }
  */
 enum room_verdict room_take(struct pio *p);
 void room_give(struct posix *tier, uint64_t reserved); /* [m] a reservation ends */
+/* [m] The same before anybody saw it: nobody is woken. */
+void room_untake(struct posix *tier, uint64_t reserved);
 /* Picks victims of @bytes whatever the budget says. [m] False: there is none. */
 bool room_force(struct pio *p, uint64_t bytes);
 /* Picks the partial that was idle longest. [m] False: there is none. */
@@ -442,6 +456,8 @@ uint32_t partial_id(const struct posix *tier, const struct partial *partial);
  * writes, the caller must unlink its temporary file and partial_free() it.
  */
 bool partial_drop(struct posix *tier, struct partial *partial);
+/* Its temporary file could not be unlinked: it stays, counted, and is looked for at an open. [m] */
+void partial_stays(struct posix *tier, const struct partial *partial);
 /* The partial that was idle longest; NULL. [m] */
 struct partial *partial_idle(struct posix *tier);
 

@@ -102,12 +102,12 @@ void dump_seal(struct pio *p, uint8_t *image, const struct cairn_block_attr *att
 
 /* ---- rounds ------------------------------------------------------------------------------ */
 
-static bool part_copied(const struct pio *p, const struct cairn_part *part, uint64_t skip)
+/* For the whole part, whatever the cursor: the workspace was measured by it. */
+static bool part_copied(const struct pio *p, const struct cairn_part *part)
 {
 	if (part->iov_count > PART_IOV_MAX || staged(p->tier, part->stored_length))
 		return true;
-	return p->tier->direct &&
-	       !segs_aligned(part->iov, part->iov_count, skip, part->stored_length - skip);
+	return p->tier->direct && !segs_aligned(part->iov, part->iov_count, 0, part->stored_length);
 }
 
 bool dump_workspace(struct pio *p, size_t fixed, void (*step)(struct pio *))
@@ -120,7 +120,7 @@ bool dump_workspace(struct pio *p, size_t fixed, void (*step)(struct pio *))
 
 		if (!(p->mine >> i & 1))
 			continue;
-		if (part_copied(p, part, 0)) {
+		if (part_copied(p, part)) {
 			bounce += round_up(part->stored_length, FORMAT_PAGE);
 			iov_max++;
 		} else {
@@ -161,7 +161,7 @@ static bool part_add(struct pio *p, const struct cairn_part *part)
 	uint64_t left = part->stored_length - p->cursor;
 	uint8_t *tail_page;
 
-	if (!part_copied(p, part, p->cursor)) {
+	if (!part_copied(p, part)) {
 		if (!segs_add(p, part, p->cursor, left, offset, &tail_page))
 			return false;
 		p->cursor += left;
