@@ -2,6 +2,8 @@
 /* What the core tells stages of an io, in which order, and what it makes of their answers. */
 #include "core_store.h"
 
+#include <unistd.h>
+
 static struct spy *spy;
 
 /* ---- chains ------------------------------------------------------------------- */
@@ -237,6 +239,40 @@ static void prefetch_over_two_tiers(void **state)
 	close_store();
 }
 
+/* {rank}: the open options' first, else the variable's; one that leaves its place is refused. */
+static void rank_in_a_path(void **state)
+{
+	static const struct {
+		const char *option, *variable, *expanded;
+	} cases[] = {{"3", "5", "3"}, {NULL, "5", "5"}, {NULL, NULL, "0"}, {"../x", NULL, NULL}};
+	char folder[] = "/tmp/cairn-core-XXXXXX", spec[128], path[128];
+
+	(void)state;
+	assert_non_null(mkdtemp(folder));
+	snprintf(spec, sizeof(spec), "posix(path=\"%s/r{rank}\")", folder);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct cairn_store_opts opts = {.size = sizeof(opts), .rank = cases[i].option};
+		struct cairn_store *store;
+		int ret;
+
+		if (cases[i].variable)
+			assert_int_equal(setenv("RANK", cases[i].variable, 1), 0);
+		else
+			assert_int_equal(unsetenv("RANK"), 0);
+		ret = cairn_store_open(spec, &opts, &store, NULL);
+		if (!cases[i].expanded) {
+			assert_int_equal(ret, -EINVAL);
+			continue;
+		}
+		assert_int_equal(ret, 0);
+		snprintf(path, sizeof(path), "%s/r%s", folder, cases[i].expanded);
+		assert_int_equal(access(path, F_OK), 0);
+		assert_int_equal(cairn_store_close(store, UINT64_MAX), 0);
+	}
+	snprintf(path, sizeof(path), "rm -r %s", folder);
+	assert_int_equal(system(path), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -247,6 +283,7 @@ int main(void)
 		cmocka_unit_test(memory_alone_is_not_written),
 		cmocka_unit_test(memory_below_is_not_written_either),
 		cmocka_unit_test(prefetch_over_two_tiers),
+		cmocka_unit_test(rank_in_a_path),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
