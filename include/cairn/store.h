@@ -232,7 +232,8 @@ struct cairn_finding {
 /*
  * Checks every tier of @spec, payload included, and reports each finding.
  * Returns the worst kind found (0 sound, 1 repairable, 2 damaged), else a
- * negative errno. The store must not be open anywhere (-EBUSY).
+ * negative errno. A nonzero return of @fn ends the walk and is returned: make it
+ * negative, to tell it from a verdict. The store must not be open anywhere (-EBUSY).
  */
 CAIRN_API int cairn_check(const char *spec, const struct cairn_store_opts *opts,
 			  int (*fn)(void *context, const struct cairn_finding *finding),
