@@ -120,7 +120,7 @@ static int index_make(struct posix *tier)
 	if (rc < 0)
 		return rc;
 	index_init(tier->index_memory, tier->entries_max, seed, &tier->index);
-	tier->side_bytes = (tier->entries_max + 1ull + SPACES_MAX) * sizeof(*tier->side);
+	tier->side_bytes = (tier->entries_max + 2ull + SPACES_MAX) * sizeof(*tier->side);
 	rc = sys_reserve(tier->sys, tier->side_bytes, &memory);
 	if (rc < 0)
 		return rc;

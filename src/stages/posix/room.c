@@ -35,14 +35,23 @@ struct space *tier_space(struct posix *tier, uint32_t id)
 
 /* ---- lists of a namespace's entries, and of dead ones ----------------------------- */
 
+/*
+ * Place 0 is nobody's: a head that was never used has zeros, and must not be
+ * taken for one whose only entry is the first of the index.
+ */
+static uint32_t side_place(uint32_t entry)
+{
+	return entry + 1;
+}
+
 static uint32_t side_head(const struct posix *tier, uint32_t space)
 {
-	return tier->entries_max + 1 + space;
+	return side_place(tier->entries_max) + 1 + space;
 }
 
 static uint32_t side_dead(const struct posix *tier)
 {
-	return tier->entries_max;
+	return side_place(tier->entries_max);
 }
 
 /* Heads are zero when first used: address space that was never touched. */
@@ -58,8 +67,10 @@ void side_init(struct posix *tier)
 	side_ready(tier, side_dead(tier));
 }
 
-static void side_link(struct posix *tier, uint32_t head, uint32_t id)
+static void side_link(struct posix *tier, uint32_t head, uint32_t entry)
 {
+	uint32_t id = side_place(entry);
+
 	side_ready(tier, head);
 	tier->side[id].prev = tier->side[head].prev;
 	tier->side[id].next = head;
@@ -84,7 +95,7 @@ void side_add(struct posix *tier, struct index_entry *entry)
 
 void side_del(struct posix *tier, struct index_entry *entry)
 {
-	uint32_t id = index_id(tier->index, entry);
+	uint32_t id = side_place(index_id(tier->index, entry));
 	struct space *space = tier_space(tier, entry->key.space);
 
 	tier->side[tier->side[id].prev].next = tier->side[id].next;
@@ -283,7 +294,7 @@ static struct index_entry *next_victim(struct posix *tier)
 
 	/* Readers of cleared blocks are few and quick: a bounded look is enough. */
 	for (uint32_t tried = 0; at != dead && tried < 64; tried++) {
-		struct index_entry *entry = index_at(tier->index, at);
+		struct index_entry *entry = index_at(tier->index, at - side_place(0));
 
 		if (entry->state == INDEX_WHOLE && !entry->pins)
 			return entry;
