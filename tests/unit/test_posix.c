@@ -442,6 +442,32 @@ static void budget_is_hard(void **state)
 	fixture_close(&f);
 }
 
+/* What was cleared goes before what lives, the very first block of a store too. */
+static void cleared_blocks_go_first(void **state)
+{
+	struct cairn_namespace *one;
+
+	(void)state;
+	fixture_open(&f, "entries=16");
+	fixture_space(&f, "one", 1, SHARD);
+	one = f.ns;
+	assert_int_equal(dump_one(&f, 0, 0, SHARD, 0), 0);
+	fixture_space(&f, "two", 1, SHARD);
+	assert_int_equal(dump_one(&f, 100, 0, SHARD, 0), 0);
+	f.ns = one;
+	assert_int_equal(dump_one(&f, 1, 0, SHARD, 0), 0);
+	assert_int_equal(load_one(&f, 0, 0, SHARD), 0);
+	assert_int_equal(cairn_clear(one, CAIRN_WRITTEN), 0);
+	/* Fifteen live ones, and room for sixteen: both dead ones must have gone, and no other. */
+	fixture_space(&f, "two", 1, SHARD);
+	for (uint32_t i = 101; i < 116; i++)
+		assert_int_equal(dump_one(&f, i, 0, SHARD, 0), 0);
+	assert_int_equal(counter(&f, "evicted_blocks"), 2);
+	for (uint32_t i = 100; i < 116; i++)
+		assert_true(present(&f, i));
+	fixture_close(&f);
+}
+
 struct dumper {
 	uint32_t first, count;
 	uint64_t worst; /* bytes on disk */
@@ -658,6 +684,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(reopen_after_a_kill, setup, teardown),
 		cmocka_unit_test_setup_teardown(another_owner_is_busy, setup, teardown),
 		cmocka_unit_test_setup_teardown(budget_is_hard, setup, teardown),
+		cmocka_unit_test_setup_teardown(cleared_blocks_go_first, setup, teardown),
 		cmocka_unit_test_setup_teardown(budget_under_concurrency, setup, teardown),
 		cmocka_unit_test_setup_teardown(leaves_go_before_parents, setup, teardown),
 		cmocka_unit_test_setup_teardown(held_blocks_stay, setup, teardown),
