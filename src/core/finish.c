@@ -62,7 +62,7 @@ void io_finish(struct io_slot *slot)
 		return;
 	}
 	list_remove(&slot->link);
-	part_io_ended(reactor, part);
+	part_settle(part);
 }
 
 void io_abandon(struct io_slot *slot, int32_t status)

@@ -18,7 +18,7 @@ uint32_t part_owner(const struct cairn_store *store, const struct cairn_key *key
 }
 
 /* Sends what has come to its end: the result, the release, or both at once. */
-static void part_settle(struct task_part *part)
+void part_settle(struct task_part *part)
 {
 	bool result = !part->result_sent && part->items == 0;
 	bool release =
@@ -77,11 +77,5 @@ void part_end(struct reactor *reactor, struct task_part *part, int32_t status)
 	}
 	store_count(task->store, status == -ECANCELED ? COUNT_CANCELED : COUNT_TIMED_OUT, 1);
 	assert(part->items == 0);
-	part_settle(part);
-}
-
-void part_io_ended(struct reactor *reactor, struct task_part *part)
-{
-	(void)reactor;
 	part_settle(part);
 }

@@ -135,7 +135,7 @@ struct engine *io_engine(struct cairn_io *io, const struct engine_ops **ret_ops)
 /* core/part.c */
 void part_arrive(struct reactor *reactor, struct task_part *part);
 void part_end(struct reactor *reactor, struct task_part *part, int32_t status);
-void part_io_ended(struct reactor *reactor, struct task_part *part);
+void part_settle(struct task_part *part); /* tells the task what has come to its end */
 uint32_t part_owner(const struct cairn_store *store, const struct cairn_key *key);
 
 /* core/timer.c: a heap of ios */

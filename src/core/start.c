@@ -284,7 +284,7 @@ static void end_first_item(struct reactor *reactor, struct task_part *part, int3
 	task_item_ended(part->task, part->cursor, status, CAIRN_STAGE_NONE);
 	part->items--;
 	take_from_part(reactor, part, 1);
-	part_io_ended(reactor, part);
+	part_settle(part);
 }
 
 void io_start_next(struct reactor *reactor, struct task_part *part)

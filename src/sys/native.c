@@ -407,12 +407,14 @@ int sys_reserve_huge(const struct sys *sys, size_t bytes, void **ret_address, vo
 	return 0;
 }
 
-int sys_pread_full(const struct sys *sys, int fd, void *buffer, size_t bytes, off_t offset)
+/* @transfer: preadv() or pwritev() of a sys table; all of it, or an error. */
+static int transfer_full(ssize_t (*transfer)(int, const struct iovec *, int, off_t), int fd,
+			 void *buffer, size_t bytes, off_t offset)
 {
 	struct iovec iov = {.iov_base = buffer, .iov_len = bytes};
 
 	while (iov.iov_len > 0) {
-		ssize_t rc = sys->preadv(fd, &iov, 1, offset);
+		ssize_t rc = transfer(fd, &iov, 1, offset);
 
 		if (rc < 0)
 			return (int)rc;
@@ -426,22 +428,13 @@ int sys_pread_full(const struct sys *sys, int fd, void *buffer, size_t bytes, of
 	return 0;
 }
 
+int sys_pread_full(const struct sys *sys, int fd, void *buffer, size_t bytes, off_t offset)
+{
+	return transfer_full(sys->preadv, fd, buffer, bytes, offset);
+}
+
 int sys_pwrite_full(const struct sys *sys, int fd, const void *buffer, size_t bytes, off_t offset)
 {
 	/* An iovec has no const; pwritev() only reads through it. */
-	struct iovec iov = {.iov_base = (void *)(uintptr_t)buffer, .iov_len = bytes};
-
-	while (iov.iov_len > 0) {
-		ssize_t rc = sys->pwritev(fd, &iov, 1, offset);
-
-		if (rc < 0)
-			return (int)rc;
-		if (rc == 0)
-			return -EIO;
-		assert((size_t)rc <= iov.iov_len);
-		iov.iov_base = (uint8_t *)iov.iov_base + rc;
-		iov.iov_len -= (size_t)rc;
-		offset += rc;
-	}
-	return 0;
+	return transfer_full(sys->pwritev, fd, (void *)(uintptr_t)buffer, bytes, offset);
 }
