@@ -150,6 +150,18 @@ struct cairn_io {
 	void *host_private;
 };
 
+/* Ends with @status what of the io is still pending. Its own thread. */
+static inline void cairn_io_fail(struct cairn_io *io, int32_t status)
+{
+	uint32_t i;
+
+	if (io->part_count == 0 && io->status == CAIRN_PENDING)
+		io->status = status;
+	for (i = 0; i < io->part_count; i++)
+		if (io->parts[i].status == CAIRN_PENDING)
+			io->parts[i].status = status;
+}
+
 /* ---- what the host does for a stage ---------------------------------------- */
 
 struct cairn_stage_host {

@@ -25,6 +25,25 @@ static void counters_add_and_gauges_replace(void **state)
 	assert_int_equal(counters[ROW_BLOCKS], 2);
 }
 
+static void only_what_is_pending_fails(void **state)
+{
+	struct cairn_part parts[3] = {
+		{.status = 0}, {.status = CAIRN_PENDING}, {.status = CAIRN_PENDING}};
+	struct cairn_io io = {.status = CAIRN_PENDING, .parts = parts, .part_count = 2};
+
+	(void)state;
+	cairn_io_fail(&io, -5);
+	assert_int_equal(io.status, CAIRN_PENDING); /* the parts have one each */
+	assert_int_equal(parts[0].status, 0);
+	assert_int_equal(parts[1].status, -5);
+	assert_int_equal(parts[2].status, CAIRN_PENDING);
+	io.part_count = 0;
+	cairn_io_fail(&io, -6);
+	assert_int_equal(io.status, -6);
+	cairn_io_fail(&io, -7);
+	assert_int_equal(io.status, -6);
+}
+
 /* A compiled stage of ABI 1.0 relies on these: a change here is a new ABI. */
 static void the_abi_is_as_it_was(void **state)
 {
@@ -39,6 +58,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(counters_add_and_gauges_replace),
+		cmocka_unit_test(only_what_is_pending_fails),
 		cmocka_unit_test(the_abi_is_as_it_was),
 	};
 

@@ -257,17 +257,6 @@ static void delay_submit(void *self, struct cairn_io *io, void *memory)
 	delay_wait(stage, io, scratch->ready_ns, scratch->give_up_ns);
 }
 
-static void fail_pending(struct cairn_io *io)
-{
-	uint32_t i;
-
-	if (io->part_count == 0)
-		io->status = -ETIMEDOUT;
-	for (i = 0; i < io->part_count; i++)
-		if (io->parts[i].status == CAIRN_PENDING)
-			io->parts[i].status = -ETIMEDOUT;
-}
-
 static void delay_resume(void *self, struct cairn_io *io, void *memory)
 {
 	struct delay_stage *stage = (struct delay_stage *)self;
@@ -289,7 +278,7 @@ static void delay_resume(void *self, struct cairn_io *io, void *memory)
 			   scratch->give_up_ns);
 		return;
 	}
-	fail_pending(io);
+	cairn_io_fail(io, -ETIMEDOUT);
 	cairn_count(stage->env, DELAY_HUNG, 1);
 	stage->host->complete(io);
 }

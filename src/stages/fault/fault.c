@@ -261,15 +261,10 @@ static void fault_done(void *self, struct cairn_io *io, void *memory)
 static void fault_resume(void *self, struct cairn_io *io, void *memory)
 {
 	struct fault_stage *stage = (struct fault_stage *)self;
-	uint32_t i;
 
 	assert(stage->magic == FAULT_MAGIC);
 	parts_restore(io, (struct fault_scratch *)memory);
-	if (io->part_count == 0)
-		io->status = -ETIMEDOUT;
-	for (i = 0; i < io->part_count; i++)
-		if (io->parts[i].status == CAIRN_PENDING)
-			io->parts[i].status = -ETIMEDOUT;
+	cairn_io_fail(io, -ETIMEDOUT);
 	stage->host->complete(io);
 }
 

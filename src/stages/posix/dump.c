@@ -647,7 +647,7 @@ static void look_partial(struct pio *p, struct partial *partial)
 	if (!same_geometry(p, partial->geo.shard_count, partial->geo.shard_bytes,
 			   partial->geo.last_bytes)) {
 		tier_unlock(p->tier);
-		pio_fail_parts(p, -EINVAL);
+		cairn_io_fail(p->io, -EINVAL);
 		dump_pass_over(p);
 		return;
 	}
@@ -727,7 +727,7 @@ static void look_absent(struct pio *p)
 		return;
 	}
 	cairn_count(p->tier->env, CNT_REFUSED, 1);
-	pio_fail_parts(p, verdict == ROOM_TOO_BIG ? -EFBIG : -ENOSPC);
+	cairn_io_fail(p->io, verdict == ROOM_TOO_BIG ? -EFBIG : -ENOSPC);
 	dump_pass_over(p);
 }
 
@@ -761,7 +761,7 @@ void dump_submit(struct pio *p)
 	}
 	/* Reserved at open for a million million million: see SEQUENCE_AHEAD. */
 	if (p->io->sequence >= p->tier->sequence_limit) {
-		pio_fail_parts(p, -EIO);
+		cairn_io_fail(p->io, -EIO);
 		pio_complete(p);
 		return;
 	}

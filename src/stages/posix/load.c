@@ -183,7 +183,7 @@ static void load_fail(struct pio *p, int32_t status)
 {
 	if (status == -EIO)
 		cairn_count(p->tier->env, CNT_IO_ERRORS, 1);
-	pio_fail_parts(p, status);
+	cairn_io_fail(p->io, status);
 	load_end(p);
 }
 

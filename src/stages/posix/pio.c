@@ -205,9 +205,7 @@ bool pio_late(const struct pio *p)
 static void expire(struct pio *p)
 {
 	assert(!p->ws && p->fd < 0 && !p->pinned && p->partial == INDEX_NONE);
-	if (!p->io->part_count)
-		p->io->status = -ETIMEDOUT;
-	pio_fail_parts(p, -ETIMEDOUT);
+	cairn_io_fail(p->io, -ETIMEDOUT);
 	pio_complete(p);
 }
 
@@ -267,13 +265,6 @@ void pio_resume(struct pio *p)
 }
 
 /* ---- endings -------------------------------------------------------------------- */
-
-void pio_fail_parts(struct pio *p, int32_t status)
-{
-	for (uint32_t i = 0; i < p->io->part_count; i++)
-		if (p->io->parts[i].status == CAIRN_PENDING)
-			p->io->parts[i].status = status;
-}
 
 void pio_complete(struct pio *p)
 {

@@ -326,8 +326,6 @@ void pio_retry(struct pio *p, uint64_t ns, void (*step)(struct pio *));
 /* resume() was called. */
 void pio_resume(struct pio *p);
 
-/* Sets the status of every part that is still pending. */
-void pio_fail_parts(struct pio *p, int32_t status);
 /* Gives the workspace back and completes the io. Nothing may touch @p after. */
 void pio_complete(struct pio *p);
 /* A negative errno of the file system as the caller is told it. */

@@ -35,7 +35,7 @@ bool dump_check(struct pio *p)
 	if (!geometry_init(&p->geo, io->shard_count, io->shard_bytes, last) ||
 	    (p->space->fixed && (p->space->geo.shard_count != io->shard_count ||
 				 p->space->geo.shard_bytes != io->shard_bytes))) {
-		pio_fail_parts(p, -EINVAL);
+		cairn_io_fail(p->io, -EINVAL);
 		return false;
 	}
 	for (uint32_t i = 0; i < io->part_count; i++) {
