@@ -9,7 +9,7 @@
  *
  * Threads: submit(), done() and resume() of one io run on the one reactor that
  * owns the io; different ios of one instance run on different threads at once.
- * lookup(), unhold(), bind(), clear() and stat() run on callers' threads, at
+ * lookup(), unhold(), bind(), clear(), shards() and stat() run on any thread, at
  * once with everything. open() and close() run alone.
  *
  * A load, dump or remove that reaches a tier without a done() goes on to the tier
@@ -34,7 +34,7 @@ extern "C" {
 #endif
 
 #define CAIRN_STAGE_ABI_MAJOR 1 /* changes when an old stage could misbehave */
-#define CAIRN_STAGE_ABI_MINOR 0 /* changes when a new stage needs a new host */
+#define CAIRN_STAGE_ABI_MINOR 1 /* changes when a new stage needs a new host */
 
 #define CAIRN_STAGES_MAX 8	/* in one pipeline */
 #define CAIRN_PARTS_MAX	 64	/* in one io */
@@ -128,8 +128,16 @@ struct cairn_ns_view {
 	void *binding[CAIRN_STAGES_MAX]; /* what bind() of each stage returned */
 };
 
-#define CAIRN_IO_CHAIN	0x1u /* attr.parent was told by the order of the task's keys */
-#define CAIRN_IO_INLINE 0x2u /* runs on the caller's own thread */
+#define CAIRN_IO_CHAIN	 0x1u /* attr.parent was told by the order of the task's keys */
+#define CAIRN_IO_INLINE	 0x2u /* runs on the caller's own thread */
+/*
+ * A load or describe of a block that is whole only over several tiers: what a
+ * tier with shards() holds of an unfinished block is served, too, checked as
+ * always, and -ENOENT is for shards that it lacks. shard_count, shard_bytes and
+ * the parts' raw_length are those of that block: an unfinished block of another
+ * geometry is -ENOENT.
+ */
+#define CAIRN_IO_PARTIAL 0x4u
 
 struct cairn_io {
 	uint32_t op;	/* enum cairn_op */
@@ -230,6 +238,13 @@ struct cairn_probe {
 	uint64_t hold;			  /* for unhold(); 0: nothing held */
 };
 
+/* What a tier holds of a block, whole or not. */
+struct cairn_shards {
+	uint32_t shard_count;
+	uint64_t shard_bytes, last_bytes;	  /* raw; last_bytes 0: not known yet */
+	uint64_t map[CAIRN_SHARD_COUNT_MAX / 64]; /* bit n % 64 of word n / 64: shard n */
+};
+
 struct cairn_tier_stat {
 	uint8_t uuid[16];
 	uint64_t bytes_used, bytes_limit, blocks, alignment;
@@ -276,6 +291,15 @@ struct cairn_stage_ops {
 	/* The uuid of the store at rest, for its counters page. */
 	int (*identify)(const struct cairn_stage_env *env, uint8_t ret_uuid[16],
 			struct cairn_error *reterr);
+
+	/*
+	 * Tiers without done(): the shards of a block that can be loaded, under
+	 * CAIRN_IO_PARTIAL where they are not all. 0, or -ENOENT: none. A look, not
+	 * a use: eviction's order stays. May be asked of reactors: it never blocks.
+	 * NULL: unfinished blocks count for nothing.
+	 */
+	int (*shards)(void *self, const struct cairn_ns_view *ns, const struct cairn_key *key,
+		      struct cairn_shards *ret_shards);
 };
 
 #ifdef __cplusplus

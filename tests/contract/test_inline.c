@@ -52,6 +52,9 @@ static void the_abi_is_as_it_was(void **state)
 	assert_int_equal(sizeof(struct cairn_key), 16);
 	assert_int_equal(sizeof(struct cairn_result), 8);
 	assert_int_equal(offsetof(struct cairn_stage_ops, size), 4);
+	/* What 1.1 added stands behind all of 1.0. */
+	assert_int_equal(offsetof(struct cairn_stage_ops, shards) + sizeof(void *),
+			 sizeof(struct cairn_stage_ops));
 }
 
 int main(void)

@@ -138,7 +138,16 @@ void null_reclaim_some(struct null_stage *stage)
 		;
 }
 
-/* The partial block that was dumped to longest ago and is not being dumped to. */
+void null_partial_touch(struct null_stage *stage, struct null_block *block, uint64_t sequence)
+{
+	assert(!block->whole);
+	if (sequence > block->stamp)
+		block->stamp = sequence;
+	list_remove(&block->in_partial);
+	list_append(&stage->partial, &block->in_partial);
+}
+
+/* The partial block that was used longest ago and is not being dumped to. */
 static struct null_block *oldest_partial(struct null_stage *stage)
 {
 	struct list *node;

@@ -112,10 +112,7 @@ static int dump_prepare(struct null_stage *stage, const struct cairn_io *io,
 		if (ret < 0)
 			return ret;
 	}
-	if (io->sequence > block->stamp)
-		block->stamp = io->sequence;
-	list_remove(&block->in_partial);
-	list_append(&stage->partial, &block->in_partial);
+	null_partial_touch(stage, block, io->sequence);
 	null_tell(stage, block, &io->attr);
 	null_pin(stage, block);
 	ret = null_reserve(stage, charge);
@@ -193,21 +190,54 @@ static int dump_part(struct null_stage *stage, const struct cairn_io *io,
 
 /* ---- load and describe --------------------------------------------------------- */
 
-/* Lock taken inside: the whole block of the io, pinned and touched, or NULL. */
-static struct null_block *whole_take(struct null_stage *stage, const struct cairn_io *io)
+/* An unfinished block may serve the io: it is the one that the host means. */
+static bool partial_fits(const struct null_block *block, const struct cairn_io *io)
+{
+	return (io->flags & CAIRN_IO_PARTIAL) && block->shard_count == io->shard_count &&
+	       block->shard_bytes == io->shard_bytes;
+}
+
+/* Which parts of the io an unfinished block has: a bit each. */
+static uint64_t parts_in(const struct null_block *block, const struct cairn_io *io)
+{
+	uint64_t in = 0;
+	uint32_t i;
+
+	for (i = 0; i < io->part_count; i++) {
+		const struct cairn_part *part = &io->parts[i];
+
+		if (part->shard >= block->shard_count ||
+		    (block->shards[part->shard].payload &&
+		     block->shards[part->shard].raw_length == part->raw_length))
+			in |= (uint64_t)1 << i;
+	}
+	return in;
+}
+
+/*
+ * Lock taken inside: the block that serves the io, pinned and touched, or NULL;
+ * and which parts of the io it can: the shards of others may come in meanwhile.
+ */
+static struct null_block *block_take(struct null_stage *stage, const struct cairn_io *io,
+				     uint64_t *ret_in)
 {
 	struct null_block *block;
 
 	pthread_mutex_lock(&stage->lock);
 	block = null_find(stage, space_of(stage, io), &io->key);
-	if (block && !block->whole)
+	if (block && !block->whole && !partial_fits(block, io))
 		block = NULL;
-	if (block) {
+	*ret_in = UINT64_MAX;
+	if (block && block->whole) {
 		index_touch(stage->index, index_at(stage->index, block->entry), io->sequence);
 		if (io->flags & CAIRN_IO_CHAIN)
 			null_set_parent(stage, block, &io->attr.parent);
-		null_pin(stage, block);
+	} else if (block) {
+		*ret_in = parts_in(block, io);
+		null_partial_touch(stage, block, io->sequence);
 	}
+	if (block)
+		null_pin(stage, block);
 	pthread_mutex_unlock(&stage->lock);
 	return block;
 }
@@ -270,7 +300,8 @@ static int load_part(const struct null_block *block, struct cairn_part *part)
 
 static void run_load(struct null_stage *stage, struct cairn_io *io)
 {
-	struct null_block *block = whole_take(stage, io);
+	uint64_t in;
+	struct null_block *block = block_take(stage, io, &in);
 	bool damaged = false;
 	struct cairn_part *part;
 	uint32_t i;
@@ -279,7 +310,7 @@ static void run_load(struct null_stage *stage, struct cairn_io *io)
 		part = &io->parts[i];
 		if (part->status != CAIRN_PENDING)
 			continue;
-		if (!block) {
+		if (!block || !(in >> i & 1)) {
 			part->status = -ENOENT;
 		} else if (io->op == CAIRN_OP_LOAD) {
 			part->status = load_part(block, part);
@@ -328,7 +359,8 @@ static int run_remove(struct null_stage *stage, const struct cairn_io *io)
 
 static int run_prefetch(struct null_stage *stage, const struct cairn_io *io)
 {
-	struct null_block *block = whole_take(stage, io);
+	uint64_t in;
+	struct null_block *block = block_take(stage, io, &in);
 
 	if (!block)
 		return -ENOENT;

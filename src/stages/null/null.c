@@ -219,6 +219,31 @@ static void null_unhold(void *self, const struct cairn_ns_view *ns, const struct
 	pthread_mutex_unlock(&stage->lock);
 }
 
+static int null_shards(void *self, const struct cairn_ns_view *ns, const struct cairn_key *key,
+		       struct cairn_shards *ret_shards)
+{
+	struct null_stage *stage = (struct null_stage *)self;
+	const struct null_space *space = (const struct null_space *)ns->binding[stage->env->index];
+	struct null_block *block;
+	uint32_t i;
+
+	assert(stage->magic == NULL_MAGIC && space->id > 0);
+	memset(ret_shards, 0, sizeof(*ret_shards));
+	pthread_mutex_lock(&stage->lock);
+	block = null_find(stage, space, key);
+	for (i = 0; block && i < block->shard_count; i++)
+		if (block->shards[i].payload)
+			ret_shards->map[i / 64] |= (uint64_t)1 << (i % 64);
+	if (block) {
+		ret_shards->shard_count = block->shard_count;
+		ret_shards->shard_bytes = block->shard_bytes;
+		/* Zero as long as the last shard is not in. */
+		ret_shards->last_bytes = block->shards[block->shard_count - 1].raw_length;
+	}
+	pthread_mutex_unlock(&stage->lock);
+	return block ? 0 : -ENOENT;
+}
+
 static void null_stat(void *self, struct cairn_tier_stat *ret_stat)
 {
 	struct null_stage *stage = (struct null_stage *)self;
@@ -253,4 +278,5 @@ const struct cairn_stage_ops cairn_stage_null = {
 	.lookup = null_lookup,
 	.unhold = null_unhold,
 	.stat = null_stat,
+	.shards = null_shards,
 };

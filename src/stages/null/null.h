@@ -73,7 +73,7 @@ struct null_block {
 	struct list in_space; /* or in null_stage.dead */
 	struct list in_partial;
 	uint64_t incarnation; /* no two blocks have the same */
-	uint64_t stamp;	      /* sequence of the last dump */
+	uint64_t stamp;	      /* sequence of the last use, while partial */
 	uint64_t charge;
 	uint32_t shard_count, shards_in;
 	uint64_t shard_bytes;
@@ -97,7 +97,7 @@ struct null_stage {
 	uint32_t space_count;
 	struct null_space *spaces;
 	struct list dead;
-	struct list partial; /* oldest dump first */
+	struct list partial; /* oldest use first */
 	struct index *index;
 	void *index_memory;
 	size_t index_memory_bytes;
@@ -135,6 +135,9 @@ bool null_is_current(const struct null_block *block);
 
 /* Takes the block out of the index: nobody finds it. Its memory goes with the last pin. */
 void null_take_out(struct null_stage *stage, struct null_block *block);
+
+/* The partial block is used by the submission @sequence: others go before it. */
+void null_partial_touch(struct null_stage *stage, struct null_block *block, uint64_t sequence);
 
 /* Partial -> whole, when all shards are in. */
 void null_publish(struct null_stage *stage, struct null_block *block, uint64_t sequence);

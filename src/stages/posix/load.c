@@ -36,7 +36,7 @@ static bool head_only(const struct pio *p)
 
 /* ---- windows: what of the head is in memory --------------------------------------------- */
 
-static uint8_t *head_at(const struct pio *p, uint32_t offset)
+uint8_t *load_head_at(const struct pio *p, uint32_t offset)
 {
 	for (uint32_t i = 0; i < p->window_count; i++) {
 		const struct window *w = &p->windows[i];
@@ -110,7 +110,7 @@ static void span_of(const struct pio *p, const struct cairn_part *part, struct s
 
 	if (p->head_read) {
 		const struct block_entry *entry =
-			(const void *)head_at(p, geometry_entry_at(&p->geo, part->shard));
+			(const void *)load_head_at(p, geometry_entry_at(&p->geo, part->shard));
 
 		stored = entry->stored_length;
 	}
@@ -223,7 +223,7 @@ static void pass_damaged(struct pio *p)
 		pass_over(p);
 		return;
 	}
-	if (!p->tier->shared) {
+	if (!p->tier->shared && !p->unfinished) {
 		tier_lock(p->tier);
 		entry = entry_find(p->tier, &p->id);
 		same = entry && entry->tier == p->incarnation;
@@ -234,7 +234,10 @@ static void pass_damaged(struct pio *p)
 		}
 	}
 	cairn_count(p->tier->env, CNT_DAMAGED, 1);
-	set_aside(p, damaged_gone);
+	if (p->unfinished)
+		unfinished_drop(p, damaged_gone);
+	else
+		set_aside(p, damaged_gone);
 }
 
 static void pass_end(struct pio *p)
@@ -258,8 +261,9 @@ static void head_bad(struct pio *p, enum head_verdict verdict)
 static bool entry_take(struct pio *p, struct cairn_part *part)
 {
 	const struct block_entry *entry =
-		(const void *)head_at(p, geometry_entry_at(&p->geo, part->shard));
-	const uint32_t *table = (const void *)head_at(p, geometry_table_at(&p->geo, part->shard));
+		(const void *)load_head_at(p, geometry_entry_at(&p->geo, part->shard));
+	const uint32_t *table =
+		(const void *)load_head_at(p, geometry_table_at(&p->geo, part->shard));
 	uint32_t pieces;
 
 	if (!entry_check(entry, &p->id, part->shard, &p->geo, table))
@@ -286,7 +290,7 @@ static bool rest_is_zero(const struct pio *p, const struct geometry *geo)
 	uint32_t end = geometry_table_at(geo, geo->shard_count);
 
 	return !p->geo_known || geo->head_bytes > HEAD_WHOLE || end == geo->head_bytes ||
-	       zeros(head_at(p, end), geo->head_bytes - end);
+	       zeros(load_head_at(p, end), geo->head_bytes - end);
 }
 
 /* The head is in memory. False: nothing of it may be believed. */
@@ -296,7 +300,7 @@ static bool head_take(struct pio *p)
 	struct geometry geo;
 	enum head_verdict verdict;
 
-	memcpy(&head, head_at(p, 0), sizeof(head));
+	memcpy(&head, load_head_at(p, 0), sizeof(head));
 	verdict = head_decode(&head, &geo);
 	if (verdict == HEAD_OK && memcmp(&head.id, &p->id, sizeof(head.id)) != 0)
 		verdict = HEAD_DAMAGED;
@@ -327,7 +331,8 @@ static bool crcs_match(const struct pio *p, const struct cairn_part *part,
 		       const struct grain *grain)
 {
 	uint32_t crcs[CAIRN_SHARD_BYTES_MAX / CAIRN_PIECE];
-	const uint32_t *table = (const void *)head_at(p, geometry_table_at(&p->geo, part->shard));
+	const uint32_t *table =
+		(const void *)load_head_at(p, geometry_table_at(&p->geo, part->shard));
 	uint32_t count = pieces_of(grain->length);
 	struct iovec bounce = {grain->bounce, grain->length};
 
@@ -472,8 +477,23 @@ static enum outcome slot_outcome(const struct pio *p, uint32_t slot, uint32_t *r
 	return worst;
 }
 
+/* The partial is not what it was: whatever there is now. */
+static void unfinished_again(struct pio *p)
+{
+	if (p->ws)
+		p->tier->host->buffer_put(p->io, p->ws);
+	p->ws = NULL;
+	p->mine = 0;
+	p->bad = 0;
+	unfinished_lost(p, load_submit);
+}
+
 static void open_failed(struct pio *p, int64_t error)
 {
+	if (error == -ENOENT && p->unfinished) {
+		unfinished_again(p);
+		return;
+	}
 	if (error == -ENOENT && !p->tier->shared) {
 		tier_lock(p->tier);
 		if (p->pinned)
@@ -645,6 +665,20 @@ static void parts_check(struct pio *p)
 	}
 }
 
+/* The head of a partial is in memory, and only what is read of it is copied from there. */
+static void unfinished_rounds(struct pio *p)
+{
+	if (!unfinished_head(p, p->mine)) {
+		unfinished_again(p);
+		return;
+	}
+	p->head_read = true;
+	for (uint32_t i = 0; i < p->io->part_count; i++)
+		if (active(p, i) && !entry_take(p, &p->io->parts[i]))
+			p->bad |= 1ull << i;
+	load_rounds(p);
+}
+
 static void load_workspace(struct pio *p)
 {
 	size_t bounce, fixed = 0, at = 0;
@@ -658,6 +692,10 @@ static void load_workspace(struct pio *p)
 	for (uint32_t i = 0; i < p->window_count; i++) {
 		p->windows[i].at = p->ws + at;
 		at += p->windows[i].length;
+	}
+	if (p->unfinished) {
+		unfinished_rounds(p);
+		return;
 	}
 	if (p->geo_known) {
 		load_rounds(p);
@@ -723,9 +761,12 @@ void load_submit(struct pio *p)
 		p->all_raw = entry->flags & ENTRY_RAW;
 		index_touch(tier->index, entry, p->io->sequence);
 	}
+	p->unfinished = !entry && (p->io->flags & CAIRN_IO_PARTIAL) && unfinished_find(p);
 	tier_unlock(tier);
 	if (entry)
 		load_start(p);
+	else if (p->unfinished)
+		load_pass(p);
 	else
 		load_fail(p, -ENOENT);
 }

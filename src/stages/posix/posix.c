@@ -475,6 +475,17 @@ static void posix_unhold(void *self, const struct cairn_ns_view *ns, const struc
 	tier_unlock(tier);
 }
 
+static int posix_shards(void *self, const struct cairn_ns_view *ns, const struct cairn_key *key,
+			struct cairn_shards *ret_shards)
+{
+	struct posix *tier = self;
+	struct space *space = ns->binding[tier->env->index];
+
+	if (tier->shared) /* what is unfinished is only in the file: whole blocks alone count */
+		return -ENOENT;
+	return unfinished_shards(tier, space, key, ret_shards);
+}
+
 void tier_gauges(struct posix *tier)
 {
 	struct index_figures figures = {0};
@@ -532,4 +543,5 @@ const struct cairn_stage_ops cairn_stage_posix = {
 	.list = atrest_list,
 	.check = atrest_check,
 	.identify = atrest_identify,
+	.shards = posix_shards,
 };

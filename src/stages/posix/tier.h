@@ -250,6 +250,7 @@ struct pio {
 	uint32_t head_runs;
 	struct geometry geo;
 	bool geo_known, all_raw;
+	bool unfinished; /* it is a partial, of the temporary name `number`, that is read */
 
 	/* a block being written */
 	uint32_t partial; /* INDEX_NONE: none */
@@ -459,6 +460,23 @@ void partial_stays(struct posix *tier, const struct partial *partial);
 /* The partial that was idle longest; NULL. [m] */
 struct partial *partial_idle(struct posix *tier);
 
+/* ---- unfinished.c: loads from blocks being written, for CAIRN_IO_PARTIAL -------------------- */
+
+/* What there is of a block, whole or not: 0 or -ENOENT. */
+int unfinished_shards(struct posix *tier, const struct space *space, const struct cairn_key *key,
+		      struct cairn_shards *ret_shards);
+/*
+ * Is there a partial of p->id that the io means? Then its geometry and path are in
+ * @p, and parts that it lacks have ended -ENOENT. [m]
+ */
+bool unfinished_find(struct pio *p);
+/* Entries and tables of the parts in @mask into the windows. False: it is not there any more. */
+bool unfinished_head(struct pio *p, uint64_t mask);
+/* Its file is not there: waits while it is being published, drops it if it was lost; then @step. */
+void unfinished_lost(struct pio *p, void (*step)(struct pio *));
+/* What it has did not check: it goes, if it is not being published; then @after. */
+void unfinished_drop(struct pio *p, void (*after)(struct pio *));
+
 /* ---- the operations ------------------------------------------------------------------------- */
 
 void load_submit(struct pio *p);
@@ -491,6 +509,8 @@ void dump_rewind(struct pio *p);
 bool dump_round_last(struct pio *p); /* nothing is left behind this round */
 /* Reads the block of p->id, with p->geo if geo_known. Ends the io. */
 void load_start(struct pio *p);
+/* The byte @offset of the head, which a window has. */
+uint8_t *load_head_at(const struct pio *p, uint32_t offset);
 /* set_aside.c: the block of p->id, which did not check, goes to quarantine/; then @after. */
 void set_aside(struct pio *p, void (*after)(struct pio *));
 
