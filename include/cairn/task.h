@@ -3,7 +3,7 @@
  * Tasks: batches that are submitted together; each item has its own result.
  *
  * A block is written once: an array of shards under a key. It is present when
- * every shard of it is; until then a shard of it loads as -ENOENT. Dumping
+ * the tiers together hold every shard of it; until then a shard of it loads as -ENOENT. Dumping
  * what is present moves nothing and ends CAIRN_PRESENT; to change a block is
  * to remove it and dump it again.
  *
@@ -38,6 +38,14 @@ struct cairn_result {
 	uint16_t stage;	  /* the stage that answered: 0 is the hottest; see CAIRN_STAGE_NONE */
 	uint16_t reached; /* a dump: how far it got, enum cairn_durability + 1; else 0 */
 };
+/*
+ * No level says anything before the block is whole; `reached` of the dump that
+ * makes it whole, and of those after it, is then the block's. A block that no tier
+ * has whole, but all of them together (one failed to take some shards, another one
+ * others), is present, but what a tier holds unfinished is lost at close: however
+ * much was asked, a dump of it ends 0 or CAIRN_PRESENT with `reached` at
+ * CAIRN_MEMORY + 1. Dumped again it lasts, if a tier that persists takes all of it.
+ */
 #define CAIRN_STAGE_NONE 0xffffu /* no stage was asked: deadline, cancel, arguments */
 
 struct cairn_segment {
@@ -274,8 +282,9 @@ struct cairn_lookup_opts {
  * With CAIRN_LOOKUP_HOLD, @ret_hold (else NULL) becomes a hold that keeps what
  * was counted in every tier that this machine owns until it is released,
  * expires, or its owner dies. What would exceed the store's `hold_bytes`
- * counts as absent. Removes and clears win over holds. *ret_hold is 0 when
- * nothing was counted.
+ * counts as absent; so does a block that is whole only over several tiers,
+ * for none of them can promise its part. Removes and clears win over holds.
+ * *ret_hold is 0 when nothing was counted.
  *
  * Errors: -EINVAL, -EOWNERDEAD, -ECANCELED.
  */

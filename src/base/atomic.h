@@ -31,6 +31,18 @@ static inline uint64_t hint_get(const uint64_t *hint)
 	return __atomic_load_n(hint, __ATOMIC_RELAXED);
 }
 
+/* Up once and for good; before raising it looks, so that many raisers do not share a write. */
+static inline void mark_set(uint32_t *mark)
+{
+	if (!__atomic_load_n(mark, __ATOMIC_RELAXED))
+		__atomic_store_n(mark, 1, __ATOMIC_RELAXED);
+}
+
+static inline bool mark_get(const uint32_t *mark)
+{
+	return __atomic_load_n(mark, __ATOMIC_RELAXED) != 0;
+}
+
 /*
  * A flag that many raise and one lowers before it looks at what they wrote.
  * Sequentially consistent both: who raises in vain is sure to be seen by the

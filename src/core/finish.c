@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "core/io.h"
+#include "core/union.h"
 
 static void orphan_count(struct cairn_store *store, bool more)
 {
@@ -14,10 +15,22 @@ static void orphan_count(struct cairn_store *store, bool more)
 	pthread_mutex_unlock(&store->lock);
 }
 
+/* Whole, but in no tier that persists: a tier forgets its unfinished blocks when it is closed. */
+static bool memory_only(struct io_slot *slot)
+{
+	struct cairn_store *store = slot->reactor->store;
+	struct cairn_io *io = &slot->io;
+	struct cairn_found found;
+
+	return io->op == CAIRN_OP_DUMP && io->durability > CAIRN_MEMORY &&
+	       union_find(store, io->ns, &io->key, &found) && !union_lasts(store, io->ns, &io->key);
+}
+
 static void end_items(struct io_slot *slot)
 {
 	struct task *task = slot->part->task;
 	struct cairn_io *io = &slot->io;
+	bool lower = memory_only(slot);
 	uint64_t bytes = 0;
 
 	if (io->part_count == 0) {
@@ -29,11 +42,13 @@ static void end_items(struct io_slot *slot)
 		struct cairn_part *part = &io->parts[i];
 
 		if (part->status == 0) {
-			bytes += part->length;
+			bytes += io->op == CAIRN_OP_DESCRIBE ? 0 : part->length;
 			if (slot->bounce && io->op == CAIRN_OP_LOAD)
 				io_scatter(&task->xfers[slot->item[i]], part->iov[0].iov_base);
 		}
 		task_item_ended(task, slot->item[i], part->status, part->stage);
+		if (lower && part->status >= 0)
+			task->xfers[slot->item[i]].result.reached = CAIRN_MEMORY + 1;
 		slot->part->items--;
 	}
 	store_count(task->store, io->op == CAIRN_OP_LOAD ? COUNT_LOADED_BYTES : COUNT_DUMPED_BYTES,

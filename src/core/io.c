@@ -4,13 +4,15 @@
  *
  * Tiers without a done() are composed here: a load goes on to the tier below
  * with the parts that missed, a dump and a remove go to every tier. One tier
- * that took a dump is enough; a remove must not fail in any.
+ * that took a dump is enough; a remove must not fail in any. What all of them
+ * miss goes down once more where they have the block together (union.h).
  */
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
 
 #include "core/io.h"
+#include "core/union.h"
 
 static struct io_slot *slot_of(struct cairn_io *io)
 {
@@ -83,13 +85,21 @@ static bool lower_stands(uint32_t op, int32_t upper, int32_t lower)
 	}
 }
 
-static bool rearm(uint32_t op, int32_t *status, uint16_t *stage, int32_t *best,
+static void compare(struct io_slot *slot, int32_t upper, int32_t lower)
+{
+	if (slot->io.op == CAIRN_OP_DUMP && upper != CAIRN_PENDING && union_disagree(upper, lower))
+		mark_set(&slot->reactor->store->disagreed);
+}
+
+static bool rearm(struct io_slot *slot, int32_t *status, uint16_t *stage, int32_t *best,
 		  uint16_t *best_stage)
 {
+	uint32_t op = slot->io.op;
 	bool again = op == CAIRN_OP_DUMP || op == CAIRN_OP_REMOVE || is_miss(*status);
 
 	if (!again)
 		return false;
+	compare(slot, *best, *status);
 	if (lower_stands(op, *best, *status)) {
 		*best = *status;
 		*best_stage = *stage;
@@ -106,23 +116,24 @@ static bool goes_on(struct io_slot *slot)
 	bool again = false;
 
 	if (io->part_count == 0)
-		return rearm(io->op, &io->status, &slot->status_stage, &slot->best[0],
+		return rearm(slot, &io->status, &slot->status_stage, &slot->best[0],
 			     &slot->best_stage[0]);
 	for (uint32_t i = 0; i < io->part_count; i++) {
 		struct cairn_part *part = &io->parts[i];
 
 		/* Only what this tier was asked; a stage above has ended the others. */
 		if (slot->live & (UINT64_C(1) << i))
-			again |= rearm(io->op, &part->status, &part->stage, &slot->best[i],
+			again |= rearm(slot, &part->status, &part->stage, &slot->best[i],
 				       &slot->best_stage[i]);
 	}
 	return again;
 }
 
-static void merge_one(uint32_t op, int32_t *status, uint16_t *stage, int32_t best,
+static void merge_one(struct io_slot *slot, int32_t *status, uint16_t *stage, int32_t best,
 		      uint16_t best_stage)
 {
-	if (best == CAIRN_PENDING || lower_stands(op, best, *status))
+	compare(slot, best, *status);
+	if (best == CAIRN_PENDING || lower_stands(slot->io.op, best, *status))
 		return;
 	*status = best;
 	*stage = best_stage;
@@ -134,22 +145,115 @@ static void merge(struct io_slot *slot)
 	struct cairn_io *io = &slot->io;
 
 	if (io->part_count == 0) {
-		merge_one(io->op, &io->status, &slot->status_stage, slot->best[0],
+		merge_one(slot, &io->status, &slot->status_stage, slot->best[0],
 			  slot->best_stage[0]);
 		return;
 	}
 	for (uint32_t i = 0; i < io->part_count; i++)
-		merge_one(io->op, &io->parts[i].status, &io->parts[i].stage, slot->best[i],
+		merge_one(slot, &io->parts[i].status, &io->parts[i].stage, slot->best[i],
 			  slot->best_stage[i]);
+}
+
+/* ---- the union of tiers ---------------------------------------------------- */
+
+/* Did a tier of the union, or a stage between them, end it so? */
+static bool ended_below(const struct io_slot *slot, int32_t status, uint16_t stage, int32_t wanted)
+{
+	return status == wanted && stage != CAIRN_STAGE_NONE &&
+	       (int)stage >= slot->reactor->store->union_top;
+}
+
+/* Parts that no tier has become pending again, as parts of the block that @found tells of. */
+static bool union_rearm(struct io_slot *slot, const struct cairn_found *found)
+{
+	struct cairn_io *io = &slot->io;
+	bool again = false;
+
+	for (uint32_t i = 0; i < io->part_count; i++) {
+		struct cairn_part *part = &io->parts[i];
+
+		slot->best[i] = CAIRN_PENDING;
+		if (!ended_below(slot, part->status, part->stage, -ENOENT))
+			continue;
+		part->status = CAIRN_PENDING;
+		part->stage = CAIRN_STAGE_NONE;
+		part->raw_length = part->shard + 1 == found->shard_count ? found->last_bytes
+									 : found->shard_bytes;
+		part->stored_length = part->raw_length;
+		again = true;
+	}
+	io->shard_count = found->shard_count;
+	io->shard_bytes = found->shard_bytes;
+	io->flags |= CAIRN_IO_PARTIAL;
+	return again;
+}
+
+/* A load or describe leaves the tiers: does it go down once more? */
+static bool union_again(struct io_slot *slot)
+{
+	struct cairn_io *io = &slot->io;
+	struct cairn_found found;
+	bool missed = false;
+
+	if ((io->op != CAIRN_OP_LOAD && io->op != CAIRN_OP_DESCRIBE) ||
+	    (io->flags & CAIRN_IO_PARTIAL))
+		return false;
+	for (uint32_t i = 0; i < io->part_count; i++)
+		missed |= ended_below(slot, io->parts[i].status, io->parts[i].stage, -ENOENT);
+	return missed && union_find(slot->reactor->store, io->ns, &io->key, &found) &&
+	       union_rearm(slot, &found);
+}
+
+/* An io other than a load leaves the tiers: what it met, they had together. */
+static void union_answer(struct io_slot *slot)
+{
+	struct cairn_io *io = &slot->io;
+
+	if (!slot->united)
+		return;
+	if ((io->op == CAIRN_OP_REMOVE || io->op == CAIRN_OP_PREFETCH) &&
+	    ended_below(slot, io->status, slot->status_stage, -ENOENT))
+		io->status = 0;
+	for (uint32_t i = 0; i < io->part_count; i++)
+		if (ended_below(slot, io->parts[i].status, io->parts[i].stage, 0))
+			io->parts[i].status = CAIRN_PRESENT;
+}
+
+/* The io comes up from union_top. True: it went down again. */
+static bool union_leave(struct io_slot *slot)
+{
+	if (!union_possible(slot->reactor->store))
+		return false;
+	union_answer(slot);
+	if (!union_again(slot))
+		return false;
+	io_submit_to(slot, slot->io.level);
+	return true;
+}
+
+/* Before it goes down: did the tiers have the block together, and none of them alone? */
+void io_look_united(struct io_slot *slot)
+{
+	struct cairn_store *store = slot->reactor->store;
+	struct cairn_found found;
+
+	slot->united = slot->io.op != CAIRN_OP_LOAD && union_possible(store) &&
+		       union_find(store, slot->io.ns, &slot->io.key, &found);
 }
 
 /* ---- the host's table ------------------------------------------------------- */
 
 static void go_up(struct io_slot *slot)
 {
-	while (slot->io.level > 0) {
+	const int union_top = slot->reactor->store->union_top;
+
+	for (;;) {
 		struct level *level;
 
+		if ((int)slot->io.level == union_top && union_leave(slot))
+			return;
+		if (slot->io.level == 0)
+			break;
 		slot->io.level--;
 		level = level_of(slot);
 		if (composed(level)) {

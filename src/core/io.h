@@ -7,6 +7,7 @@
 
 /* core/io.c */
 void io_submit_to(struct io_slot *slot, uint32_t index);
+void io_look_united(struct io_slot *slot); /* before the first io_submit_to() */
 
 /* core/start.c */
 void *io_buffer_get(struct reactor *reactor, size_t bytes);

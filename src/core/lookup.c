@@ -6,6 +6,7 @@
 #include "core/holds.h"
 #include "core/lookup.h"
 #include "core/reactor.h"
+#include "core/union.h"
 
 #define CHUNK 128u /* probes on the stack: 6 KiB */
 
@@ -31,6 +32,25 @@ static void probe_level(struct lookup *lookup, uint32_t level, const struct cair
 }
 
 /*
+ * A block that no tier has whole. Never one that is to be held: no tier can promise
+ * to keep a part of one.
+ */
+static void probe_union(struct lookup *lookup, const struct cairn_key *keys, size_t i)
+{
+	struct cairn_found found;
+
+	if (lookup->hold || !union_find(lookup->store, &lookup->ns->view, &keys[i], &found))
+		return;
+	lookup->stages[i] = found.stage;
+	lookup->probes[i] = (struct cairn_probe){
+		.present = 1,
+		.shard_count = found.shard_count,
+		.shard_bytes = found.shard_bytes,
+		.last_bytes = found.last_bytes,
+	};
+}
+
+/*
  * The keys that no tier above has, asked below. In a chain the tier above
  * stopped at its first miss, so what follows may be there as well: those keys are
  * asked one after the other from the top.
@@ -45,6 +65,8 @@ static void probe_below(struct lookup *lookup, const struct cairn_key *keys, siz
 			lookup->stages[i] = (uint16_t)level;
 			level = lookup->store->levels[level].tier_below;
 		}
+		if (!lookup->probes[i].present)
+			probe_union(lookup, keys, i);
 		if (!lookup->probes[i].present && lookup->chain)
 			return;
 	}

@@ -86,8 +86,26 @@ static int add_level(struct cairn_store *store, const struct spec_stage *spec,
 			       context, level->values, &level->strings, reterr);
 }
 
+/* The tiers that a union may be of. */
+static void link_union(struct cairn_store *store)
+{
+	uint32_t members = 0;
+
+	store->union_top = -1;
+	for (int i = (int)store->level_count - 1; i >= 0; i--) {
+		const struct cairn_stage_ops *ops = store->levels[i].ops;
+
+		store->levels[i].in_union =
+			(ops->flags & CAIRN_STAGE_TIER) && !ops->done && ops->shards;
+		members += store->levels[i].in_union;
+		if (store->levels[i].in_union && members >= 2)
+			store->union_top = i;
+	}
+}
+
 static void link_tiers(struct cairn_store *store)
 {
+	link_union(store);
 	store->tier_top = -1;
 	store->tier_bottom = -1;
 	for (int i = (int)store->level_count - 1; i >= 0; i--) {

@@ -314,5 +314,6 @@ void io_start_next(struct reactor *reactor, struct task_part *part)
 	reactor->dumps_in_flight += slot->io.task_class == CAIRN_CLASS_DUMP;
 	store_count(reactor->store, COUNT_IN_FLIGHT, 1);
 	take_from_part(reactor, part, items);
+	io_look_united(slot);
 	io_submit_to(slot, 0);
 }

@@ -81,6 +81,7 @@ struct level {
 	char name[24];
 	size_t scratch_offset;
 	int tier_below; /* the next tier's level, or -1 */
+	bool in_union;	/* what it holds of unfinished blocks counts */
 	bool opened;
 };
 
@@ -101,6 +102,9 @@ struct cairn_store {
 	struct level levels[CAIRN_STAGES_MAX];
 	uint32_t level_count;
 	int tier_top, tier_bottom; /* levels, or -1 */
+	int union_top;		   /* core/union.h; -1: no two tiers that make one */
+	uint32_t disagreed; /* a mark of base/atomic.h: a dump that one tier took failed in another
+			     */
 	bool persists;
 	size_t scratch_bytes;
 	struct cairn_stage_host host;
