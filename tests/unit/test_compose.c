@@ -105,11 +105,53 @@ static void test_lower_tier_answers(void **state)
 	teardown();
 }
 
+/* Each of two tiers takes what the other one does not: together they have the block. */
+static void test_two_halves(void **state)
+{
+	static char large[200000], back[200000];
+	const struct cairn_namespace_desc desc = {.size = sizeof(desc), .model = "variable"};
+	struct cairn_namespace *variable;
+	struct cairn_xfer xfer = {.shard_count = 2, .shard_bytes = sizeof(large)};
+	struct cairn_found found;
+
+	(void)state;
+	memset(large, 'y', sizeof(large));
+	setup("null(size=100KiB) | fault(rule=\"dump:ENOSPC:#2\") | null()");
+	assert_int_equal(cairn_namespace_open(store, &desc, &variable, NULL), 0);
+	assert_int_equal(cairn_key_derive(variable, "a", 1, &xfer.key), 0);
+	xfer.length = sizeof(large);
+	xfer.stride = (struct cairn_stride){large, sizeof(large), 0, 1};
+	assert_int_equal(cairn_dump(variable, &xfer, 1, NULL, NULL), 0);
+	assert_int_equal(xfer.result.stage, 2);
+	assert_int_equal(cairn_lookup(variable, &xfer.key, 1, &found, NULL, NULL), 0);
+	xfer.shard = 1;
+	xfer.length = xfer.stride.run = 10;
+	assert_int_equal(cairn_dump(variable, &xfer, 1, NULL, NULL), 0);
+	assert_int_equal(xfer.result.stage, 0);
+	assert_int_equal(cairn_lookup(variable, &xfer.key, 1, &found, NULL, NULL), 1);
+	assert_int_equal(found.shard_count, 2);
+	assert_int_equal(found.shard_bytes, sizeof(large));
+	assert_int_equal(found.last_bytes, 10);
+	xfer.shard_count = 0;
+	xfer.shard_bytes = 0;
+	xfer.stride = (struct cairn_stride){back, 10, 0, 1};
+	assert_int_equal(cairn_load(variable, &xfer, 1, NULL, NULL), 0);
+	assert_int_equal(xfer.result.stage, 0);
+	xfer.shard = 0;
+	xfer.length = xfer.stride.run = sizeof(back);
+	assert_int_equal(cairn_load(variable, &xfer, 1, NULL, NULL), 0);
+	assert_int_equal(xfer.result.stage, 2);
+	assert_memory_equal(back, large, sizeof(large));
+	cairn_namespace_close(variable);
+	teardown();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_a_failed_part_stays_failed),
 		cmocka_unit_test(test_lower_tier_answers),
+		cmocka_unit_test(test_two_halves),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -257,6 +257,38 @@ static void other_geometry(void **state)
 	}
 }
 
+/* ---- two halves, but not at once -------------------------------------------------------- */
+
+/* The upper half goes, then the lower one comes. */
+static void swap_halves(const struct cairn_ns_view *ns)
+{
+	assert_int_equal(sides[0].base->clear(sides[0].self, ns, CAIRN_MEMORY), 0);
+	refuse(UINT64_MAX, ODD);
+	for (uint32_t shard = 0; shard < SHARDS; shard += 2)
+		assert_int_equal(dump_result(1, shard).status, 0);
+	refuse(0, 0);
+}
+
+/* One tier has lost its half before the other gets its own: no question in between is told whole.
+ */
+static void never_whole_at_once(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < PAIRS; i++) {
+		pair_open(&pairs[i], SHARDS);
+		dump_halves(&pairs[i], 2); /* from here on they are asked */
+		refuse(EVEN, UINT64_MAX);
+		dump_result(1, 1);
+		dump_result(1, 3);
+		refuse(0, 0);
+		sides[1].before_survey = swap_halves;
+		assert_false(present(&f, 1));
+		assert_null(sides[1].before_survey);
+		assert_false(present(&f, 1));
+		union_close();
+	}
+}
+
 /* ---- halves that go ------------------------------------------------------------------ */
 
 /* One half is evicted: the block is absent again, and what is left answers for nothing. */
@@ -553,6 +585,7 @@ int main(void)
 		cmocka_unit_test(removed_and_cleared),
 		cmocka_unit_test(closed_and_opened),
 		cmocka_unit_test(other_geometry),
+		cmocka_unit_test(never_whole_at_once),
 		cmocka_unit_test(evicted),
 		cmocka_unit_test(damaged_and_lost),
 		cmocka_unit_test(nothing_is_asked_before),

@@ -26,7 +26,9 @@ struct side {
 	pthread_mutex_t lock;
 	uint64_t refused; /* under lock, as what follows */
 	uint32_t surveys; /* calls of shards() */
-	uint32_t described, describe_iovs;
+	void *self;
+	/* Called once, before the next answer of shards(), on its thread. */
+	void (*before_survey)(const struct cairn_ns_view *ns);
 };
 
 static struct side sides[2] = {{.lock = PTHREAD_MUTEX_INITIALIZER},
@@ -68,9 +70,15 @@ static void lower_submit(void *self, struct cairn_io *io, void *scratch)
 static inline int side_shards(struct side *side, void *self, const struct cairn_ns_view *ns,
 			      const struct cairn_key *key, struct cairn_shards *ret_shards)
 {
+	void (*before)(const struct cairn_ns_view *ns);
+
 	pthread_mutex_lock(&side->lock);
 	side->surveys++;
+	before = side->before_survey;
+	side->before_survey = NULL;
 	pthread_mutex_unlock(&side->lock);
+	if (before)
+		before(ns);
 	return side->base->shards(self, ns, key, ret_shards);
 }
 
@@ -89,12 +97,14 @@ static int lower_shards(void *self, const struct cairn_ns_view *ns, const struct
 static int upper_open(void *self, const struct cairn_stage_env *env, struct cairn_error *reterr)
 {
 	sides[0].host = env->host;
+	sides[0].self = self;
 	return sides[0].base->open(self, env, reterr);
 }
 
 static int lower_open(void *self, const struct cairn_stage_env *env, struct cairn_error *reterr)
 {
 	sides[1].host = env->host;
+	sides[1].self = self;
 	return sides[1].base->open(self, env, reterr);
 }
 
