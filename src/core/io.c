@@ -231,7 +231,7 @@ static bool union_leave(struct io_slot *slot)
 	return true;
 }
 
-/* Before it goes down: did the tiers have the block together, and none of them alone? */
+/* Before it goes down: is the block there, be it over several tiers? */
 void io_look_united(struct io_slot *slot)
 {
 	struct cairn_store *store = slot->reactor->store;

@@ -39,7 +39,7 @@ struct io_slot {
 	bool abandoned;		/* its items have their results */
 	bool caller_memory;	/* iovs name the caller's memory */
 	bool wants_buffer;
-	bool united; /* not a load, and the tiers had the block together when it came */
+	bool united; /* not a load, and union_find() had the block when it came */
 	uint32_t iov_count;
 	uint64_t timer_ns;
 	uint32_t timer_index; /* in the heap, + 1; 0: none */
