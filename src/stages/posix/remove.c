@@ -230,11 +230,13 @@ static void aside_move(struct pio *p)
 	static const char folder[] = "quarantine/";
 	char number[NAME_SPACE_BYTES];
 	struct engine_op *op;
-	size_t at = sizeof(folder) - 1;
+	const char *name = p->path + NAME_DIR_LENGTH + 1;
+	size_t at = sizeof(folder) - 1, length = strlen(name);
 
+	assert(length <= NAME_BLOCK_MAX);
 	memcpy(p->temp, folder, at);
-	memcpy(p->temp + at, p->path + NAME_DIR_LENGTH + 1, NAME_BLOCK_LENGTH);
-	at += NAME_BLOCK_LENGTH;
+	memcpy(p->temp + at, name, length);
+	at += length;
 	p->temp[at++] = '.';
 	name_space(p->number, number);
 	memcpy(p->temp + at, number, strlen(number) + 1);

@@ -65,30 +65,52 @@ static bool head_probe(struct posix *tier, const char *path, const struct block_
 	       memcmp(&head.id, id, sizeof(*id)) == 0;
 }
 
+static void probe_set(struct cairn_probe *probe, const struct geometry *geo)
+{
+	*probe = (struct cairn_probe){
+		.present = 1,
+		.shard_count = geo->shard_count,
+		.shard_bytes = geo->shard_bytes,
+		.last_bytes = geo->last_bytes,
+		.stored_bytes = geometry_file_bytes(geo),
+	};
+}
+
+/*
+ * The generation is asked for once a call, and what is the same for every key is
+ * made once: a key costs its letters and one system call (bench/README.md).
+ */
 void shared_lookup(struct posix *tier, struct space *space, const struct cairn_key *keys,
 		   size_t count, uint32_t flags, struct cairn_probe *ret_probes)
 {
 	struct block_id id = {.space = space->id, .generation = space_refresh(tier, space)};
+	int (*const probe)(int, const char *, int, int) = tier->sys->faccessat;
+	const int dir = tier->blocks_fd;
+	const uint32_t dirs_log2 = tier->dirs_log2;
+	struct geometry geo = space->geo;
+	struct cairn_probe found = {0};
 	char path[NAME_MAX_BYTES];
 
+	name_block(&id, dirs_log2, path);
+	if (space->fixed)
+		probe_set(&found, &geo);
 	memset(ret_probes, 0, count * sizeof(*ret_probes));
 	for (size_t i = 0; i < count; i++) {
-		struct geometry geo = space->geo;
 		bool there;
 
-		id.key = keys[i];
-		name_block(&id, tier->dirs_log2, path);
-		there = space->fixed ? tier->sys->faccessat(tier->blocks_fd, path, F_OK, 0) == 0
-				     : head_probe(tier, path, &id, &geo);
-		if (!there && (flags & CAIRN_PROBE_CHAIN))
+		name_block_rekey(&keys[i], dirs_log2, path);
+		if (space->fixed) {
+			there = probe(dir, path, F_OK, 0) == 0;
+		} else {
+			id.key = keys[i];
+			there = head_probe(tier, path, &id, &geo);
+			if (there)
+				probe_set(&found, &geo);
+		}
+		if (there)
+			ret_probes[i] = found;
+		else if (flags & CAIRN_PROBE_CHAIN)
 			return;
-		if (!there)
-			continue;
-		ret_probes[i].present = 1;
-		ret_probes[i].shard_count = geo.shard_count;
-		ret_probes[i].shard_bytes = geo.shard_bytes;
-		ret_probes[i].last_bytes = geo.last_bytes;
-		ret_probes[i].stored_bytes = geometry_file_bytes(&geo);
 	}
 }
 
