@@ -233,6 +233,7 @@ struct pio {
 	void (*then)(struct pio *);  /* when the chains are over */
 	void (*after)(struct pio *); /* continuation of a helper's */
 	void (*then_look)(struct pio *);
+	int64_t (*work)(struct pio *); /* what a worker is asked for */
 	struct pio *wait_next, **wait_list;
 	bool waiting; /* [m] in a list */
 	bool timed;   /* resume() comes at the deadline, too */
@@ -245,10 +246,10 @@ struct pio {
 
 	/* a whole block being read, or removed */
 	uint32_t entry, incarnation;
-	bool pinned, head_read, retried, marker_checked;
+	bool pinned, head_read, retried, marker_checked, cleared;
 	uint64_t bad; /* parts that did not check */
 	uint32_t head_runs;
-	struct geometry geo;
+	struct geometry geo, found; /* found: shared=yes, what stands under the name */
 	bool geo_known, all_raw;
 
 	/* a block being written */
@@ -307,6 +308,13 @@ void pio_unlink(struct pio *p, uint32_t slot, const char *path);
 void pio_stat_dir(struct pio *p, uint32_t slot);
 /* Sends @count chains; @then runs on this thread when all have ended. */
 void pio_go(struct pio *p, uint32_t count, void (*then)(struct pio *));
+/*
+ * Runs @work, which may block, on a worker; then @then, here. What it returned is
+ * pio_called(). The io is the worker's meanwhile: it may use all of @p and the sys
+ * table, and count, but not the host.
+ */
+void pio_call(struct pio *p, int64_t (*work)(struct pio *), void (*then)(struct pio *));
+int64_t pio_called(const struct pio *p);
 /* 0 or a negative errno; a short write is -ENOSPC. */
 int64_t pio_result(const struct pio *p, uint32_t slot);
 
@@ -547,8 +555,8 @@ int snapshot_load(const struct sys *sys, int dir_fd, const uint8_t uuid[16],
 void snapshot_free(const struct sys *sys, struct snapshot *snapshot);
 /* shared.c, part.c */
 void shared_part(struct pio *p, void (*look)(struct pio *), void (*end)(struct pio *));
-/* Creates the block's directory, then @step; fails p->mine. */
-int shared_mkdir(struct pio *p);
+/* A clear made elsewhere was seen: its generation is taken, then @step. */
+void shared_refresh(struct pio *p, void (*step)(struct pio *));
 /* Takes a file of many writers away if it is @fd's and nobody publishes it: 0, -EAGAIN, -ENOENT. */
 int part_unlink(struct posix *tier, const char *path);
 /* shared=yes: leftovers older than partial_ttl go. */
