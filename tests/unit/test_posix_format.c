@@ -181,6 +181,8 @@ static void names_both_ways(void **state)
 	assert_int_equal(number, 255);
 	assert_int_equal(name_parse_space("a.g3", &number, &generation), NAME_GENERATION);
 	assert_int_equal(number * 16 + generation, 0xa3);
+	name_aside(&id, 0xb, path);
+	assert_string_equal(path, "quarantine/208h44ok2kb1e60p38dho78u3s-1-2.0000000b");
 	name_generation(0xa0, 0x10, path);
 	assert_string_equal(path, "a0.g10");
 	name_space(0, path);

@@ -84,14 +84,19 @@ void name_block_rekey(const struct cairn_key *key, uint32_t dirs_log2, char path
 	base32_put_key(key->bytes, path + NAME_DIR_LENGTH + 1);
 }
 
-static char *put_block(const struct block_id *id, uint32_t dirs_log2, char *at)
+/* What follows the key. */
+static char *put_tail(const struct block_id *id, char *at)
 {
-	name_block_rekey(&id->key, dirs_log2, at);
-	at += NAME_DIR_LENGTH + 1 + BASE32_KEY_LENGTH;
 	*at++ = '-';
 	at = put_short(at, id->space);
 	*at++ = '-';
 	return put_short(at, id->generation);
+}
+
+static char *put_block(const struct block_id *id, uint32_t dirs_log2, char *at)
+{
+	name_block_rekey(&id->key, dirs_log2, at);
+	return put_tail(id, at + NAME_DIR_LENGTH + 1 + BASE32_KEY_LENGTH);
 }
 
 void name_block(const struct block_id *id, uint32_t dirs_log2, char ret_path[NAME_MAX_BYTES])
@@ -124,6 +129,18 @@ void name_temp_shared(const struct block_id *id, uint32_t dirs_log2, uint32_t wr
 void name_part(const struct block_id *id, uint32_t dirs_log2, char ret_path[NAME_MAX_BYTES])
 {
 	memcpy(put_block(id, dirs_log2, ret_path), ".part", sizeof(".part"));
+}
+
+void name_aside(const struct block_id *id, uint32_t number, char ret_path[NAME_MAX_BYTES])
+{
+	static const char folder[] = "quarantine/";
+	char *at = ret_path + sizeof(folder) - 1;
+
+	memcpy(ret_path, folder, sizeof(folder) - 1);
+	base32_put_key(id->key.bytes, at);
+	at = put_tail(id, at + BASE32_KEY_LENGTH);
+	*at++ = '.';
+	*put_u32(at, number) = '\0';
 }
 
 void name_space(uint32_t space, char ret_name[NAME_SPACE_BYTES])

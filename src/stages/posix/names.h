@@ -6,6 +6,7 @@
  *	b/<dir>/<key>-<id>-<generation>.t<n>		being written by one process
  *	b/<dir>/<key>-<id>-<generation>.t<writer>-<n>	the same, shared=yes
  *	b/<dir>/<key>-<id>-<generation>.part		being written by many
+ *	quarantine/<key>-<id>-<generation>.<n>		did not check
  *	ns/<id>, ns/<id>.g<generation>, ns/<id>.t<writer>
  *
  * <dir>: 3 hex digits, the key's first 12 bits modulo the number of
@@ -39,6 +40,9 @@ void name_temp(const struct block_id *id, uint32_t dirs_log2, uint32_t number,
 void name_temp_shared(const struct block_id *id, uint32_t dirs_log2, uint32_t writer,
 		      uint32_t number, char ret_path[NAME_MAX_BYTES]);
 void name_part(const struct block_id *id, uint32_t dirs_log2, char ret_path[NAME_MAX_BYTES]);
+
+/* A block that is set aside; below the tier's own directory. */
+void name_aside(const struct block_id *id, uint32_t number, char ret_path[NAME_MAX_BYTES]);
 
 void name_space(uint32_t space, char ret_name[NAME_SPACE_BYTES]);
 void name_generation(uint32_t space, uint32_t generation, char ret_name[NAME_SPACE_BYTES]);

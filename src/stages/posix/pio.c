@@ -129,15 +129,20 @@ static int64_t call_work(void *context)
 	return p->work(p);
 }
 
-void pio_call(struct pio *p, int64_t (*work)(struct pio *), void (*then)(struct pio *))
+void pio_call_chain(struct pio *p, uint32_t slot, int64_t (*work)(struct pio *))
 {
 	struct engine_op *op;
 
 	p->work = work;
-	pio_chain(p, 0);
-	op = pio_op(p, 0, OP_CALL, -1);
+	pio_chain(p, slot);
+	op = pio_op(p, slot, OP_CALL, -1);
 	op->call = call_work;
 	op->context = p;
+}
+
+void pio_call(struct pio *p, int64_t (*work)(struct pio *), void (*then)(struct pio *))
+{
+	pio_call_chain(p, 0, work);
 	pio_go(p, 1, then);
 }
 

@@ -549,14 +549,26 @@ static void dump_looked(struct pio *p)
 		shared_part(p, dump_begin, dump_end);
 }
 
+static int64_t sweep_work(struct pio *p)
+{
+	sweep_next(p->tier);
+	return 0;
+}
+
 static void dump_begin(struct pio *p)
 {
+	uint32_t chains = 1;
+
 	generation_take(p);
 	name_block(&p->id, p->tier->dirs_log2, p->path);
 	pio_chain(p, 0);
 	marker_op(p);
 	statx_op(p, p->tier->blocks_fd, p->path, &p->dir_stx);
-	pio_go(p, 1, dump_looked);
+	if (sweep_due(p->tier)) {
+		pio_call_chain(p, 1, sweep_work);
+		chains = 2;
+	}
+	pio_go(p, chains, dump_looked);
 }
 
 void shared_dump_submit(struct pio *p)

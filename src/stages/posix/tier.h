@@ -182,6 +182,13 @@ struct posix {
 	uint64_t quarantine_bytes, quarantine_dir_charge;
 	uint64_t blocks_dir_charge, space_dir_charge;
 	uint32_t quarantine_files;
+	/* shared=yes: what is being set aside now */
+	uint64_t aside_bytes;
+	uint32_t aside_files;
+	/* shared=yes: one directory at a time, and the next one not before sweep_at_ns */
+	bool sweeping;
+	uint32_t sweep_next;
+	uint64_t sweep_at_ns;
 	struct dir dirs[1u << DIRS_LOG2_MAX];
 	struct space **spaces; /* by id; NULL: none */
 	uint32_t space_end;    /* ids in use are below */
@@ -315,6 +322,8 @@ void pio_go(struct pio *p, uint32_t count, void (*then)(struct pio *));
  */
 void pio_call(struct pio *p, int64_t (*work)(struct pio *), void (*then)(struct pio *));
 int64_t pio_called(const struct pio *p);
+/* A chain that is such a call, beside another one of the same pio_go(). */
+void pio_call_chain(struct pio *p, uint32_t slot, int64_t (*work)(struct pio *));
 /* 0 or a negative errno; a short write is -ENOSPC. */
 int64_t pio_result(const struct pio *p, uint32_t slot);
 
@@ -559,8 +568,14 @@ void shared_part(struct pio *p, void (*look)(struct pio *), void (*end)(struct p
 void shared_refresh(struct pio *p, void (*step)(struct pio *));
 /* Takes a file of many writers away if it is @fd's and nobody publishes it: 0, -EAGAIN, -ENOENT. */
 int part_unlink(struct posix *tier, const char *path);
-/* shared=yes: leftovers older than partial_ttl go. */
-void shared_sweep(struct posix *tier);
+/* ---- sweep.c: shared=yes, leftovers older than partial_ttl go ---- */
+
+/* All of them, at open. */
+void sweep_all(struct posix *tier);
+/* Whether a directory is due: then the caller, and no other, calls sweep_next(). */
+bool sweep_due(struct posix *tier);
+/* The next directory. Blocks. */
+void sweep_next(struct posix *tier);
 /* Unlinks the temporary files of partials that nobody writes: at close. */
 void partials_unlink(struct posix *tier);
 
