@@ -6,8 +6,11 @@
  * pread; deeper by an io_uring of each client, or, where that is forbidden, by
  * depth threads of each client. A dump is create + fallocate + pwrite +
  * rename in one of FANS folders (one folder's lock would bind it), by depth
- * threads of each client. A lookup is a serial loop of faccessat.
+ * threads of each client. A lookup is a loop of faccessat, one after another,
+ * over the tier's own files: the very names the store probes, in its order,
+ * relative to the same directory, and made beforehand.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <liburing.h>
@@ -17,6 +20,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/base32.h"
 #include "bench.h"
 #include "cli.h"
 #include "content.h"
@@ -36,6 +40,8 @@ struct files {
 	bool direct, uring; /* uring: loads at depth */
 	uint64_t io_bytes;  /* of a block: whole pages where the I/O is direct */
 	uint8_t **buffers;  /* of each thread: as many blocks as it has in flight */
+	int tier;	    /* lookups: the directory that names are relative to; -1: not open */
+	char (*names)[NAME_ROOM]; /* lookups: of the plan's keys, in their order */
 };
 
 static int complain(const char *what, const char *path)
@@ -237,16 +243,6 @@ static int unlink_files(struct bench_side *side, uint32_t run)
 
 /* ---- lookups ------------------------------------------------------------------ */
 
-static void probe_name(const struct cairn_key *key, char name[NAME_ROOM])
-{
-	char hex[CONTENT_KEY_TEXT];
-
-	content_key_format(key, hex);
-	memcpy(name, hex, 2); /* no printf: it would cost as much as the probe */
-	name[2] = '/';
-	memcpy(name + 3, hex + 2, sizeof(hex) - 2);
-}
-
 static void work_access(struct bench_side *side, struct bench_worker *worker)
 {
 	const struct bench_plan *plan = side->plan;
@@ -254,49 +250,94 @@ static void work_access(struct bench_side *side, struct bench_worker *worker)
 
 	for (uint64_t call = 0; call < plan->calls && !worker->error; call++) {
 		const struct cairn_key *keys = bench_chain(plan, worker->index, call);
+		char(*names)[NAME_ROOM] = files->names + (keys - plan->keys);
 		uint64_t start = figures_now_ns();
 
-		for (uint64_t i = 0; i < plan->count && !worker->error; i++) {
-			char name[NAME_ROOM];
-
-			probe_name(&keys[i], name);
-			if (faccessat(files->fans[0], name, F_OK, 0))
+		for (uint64_t i = 0; i < plan->count && !worker->error; i++)
+			if (faccessat(files->tier, names[i], F_OK, 0))
 				worker->error = -errno;
-		}
 		bench_note(worker, start, 0);
 	}
 }
 
-/* Makes the files to be found, or takes them away again. */
-static int probe_files(const struct bench_side *side, bool make)
+/* What is sorted and searched to find the key of a name. */
+struct keyed {
+	char text[BASE32_KEY_LENGTH];
+	uint64_t index;
+};
+
+static int compare_keyed(const void *a, const void *b)
 {
-	const struct files *files = side->private;
-	int rc = 0;
+	return memcmp(a, b, BASE32_KEY_LENGTH);
+}
 
-	for (uint64_t i = 0; i < side->plan->fill && rc == 0; i++) {
-		char name[NAME_ROOM], folder[3];
-		int fd;
+/* Notes whose file @folder/@name is. A suffix says that it is no whole block. */
+static uint64_t note_name(struct files *files, const struct keyed *sorted, uint64_t count,
+			  const char *folder, const char *name)
+{
+	size_t length = strlen(name), above = strlen(folder);
+	const struct keyed *found;
+	char *to;
 
-		probe_name(&side->plan->keys[i], name);
-		snprintf(folder, sizeof(folder), "%.2s", name);
-		if (!make) {
-			unlinkat(files->fans[0], name, 0);
-			continue;
-		}
-		mkdirat(files->fans[0], folder, 0755);
-		fd = openat(files->fans[0], name, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
-		if (fd < 0)
-			rc = complain("could not make", name);
-		else
-			close(fd);
+	if (length <= BASE32_KEY_LENGTH || strchr(name, '.') || above + length + 2 > NAME_ROOM)
+		return 0;
+	found = bsearch(name, sorted, count, sizeof(*sorted), compare_keyed);
+	if (!found || *files->names[found->index])
+		return 0;
+	to = files->names[found->index];
+	memcpy(to, folder, above);
+	to[above] = '/';
+	memcpy(to + above + 1, name, length + 1);
+	return 1;
+}
+
+static uint64_t note_folder(struct files *files, const struct keyed *sorted, uint64_t count,
+			    const char *folder)
+{
+	int fd = openat(files->tier, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	const struct dirent *entry;
+	uint64_t noted = 0;
+
+	while (dir && (entry = readdir(dir)))
+		noted += note_name(files, sorted, count, folder, entry->d_name);
+	if (dir)
+		closedir(dir);
+	else if (fd >= 0)
+		close(fd);
+	return noted;
+}
+
+/* Reads what the store has called the files of the keys (docs/format.md). */
+static int find_names(const struct bench_side *side, const char *path)
+{
+	const struct bench_plan *plan = side->plan;
+	struct files *files = side->private;
+	struct keyed *sorted = calloc(plan->fill, sizeof(*sorted));
+	const struct dirent *entry;
+	uint64_t noted = 0;
+	char below[1100];
+	DIR *top;
+
+	files->names = calloc(plan->fill, sizeof(*files->names));
+	if (!sorted || !files->names)
+		out_die("no memory for %llu names", (unsigned long long)plan->fill);
+	for (uint64_t i = 0; i < plan->fill; i++) {
+		base32_put_key(plan->keys[i].bytes, sorted[i].text);
+		sorted[i].index = i;
 	}
-	for (unsigned i = 0; i < 256 && !make; i++) {
-		char folder[3];
-
-		snprintf(folder, sizeof(folder), "%02x", i);
-		unlinkat(files->fans[0], folder, AT_REMOVEDIR);
-	}
-	return rc;
+	qsort(sorted, plan->fill, sizeof(*sorted), compare_keyed);
+	snprintf(below, sizeof(below), "%s/b", path);
+	files->tier = open(below, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	top = opendir(below);
+	while (files->tier >= 0 && top && (entry = readdir(top)))
+		if (entry->d_name[0] != '.')
+			noted += note_folder(files, sorted, plan->fill, entry->d_name);
+	if (top)
+		closedir(top);
+	free(sorted);
+	errno = ENOENT;
+	return noted == plan->fill ? 0 : complain("could not find the files of all keys in", below);
 }
 
 /* ---- opening -------------------------------------------------------------------- */
@@ -305,9 +346,10 @@ static void close_files(struct bench_side *side)
 {
 	struct files *files = side->private;
 
-	if (side->plan->op == BENCH_LOOKUP)
-		probe_files(side, false);
-	for (unsigned i = 0; i < FANS; i++) {
+	if (files->tier >= 0)
+		close(files->tier);
+	free(files->names);
+	for (unsigned i = 0; i < FANS && *files->dir; i++) {
 		char fan[sizeof(files->dir) + 8];
 
 		if (files->fans[i] >= 0)
@@ -322,7 +364,8 @@ static void close_files(struct bench_side *side)
 		snprintf(flat, sizeof(flat), "%s/flat", files->dir);
 		unlink(flat);
 	}
-	rmdir(files->dir);
+	if (*files->dir)
+		rmdir(files->dir);
 	if (files->made)
 		rmdir(files->above);
 	for (uint32_t i = 0; files->buffers && i < side->threads; i++)
@@ -423,13 +466,10 @@ static void name_side(struct bench_side *side)
 	static const char *const whats[] = {
 		[BENCH_LOAD] = "pread%s%s",
 		[BENCH_DUMP] = "create + fallocate + pwrite%s + rename%s",
-		[BENCH_LOOKUP] = "serial faccessat%s%s",
 		[BENCH_MIXED] = "pread, and create + fallocate + pwrite%s + rename%s",
 	};
 
-	if (plan->op == BENCH_LOOKUP)
-		direct = "";
-	else if (files->uring)
+	if (files->uring)
 		how = ", io_uring";
 	else if (plan->depth > 1)
 		how = ", a thread each";
@@ -443,22 +483,25 @@ static int open_side(struct bench_side *side, const struct bench_last *last, con
 {
 	const struct bench_plan *plan = side->plan;
 	struct files *files = side->private;
-	int rc = make_folders(files, dir);
+	int rc;
 
+	if (plan->op == BENCH_LOOKUP) {
+		side->threads = (uint32_t)plan->clients;
+		side->work = work_access;
+		snprintf(side->what, sizeof(side->what), "serial faccessat of the same files");
+		return find_names(side, last->path);
+	}
+	rc = make_folders(files, dir);
 	if (rc < 0)
 		return rc;
 	choose_direct(files, plan, last->direct);
 	files->uring = plan->op == BENCH_LOAD && plan->depth > 1 && uring_allowed() &&
 		       files->io_bytes <= UINT32_MAX;
-	if (plan->op == BENCH_LOOKUP || files->uring)
+	if (files->uring)
 		side->threads = (uint32_t)plan->clients;
 	else
 		side->threads = (uint32_t)(plan->clients * plan->depth);
 	name_side(side);
-	if (plan->op == BENCH_LOOKUP) {
-		side->work = work_access;
-		return probe_files(side, true);
-	}
 	make_buffers(side, files->uring ? plan->depth : 1);
 	side->work = files->uring ? work_ring : plan->op == BENCH_LOAD ? work_reads : work_files;
 	if (plan->op != BENCH_LOAD)
@@ -473,7 +516,7 @@ int bench_files_open(const struct bench_plan *plan, const struct bench_last *las
 
 	if (!files)
 		out_die("no memory for the bare side");
-	files->flat = -1;
+	files->flat = files->tier = -1;
 	for (unsigned i = 0; i < FANS; i++)
 		files->fans[i] = -1;
 	*ret_side = (struct bench_side){.plan = plan, .private = files, .close = close_files};

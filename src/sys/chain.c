@@ -60,7 +60,8 @@ void chain_check(const struct engine_chain *chain)
 	for (uint32_t i = 0; i < chain->op_count; i++) {
 		const struct engine_op *op = &chain->ops[i];
 
-		assert(op->code <= OP_STATX);
+		assert(op->code <= OP_CALL);
+		assert(op->code != OP_CALL || chain->op_count == 1);
 		assert(op->code != OP_OPENAT || i == 0);
 		assert(op->fd != ENGINE_FD_CHAIN || (chain_opens(chain) && i > 0));
 		assert(op->fd != ENGINE_FD_CHAIN || op->code < OP_RENAMEAT);
@@ -153,6 +154,8 @@ static int64_t run_op(const struct sys *sys, int fd, const struct engine_op *op)
 		return sys->mkdirat(fd, op->path, op->mode);
 	case OP_STATX:
 		return run_statx(sys, fd, op);
+	case OP_CALL:
+		return op->call(op->context);
 	}
 	assert(false);
 	return -EINVAL;

@@ -34,6 +34,12 @@ enum engine_code {
 	OP_UNLINKAT,  /* fd, path, flags */
 	OP_MKDIRAT,   /* fd, path, mode */
 	OP_STATX,     /* fd, path -> stx (size and blocks); fd must not be ENGINE_FD_CHAIN */
+	/*
+	 * call(context), for what may block and has no asynchronous form (a lock of
+	 * a network file system): on a worker, in place only where there are none.
+	 * Alone in its chain, and always run; result: what it returns.
+	 */
+	OP_CALL,
 };
 
 struct statx;
@@ -48,6 +54,8 @@ struct engine_op {
 	const struct iovec *iov;
 	uint64_t offset, length; /* READV, WRITEV: length must be the sum of iov */
 	struct statx *stx;
+	int64_t (*call)(void *context);
+	void *context;
 	/* A failing result of this op does not fail the chain. */
 	bool soft;
 	/* Out: 0 or bytes, or a negative errno; a short transfer has its bytes here. */
@@ -73,9 +81,13 @@ struct engine_chain {
 struct engine_opts {
 	const struct sys *sys;
 	uint32_t chains_max; /* in flight at once; further submits return -EAGAIN */
-	uint32_t workers;    /* blocking threads at most (aio, psync); 0: run in place */
-	bool lone;	     /* run `small` chains in place when nothing else is in flight */
-	bool shared_owner;   /* the owner changes: no SINGLE_ISSUER */
+	/*
+	 * Blocking threads at most, started when they are needed; 0: run in place. A
+	 * ring has its own for all but OP_CALL.
+	 */
+	uint32_t workers;
+	bool lone;	   /* run `small` chains in place when nothing else is in flight */
+	bool shared_owner; /* the owner changes: no SINGLE_ISSUER */
 	/*
 	 * A descriptor that must stay open while any I/O is in flight, even after
 	 * a SIGKILL: registered in the ring. -1: none. Not closed by the engine.

@@ -35,6 +35,7 @@
 #include "sys/bell.h"
 #include "sys/chain.h"
 #include "sys/uring_buffers.h"
+#include "sys/workers.h"
 
 #define URING_MAGIC 0x6972696eu /* "ring" */
 
@@ -75,6 +76,7 @@ struct engine {
 	struct chain_queue queue;     /* submitted, not begun */
 	struct chain_queue continued; /* begun: their next piece is due */
 	struct chain_queue refused;   /* what the ring would not take: run in place */
+	struct workers *workers;      /* of OP_CALL; NULL: in place */
 	struct engine_stat stat;
 	struct uring_buffers *buffers;
 	uint32_t free_slot; /* NO_SLOT: none */
@@ -196,6 +198,15 @@ static struct engine *engine_new(const struct engine_opts *opts)
 	return engine;
 }
 
+/* On a worker. */
+static bool run_call(void *context, struct engine_chain *chain)
+{
+	struct engine *engine = context;
+
+	chain_run(engine->sys, chain);
+	return true;
+}
+
 static int uring_open(const struct engine_opts *opts, struct engine **ret_engine)
 {
 	const struct sys *sys = opts->sys;
@@ -215,13 +226,19 @@ static int uring_open(const struct engine_opts *opts, struct engine **ret_engine
 	rc = ring_probe(engine);
 	if (rc == 0 && opts->guard_fd >= 0)
 		rc = uring_add_guard(engine, opts->guard_fd);
-	if (rc == 0)
-		rc = uring_buffers_open(sys, &engine->ring, opts, &engine->buffers);
+	if (rc == 0 && opts->workers > 0)
+		rc = workers_open(sys, opts->workers, &engine->bell, run_call, engine,
+				  &engine->workers);
 	if (rc < 0)
 		goto exit_ring;
+	rc = uring_buffers_open(sys, &engine->ring, opts, &engine->buffers);
+	if (rc < 0)
+		goto close_workers;
 	*ret_engine = engine;
 	return 0;
 
+close_workers:
+	workers_close(engine->workers);
 exit_ring:
 	io_uring_queue_exit(&engine->ring);
 close_bell:
@@ -238,6 +255,7 @@ static void uring_close(struct engine *engine)
 
 	assert(engine->magic == URING_MAGIC);
 	assert(engine->stat.in_flight == 0);
+	workers_close(engine->workers);
 	/*
 	 * The kernel tears a ring down later, by itself: the guards are let go
 	 * now. (Refused on another thread than the owner's; then they go later.)
@@ -337,6 +355,9 @@ static void prep_op(struct engine *engine, struct io_uring_sqe *sqe, uint32_t sl
 		break;
 	case OP_STATX:
 		io_uring_prep_statx(sqe, fd, op->path, op->flags, STATX_BASIC_STATS, op->stx);
+		break;
+	case OP_CALL:
+		assert(false); /* it goes to a worker */
 		break;
 	}
 	if (ours)
@@ -636,6 +657,8 @@ static bool ring_takes(const struct engine_chain *chain)
 	for (uint32_t i = 0; i < chain->op_count; i++) {
 		const struct engine_op *op = &chain->ops[i];
 
+		if (op->code == OP_CALL)
+			return false;
 		if (engine_op_transfers(op) && (op->iov_count < 1 || op->iov_count > IOV_MAX))
 			return false;
 		if (!path_fits(op->path) || !path_fits(op->path2))
@@ -652,6 +675,9 @@ static int uring_submit(struct engine *engine, struct engine_chain *chain)
 		return -EAGAIN;
 	chain->engine_private[0] = NO_SLOT;
 	engine->stat.in_flight++;
+	if (chain->ops[0].code == OP_CALL && engine->workers != NULL &&
+	    workers_push(engine->workers, chain))
+		return 0;
 	chain_queue_push(ring_takes(chain) ? &engine->queue : &engine->refused, chain);
 	return 0;
 }
@@ -688,6 +714,20 @@ static int run_refused(struct engine *engine)
 	return ended;
 }
 
+/* Takes the calls that workers have made. Returns how many. */
+static int take_calls(struct engine *engine)
+{
+	struct chain_queue calls = {0};
+	struct engine_chain *chain;
+	int ended = 0;
+
+	if (engine->workers != NULL)
+		calls = workers_take(engine->workers);
+	for (; (chain = chain_queue_pop(&calls)) != NULL; ended++)
+		finish(engine, chain);
+	return ended;
+}
+
 static int uring_poll(struct engine *engine, uint64_t wait_ns)
 {
 	uint64_t deadline_ns, left_ns;
@@ -697,7 +737,7 @@ static int uring_poll(struct engine *engine, uint64_t wait_ns)
 	assert(engine->magic == URING_MAGIC);
 	if (run_lone(engine))
 		return 1;
-	ended = run_refused(engine);
+	ended = run_refused(engine) + take_calls(engine);
 	if (ended > 0)
 		wait_ns = 0;
 	if (wait_ns == 0 && engine->stat.in_flight == 0)
@@ -712,7 +752,7 @@ static int uring_poll(struct engine *engine, uint64_t wait_ns)
 		rc = fill(engine);
 		if (rc == 0)
 			rc = enter(engine, left_ns);
-		ended += reap(engine, &woken);
+		ended += reap(engine, &woken) + take_calls(engine);
 	} while (rc == 0 && ended == 0 && !woken && left_ns > 0);
 	return rc < 0 && ended == 0 ? rc : ended;
 }

@@ -75,6 +75,15 @@ class Real(unittest.TestCase):
             self.assertGreater(cairn("ls", store)["count"], 0)
             self.assertIn(f"process {owner.pid}", cairn("fsck", store, status=3))
 
+    def test_bench_of_a_shared_lookup(self):
+        """The bare side finds the store's own files, others between them."""
+        for store in self.stores[1:]:
+            cairn("replay", store, "--generate", "rag", "--limit", "3", "--block", "4KiB")
+            r = cairn("bench", store[:-1] + ", shared=yes)", "--op", "lookup", "--count", "20",
+                      "--fill", "100", "--pairs", "1", "--spaced", "1us")
+            self.assertEqual(r["bare"]["what"], "serial faccessat of the same files")
+            self.assertGreater(r["ratio"], 0)
+
     def test_bench(self):
         for store in self.stores:
             for op in "load", "dump", "mixed", "lookup":

@@ -97,17 +97,23 @@ static void try_name(const uint8_t *data, size_t size)
 {
 	char name[128] = {0}, again[NAME_MAX_BYTES];
 	struct block_id id;
+	enum name_kind kind;
 	uint32_t a, b;
 
 	memcpy(name, data, size < sizeof(name) - 1 ? size : sizeof(name) - 1);
-	if (name_parse_block(name, &id) == NAME_BLOCK) {
+	kind = name_parse_block(name, &id);
+	if (kind == NAME_BLOCK)
 		name_block(&id, 12, again);
-		REQUIRE(strcmp(again + NAME_DIR_LENGTH + 1, name) == 0);
-	}
-	if (name_parse_space(name, &a, &b) == NAME_SPACE) {
+	if (kind == NAME_PART)
+		name_part(&id, 12, again);
+	REQUIRE((kind != NAME_BLOCK && kind != NAME_PART) ||
+		strcmp(again + NAME_DIR_LENGTH + 1, name) == 0);
+	kind = name_parse_space(name, &a, &b);
+	if (kind == NAME_SPACE)
 		name_space(a, again);
-		REQUIRE(strcmp(again, name) == 0);
-	}
+	if (kind == NAME_GENERATION)
+		name_generation(a, b, again);
+	REQUIRE((kind != NAME_SPACE && kind != NAME_GENERATION) || strcmp(again, name) == 0);
 	name_parse_dir(name, 12, &a);
 }
 

@@ -48,6 +48,7 @@ struct config {
 static const struct config configs[] = {
 	{"uring, disk", ENGINE_URING, 0, false, true},
 	{"uring, disk, shared owner", ENGINE_URING, 0, true, true},
+	{"uring, disk, workers", ENGINE_URING, 2, false, true},
 	{"uring, tmpfs", ENGINE_URING, 0, false, false},
 	{"aio, disk", ENGINE_AIO, 4, false, true},
 	{"aio, disk, no workers", ENGINE_AIO, 0, false, true},

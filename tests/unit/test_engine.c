@@ -417,6 +417,89 @@ static void guards_are_bounded_and_let_go(void **state)
 	assert_int_equal(engine_start(fixture, false), 0);
 }
 
+/* ---- calls ---------------------------------------------------------------------- */
+
+struct called {
+	pthread_t thread;
+	int64_t result;
+	uint32_t times;
+};
+
+static int64_t called_fn(void *context)
+{
+	struct called *called = context;
+
+	called->thread = pthread_self();
+	called->times++;
+	return called->result;
+}
+
+/* Each is made once, beside the owner where there are workers, and its result is told. */
+static void calls_are_made_on_workers(void **state)
+{
+	struct fixture *fixture = *state;
+	struct called called[CHAINS_MAX] = {0};
+	static struct job jobs[CHAINS_MAX];
+	struct engine_stat stat;
+	int done = 0;
+
+	for (uint32_t i = 0; i < CHAINS_MAX; i++) {
+		struct engine_op *op;
+
+		job_init(&jobs[i], fixture);
+		op = job_add(&jobs[i], OP_CALL);
+		op->fd = -1;
+		op->call = called_fn;
+		op->context = &called[i];
+		called[i].result = (int64_t)i - 3;
+		jobs[i].chain.small = true;
+		assert_int_equal(fixture->ops->submit(fixture->engine, &jobs[i].chain), 0);
+	}
+	while (done < (int)CHAINS_MAX) {
+		int ended = fixture->ops->poll(fixture->engine, LONG_WAIT);
+
+		assert_true(ended > 0);
+		done += ended;
+	}
+	for (uint32_t i = 0; i < CHAINS_MAX; i++) {
+		assert_int_equal(jobs[i].done_count, 1);
+		assert_int_equal(called[i].times, 1);
+		assert_int_equal(jobs[i].ops[0].result, (int64_t)i - 3);
+		assert_int_equal(jobs[i].chain.result, i < 3 ? (int64_t)i - 3 : 0);
+		assert_int_equal(!pthread_equal(called[i].thread, pthread_self()),
+				 fixture->config->workers > 0);
+	}
+	fixture->ops->stat(fixture->engine, &stat);
+	assert_int_equal(stat.in_flight, 0);
+	dump_and_load_all(fixture); /* the ring, too, goes on */
+}
+
+static int64_t sleeps_fn(void *context)
+{
+	(void)context;
+	usleep(20000);
+	return 0;
+}
+
+/* The owner sleeps until it is over. */
+static void a_wait_for_a_call_ends_with_it(void **state)
+{
+	struct fixture *fixture = *state;
+
+	for (uint32_t i = 0; i < 3; i++) {
+		struct job job;
+		struct engine_op *op;
+
+		job_init(&job, fixture);
+		op = job_add(&job, OP_CALL);
+		op->fd = -1;
+		op->call = sleeps_fn;
+		assert_int_equal(fixture->ops->submit(fixture->engine, &job.chain), 0);
+		assert_int_equal(fixture->ops->poll(fixture->engine, LONG_WAIT), 1);
+		assert_int_equal(job.done_count, 1);
+	}
+}
+
 #define CASE(name)                                                                                 \
 	{                                                                                          \
 #name, name                                                                        \
@@ -441,6 +524,8 @@ static const struct {
 	CASE(a_shared_engine_is_handed_over),
 	CASE(a_child_abandons),
 	CASE(guards_are_bounded_and_let_go),
+	CASE(calls_are_made_on_workers),
+	CASE(a_wait_for_a_call_ends_with_it),
 };
 #define CASE_COUNT (sizeof(cases) / sizeof(cases[0]))
 

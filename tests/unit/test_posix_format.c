@@ -148,35 +148,87 @@ static void geometry_bounds(void **state)
 
 static void names_both_ways(void **state)
 {
-	struct block_id back;
-	char path[NAME_MAX_BYTES];
+	struct block_id back, other;
+	char path[NAME_MAX_BYTES], again[NAME_MAX_BYTES];
 	struct geometry geo;
 	uint32_t number, generation;
 
 	(void)state;
 	free(sample(&geo));
 	name_block(&id, 12, path);
-	assert_string_equal(path, "101/101112131415161718191a1b1c1d1e1f-00000001-00000002");
+	assert_string_equal(path, "101/208h44ok2kb1e60p38dho78u3s-1-2");
 	assert_int_equal(name_parse_block(path + 4, &back), NAME_BLOCK);
 	assert_memory_equal(&back, &id, sizeof(id));
+	other = (struct block_id){.space = 1, .generation = 2};
+	memset(&other.key, 0xff, sizeof(other.key));
+	name_block_rekey(&other.key, 12, path);
+	name_block(&other, 12, again);
+	assert_string_equal(path, again);
+	assert_string_equal(path, "fff/vvvvvvvvvvvvvvvvvvvvvvvvvs-1-2");
+	other.space = other.generation = UINT32_MAX;
+	name_temp_shared(&other, 12, 0xffffffff, 0xffffffff, path);
+	assert_true(strlen(path) < sizeof(path));
+	assert_int_equal(name_parse_block(path + 4, &back), NAME_TEMP);
+	assert_memory_equal(&back, &other, sizeof(other));
 	name_block(&id, 0, path);
 	assert_memory_equal(path, "000/", 4);
 	name_temp(&id, 12, 0xabc, path);
 	assert_int_equal(name_parse_block(path + 4, &back), NAME_TEMP);
-	name_temp_shared(&id, 12, 0xffffffff, 1, path);
-	assert_int_equal(name_parse_block(path + 4, &back), NAME_TEMP);
-	assert_true(strlen(path) < sizeof(path));
 	name_part(&id, 12, path);
 	assert_int_equal(name_parse_block(path + 4, &back), NAME_PART);
-	path[5] = 'G';
-	assert_int_equal(name_parse_block(path + 4, &back), NAME_OTHER);
-	assert_int_equal(name_parse_block("", &back), NAME_OTHER);
 	assert_false(name_parse_dir("100", 8, &number));
 	assert_true(name_parse_dir("0ff", 8, &number));
 	assert_int_equal(number, 255);
-	assert_int_equal(name_parse_space("0000000a.g00000003", &number, &generation),
-			 NAME_GENERATION);
+	assert_int_equal(name_parse_space("a.g3", &number, &generation), NAME_GENERATION);
 	assert_int_equal(number * 16 + generation, 0xa3);
+	name_aside(&id, 0xb, path);
+	assert_string_equal(path, "quarantine/208h44ok2kb1e60p38dho78u3s-1-2.0000000b");
+	name_generation(0xa0, 0x10, path);
+	assert_string_equal(path, "a0.g10");
+	name_space(0, path);
+	assert_string_equal(path, "0");
+	assert_int_equal(name_parse_space("0.t0000000a", &number, &generation), NAME_TEMP);
+}
+
+/* Each block has one name: what means the same in other letters is not taken for it. */
+static void other_spellings_are_other(void **state)
+{
+	static const char *const blocks[] = {
+		"",
+		"208h44ok2kb1e60p38dho78u3s",
+		"208h44ok2kb1e60p38dho78u3s-1",
+		"208h44ok2kb1e60p38dho78u3s-1-",
+		"208h44ok2kb1e60p38dho78u3s--2",
+		"208h44ok2kb1e60p38dho78u3s-01-2",
+		"208h44ok2kb1e60p38dho78u3s-1-00",
+		"208h44ok2kb1e60p38dho78u3s-1-100000000",
+		"208h44ok2kb1e60p38dho78u3s-A-2",
+		"208h44ok2kb1e60p38dho78u3s-1-2.",
+		"208h44ok2kb1e60p38dho78u3s-1-2.T00000001",
+		"208h44ok2kb1e60p38dho78u3s-1-2.t1",
+		"208h44ok2kb1e60p38dho78u3s-1-2.t000000011",
+		"208h44ok2kb1e60p38dho78u3s-1-2.t00000001-",
+		"208h44ok2kb1e60p38dho78u3s-1-2.t00000001-1",
+		"208h44ok2kb1e60p38dho78u3s-1-2.t00000001-00000001-",
+		"208h44ok2kb1e60p38dho78u3s-1-2.PART",
+		"208h44ok2kb1e60p38dho78u3s-1-2.part2",
+		/* bits behind the key's last; letters that are no digits; a digit less, and more */
+		"208h44ok2kb1e60p38dho78u3t-1-2",
+		"208H44OK2KB1E60P38DHO78U3S-1-2",
+		"w08h44ok2kb1e60p38dho78u3s-1-2",
+		"08h44ok2kb1e60p38dho78u3s-1-2",
+		"208h44ok2kb1e60p38dho78u3s0-1-2",
+	};
+	static const char *const spaces[] = {
+		"", "00", "A", "0.g", "0.g01", "0.G1", "0.t1", "0.t00000001-00000001", "100000000"};
+	struct block_id back;
+	uint32_t number, generation;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(blocks) / sizeof(blocks[0]); i++)
+		assert_int_equal(name_parse_block(blocks[i], &back), NAME_OTHER);
+	for (size_t i = 0; i < sizeof(spaces) / sizeof(spaces[0]); i++)
+		assert_int_equal(name_parse_space(spaces[i], &number, &generation), NAME_OTHER);
 }
 
 static void small_records(void **state)
@@ -244,13 +296,15 @@ static void the_document_is_right(void **state)
 	static uint8_t file[8192] __attribute__((aligned(4096)));
 	char line[256], text[32768];
 	FILE *document = path ? fopen(path, "r") : NULL;
-	bool inside = false;
+	bool inside = false, named = false;
 	size_t used = 0, at = 0;
+	char name[NAME_MAX_BYTES];
 
 	(void)state;
 	if (!document)
 		fail_msg("FORMAT_MD must name docs/format.md");
 	documented(file);
+	name_block(&((struct block_head *)(void *)file)->id, 12, name);
 	for (size_t row = 0; row < sizeof(file); row += 16) {
 		bool empty = true;
 
@@ -267,6 +321,7 @@ static void the_document_is_right(void **state)
 	if (getenv("FORMAT_PRINT"))
 		fprintf(stderr, "%s", text);
 	while (fgets(line, sizeof(line), document)) {
+		named = named || strstr(line, name);
 		if (strncmp(line, "```hexdump", 10) == 0) {
 			inside = true;
 			continue;
@@ -281,6 +336,7 @@ static void the_document_is_right(void **state)
 	}
 	fclose(document);
 	assert_int_equal(at, used);
+	assert_true(named);
 }
 
 int main(void)
@@ -292,6 +348,7 @@ int main(void)
 		cmocka_unit_test(newer_versions_are_told),
 		cmocka_unit_test(geometry_bounds),
 		cmocka_unit_test(names_both_ways),
+		cmocka_unit_test(other_spellings_are_other),
 		cmocka_unit_test(small_records),
 		cmocka_unit_test(the_document_is_right),
 	};

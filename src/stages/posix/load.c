@@ -514,22 +514,10 @@ static bool marker_found(struct pio *p)
 	return p->slots[0].ops[p->slots[0].chain.op_count - 1].result == 0;
 }
 
-/*
- * Nor is it in the chain of a file that is not there: then it is asked for now,
- * or a process that only loads would never learn of the generation.
- */
-static bool outcome_cleared(struct pio *p, enum outcome outcome, int64_t error)
-{
-	if (marker_found(p))
-		return true;
-	return p->tier->shared && outcome == OUTCOME_FAILED && error == -ENOENT &&
-	       space_refresh(p->tier, p->space) != p->id.generation;
-}
-
 /* From the start, in the generation that is known now. */
 static void load_again(struct pio *p)
 {
-	if (space_refresh(p->tier, p->space) == p->id.generation) {
+	if (!p->cleared) {
 		load_fail(p, -ENOENT); /* there, and not to be seen: a miss */
 		return;
 	}
@@ -539,6 +527,36 @@ static void load_again(struct pio *p)
 		p->tier->host->buffer_put(p->io, p->ws);
 	p->ws = NULL;
 	shared_load_submit(p);
+}
+
+static void marker_op(struct pio *p)
+{
+	struct engine_op *op;
+
+	op = pio_op(p, 0, OP_STATX, p->tier->space_fd);
+	name_generation(p->id.space, p->id.generation + 1, p->victim_path[0]);
+	op->path = p->victim_path[0];
+	op->stx = &p->stx;
+	op->soft = true;
+}
+
+static void marker_asked(struct pio *p)
+{
+	if (p->slots[0].ops[0].result == 0)
+		shared_refresh(p, load_again);
+	else
+		load_fail(p, -ENOENT);
+}
+
+/*
+ * The chain of a file that is not there ends before the marker: then it is asked
+ * for alone, or a process that only loads would never learn of the generation.
+ */
+static void marker_ask(struct pio *p)
+{
+	pio_chain(p, 0);
+	marker_op(p);
+	pio_go(p, 1, marker_asked);
 }
 
 static void round_done(struct pio *p)
@@ -553,8 +571,12 @@ static void round_done(struct pio *p)
 
 		outcome = one > outcome ? one : outcome;
 	}
-	if (outcome_cleared(p, outcome, error)) {
-		load_again(p);
+	if (marker_found(p)) {
+		shared_refresh(p, load_again);
+		return;
+	}
+	if (p->tier->shared && outcome == OUTCOME_FAILED && error == -ENOENT) {
+		marker_ask(p);
 		return;
 	}
 	if (outcome == OUTCOME_FAILED) {
@@ -590,19 +612,6 @@ static void head_add(struct pio *p)
 	p->head_runs = p->run_count;
 }
 
-static void marker_op(struct pio *p)
-{
-	struct engine_op *op;
-
-	if (!p->tier->shared || p->marker_checked)
-		return;
-	op = pio_op(p, 0, OP_STATX, p->tier->space_fd);
-	name_generation(p->id.space, p->id.generation + 1, p->victim_path[0]);
-	op->path = p->victim_path[0];
-	op->stx = &p->stx;
-	op->soft = true;
-}
-
 static void round_send(struct pio *p)
 {
 	int flags = O_RDONLY | (p->tier->direct ? O_DIRECT : 0);
@@ -619,7 +628,8 @@ static void round_send(struct pio *p)
 		pio_run_ops(p, slot, OP_READV, ENGINE_FD_CHAIN, slot ? split : 0,
 			    slot ? p->run_count : split);
 	}
-	marker_op(p);
+	if (p->tier->shared && !p->marker_checked)
+		marker_op(p);
 	pio_go(p, split < p->run_count ? 2 : 1, round_done);
 }
 

@@ -5,16 +5,7 @@
 
 static const char digits[] = "0123456789abcdef";
 
-/* A lookup under shared=yes is one of these and one system call a key. */
-static char *put_bytes(char *at, const uint8_t *bytes, size_t count)
-{
-	for (size_t i = 0; i < count; i++) {
-		*at++ = digits[bytes[i] >> 4];
-		*at++ = digits[bytes[i] & 15];
-	}
-	return at;
-}
-
+/* 8 digits. */
 static char *put_u32(char *at, uint32_t value)
 {
 	for (int shift = 28; shift >= 0; shift -= 4)
@@ -22,25 +13,52 @@ static char *put_u32(char *at, uint32_t value)
 	return at;
 }
 
+/* As many digits as it has, at least one. */
+static char *put_short(char *at, uint32_t value)
+{
+	int shift = 28;
+
+	while (shift > 0 && !(value >> shift))
+		shift -= 4;
+	for (; shift >= 0; shift -= 4)
+		*at++ = digits[(value >> shift) & 15];
+	return at;
+}
+
+/* -1: none. */
+static int digit_of(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
 static bool get_hex(const char **at, int count, uint32_t *ret_value)
 {
 	uint32_t value = 0;
 
 	for (int i = 0; i < count; i++) {
-		char c = **at;
-		uint32_t digit;
+		int digit = digit_of(**at);
 
-		if (c >= '0' && c <= '9')
-			digit = (uint32_t)(c - '0');
-		else if (c >= 'a' && c <= 'f')
-			digit = (uint32_t)(c - 'a') + 10;
-		else
+		if (digit < 0)
 			return false;
-		value = value << 4 | digit;
+		value = value << 4 | (uint32_t)digit;
 		(*at)++;
 	}
 	*ret_value = value;
 	return true;
+}
+
+/* What put_short() wrote: up to 8 digits, the first one zero only where it is alone. */
+static bool get_short(const char **at, uint32_t *ret_value)
+{
+	int count = 0;
+
+	while (count < 9 && digit_of((*at)[count]) >= 0)
+		count++;
+	if (count == 0 || count == 9 || (count > 1 && **at == '0'))
+		return false;
+	return get_hex(at, count, ret_value);
 }
 
 uint32_t name_dir_of(const struct cairn_key *key, uint32_t dirs_log2)
@@ -58,16 +76,27 @@ void name_dir(uint32_t dir, char ret_name[NAME_DIR_LENGTH + 1])
 	ret_name[3] = '\0';
 }
 
+/* A lookup under shared=yes is one of these and one system call a key. */
+void name_block_rekey(const struct cairn_key *key, uint32_t dirs_log2, char path[NAME_MAX_BYTES])
+{
+	name_dir(name_dir_of(key, dirs_log2), path);
+	path[NAME_DIR_LENGTH] = '/';
+	base32_put_key(key->bytes, path + NAME_DIR_LENGTH + 1);
+}
+
+/* What follows the key. */
+static char *put_tail(const struct block_id *id, char *at)
+{
+	*at++ = '-';
+	at = put_short(at, id->space);
+	*at++ = '-';
+	return put_short(at, id->generation);
+}
+
 static char *put_block(const struct block_id *id, uint32_t dirs_log2, char *at)
 {
-	name_dir(name_dir_of(&id->key, dirs_log2), at);
-	at += NAME_DIR_LENGTH;
-	*at++ = '/';
-	at = put_bytes(at, id->key.bytes, sizeof(id->key.bytes));
-	*at++ = '-';
-	at = put_u32(at, id->space);
-	*at++ = '-';
-	return put_u32(at, id->generation);
+	name_block_rekey(&id->key, dirs_log2, at);
+	return put_tail(id, at + NAME_DIR_LENGTH + 1 + BASE32_KEY_LENGTH);
 }
 
 void name_block(const struct block_id *id, uint32_t dirs_log2, char ret_path[NAME_MAX_BYTES])
@@ -102,39 +131,63 @@ void name_part(const struct block_id *id, uint32_t dirs_log2, char ret_path[NAME
 	memcpy(put_block(id, dirs_log2, ret_path), ".part", sizeof(".part"));
 }
 
+void name_aside(const struct block_id *id, uint32_t number, char ret_path[NAME_MAX_BYTES])
+{
+	static const char folder[] = "quarantine/";
+	char *at = ret_path + sizeof(folder) - 1;
+
+	memcpy(ret_path, folder, sizeof(folder) - 1);
+	base32_put_key(id->key.bytes, at);
+	at = put_tail(id, at + BASE32_KEY_LENGTH);
+	*at++ = '.';
+	*put_u32(at, number) = '\0';
+}
+
 void name_space(uint32_t space, char ret_name[NAME_SPACE_BYTES])
 {
-	*put_u32(ret_name, space) = '\0';
+	*put_short(ret_name, space) = '\0';
 }
 
 void name_generation(uint32_t space, uint32_t generation, char ret_name[NAME_SPACE_BYTES])
 {
-	char *at = put_u32(ret_name, space);
+	char *at = put_short(ret_name, space);
 
 	*at++ = '.';
 	*at++ = 'g';
-	*put_u32(at, generation) = '\0';
+	*put_short(at, generation) = '\0';
+}
+
+/* ".t<n>", and ".t<writer>-<n>" where @two */
+static bool is_temp(const char *at, bool two)
+{
+	uint32_t value;
+
+	if (*at++ != '.' || *at++ != 't' || !get_hex(&at, 8, &value))
+		return false;
+	if (two && *at == '-') {
+		at++;
+		if (!get_hex(&at, 8, &value))
+			return false;
+	}
+	return !*at;
 }
 
 enum name_kind name_parse_block(const char *name, struct block_id *ret_id)
 {
 	const char *at = name;
-	uint32_t value;
 
-	for (size_t i = 0; i < sizeof(ret_id->key.bytes); i++) {
-		if (!get_hex(&at, 2, &value))
-			return NAME_OTHER;
-		ret_id->key.bytes[i] = (uint8_t)value;
-	}
-	if (*at++ != '-' || !get_hex(&at, 8, &ret_id->space))
+	if (!base32_get_key(name, ret_id->key.bytes))
 		return NAME_OTHER;
-	if (*at++ != '-' || !get_hex(&at, 8, &ret_id->generation))
+	at += BASE32_KEY_LENGTH;
+	if (*at++ != '-' || !get_short(&at, &ret_id->space))
+		return NAME_OTHER;
+	if (*at++ != '-' || !get_short(&at, &ret_id->generation))
 		return NAME_OTHER;
 	if (!*at)
 		return NAME_BLOCK;
 	if (strcmp(at, ".part") == 0)
 		return NAME_PART;
-	return at[0] == '.' && at[1] == 't' ? NAME_TEMP : NAME_OTHER;
+	return is_temp(at, true) ? NAME_TEMP : NAME_OTHER;
 }
 
 enum name_kind name_parse_space(const char *name, uint32_t *ret_space, uint32_t *ret_generation)
@@ -142,13 +195,13 @@ enum name_kind name_parse_space(const char *name, uint32_t *ret_space, uint32_t 
 	const char *at = name;
 
 	*ret_generation = 0;
-	if (!get_hex(&at, 8, ret_space))
+	if (!get_short(&at, ret_space))
 		return NAME_OTHER;
 	if (!*at)
 		return NAME_SPACE;
-	if (at[0] == '.' && at[1] == 't')
+	if (is_temp(at, false))
 		return NAME_TEMP;
-	if (*at++ != '.' || *at++ != 'g' || !get_hex(&at, 8, ret_generation) || *at)
+	if (*at++ != '.' || *at++ != 'g' || !get_short(&at, ret_generation) || *at)
 		return NAME_OTHER;
 	return NAME_GENERATION;
 }

@@ -10,6 +10,9 @@
  *  3. The name `.part` is changed or taken away only under the lock of the
  *     head's byte, by one who has seen that the name is still that file's.
  *  4. The file is published, by its name, when every entry is valid.
+ *  5. Locks, entries and names are the business of functions called ..._work, which
+ *     run on a worker: there is no asynchronous lock, and a network file system
+ *     may take its time for each. Payloads and syncs go through chains.
  */
 #include "stages/posix/tier.h"
 
@@ -21,6 +24,14 @@
 /* Nobody tells when another host gives a lock back. */
 #define RETRY_NS   1000000u
 
+/* What publish_work() says, if no error. */
+enum part_state {
+	PART_OPEN,	/* shards are missing: what was written stays for the others */
+	PART_READY,	/* its head is final, the lock is ours: it wants its name */
+	PART_PUBLISHED, /* by us, or by one who came after us */
+	PART_WHOLE,	/* somebody has dumped the whole block: that is what is there */
+};
+
 static void part_open(struct pio *p);
 static void part_publish(struct pio *p);
 
@@ -28,23 +39,28 @@ static void part_publish(struct pio *p);
  * The locks go with the description, but a child of a fork may have it, too, for
  * as long as it lives: so they are given back one by one.
  */
-static void part_close(struct pio *p)
+static int64_t close_work(struct pio *p)
 {
 	const struct sys *sys = p->tier->sys;
 
 	if (p->fd < 0)
-		return;
+		return 0;
 	sys->byte_unlock(p->fd, LOCK_HEAD);
 	for (uint32_t i = 0; i < p->io->part_count; i++)
 		sys->byte_unlock(p->fd, LOCK_SHARD + p->io->parts[i].shard);
 	sys->close(p->fd);
 	p->fd = -1;
+	return 0;
+}
+
+static void part_closed(struct pio *p)
+{
+	p->after(p);
 }
 
 static void part_end(struct pio *p)
 {
-	part_close(p);
-	p->after(p);
+	pio_call(p, close_work, part_closed);
 }
 
 static void mine_fail(struct pio *p, int32_t status)
@@ -56,10 +72,10 @@ static void mine_fail(struct pio *p, int32_t status)
 	part_end(p);
 }
 
-/* Somebody else has a lock: everything from the start, a moment later. */
+/* Somebody else has a lock, and the file is closed: everything from the start, a moment later. */
 static void part_retry(struct pio *p)
 {
-	part_close(p);
+	assert(p->fd < 0);
 	if (p->ws)
 		p->tier->host->buffer_put(p->io, p->ws);
 	p->ws = NULL;
@@ -129,8 +145,7 @@ static int head_write(struct pio *p)
 	return sys_pwrite_full(p->tier->sys, p->fd, p->ws, sizeof(struct block_head), 0);
 }
 
-/* 0: it is published; 1: somebody dumped the whole block meanwhile. */
-static int name_change(struct pio *p)
+static int64_t name_work(struct pio *p)
 {
 	const struct sys *sys = p->tier->sys;
 	int dir = p->tier->blocks_fd;
@@ -146,25 +161,30 @@ static int name_change(struct pio *p)
 	}
 	if (rc == -EEXIST) {
 		sys->unlinkat(dir, p->temp, 0);
-		return 1;
+		return PART_WHOLE;
 	}
-	if (rc == 0)
-		cairn_count(p->tier->env, CNT_PUBLISHED, 1);
-	return rc;
+	if (rc < 0)
+		return rc;
+	cairn_count(p->tier->env, CNT_PUBLISHED, 1);
+	return PART_PUBLISHED;
+}
+
+static void mine_done(struct pio *p)
+{
+	for (uint32_t i = 0; i < p->io->part_count; i++)
+		if (p->mine >> i & 1)
+			p->io->parts[i].status = 0;
+	part_end(p);
 }
 
 static void publish_synced(struct pio *p)
 {
 	int64_t result = pio_result(p, 0);
 
-	if (result < 0) {
+	if (result < 0)
 		mine_fail(p, pio_errno(result));
-		return;
-	}
-	for (uint32_t i = 0; i < p->io->part_count; i++)
-		if (p->mine >> i & 1)
-			p->io->parts[i].status = 0;
-	part_end(p);
+	else
+		mine_done(p);
 }
 
 /* The file and its name: another writer may have published it without. */
@@ -179,92 +199,91 @@ static void publish_sync(struct pio *p)
 	pio_go(p, 1, publish_synced);
 }
 
-static void publish_named(struct pio *p)
+/* Not the last one, or published by the one who came after us, which is as good. */
+static int64_t not_last(struct pio *p, int named)
 {
-	int rc = p->io->durability == CAIRN_DURABLE ? (int)pio_result(p, 0) : 0;
+	struct block_head head;
 
+	if (named < 0)
+		return named;
+	if (named == 1)
+		return PART_OPEN;
+	if (sys_pread_full(p->tier->sys, p->fd, &head, sizeof(head), 0) == 0 &&
+	    head_decode(&head, NULL) == HEAD_OK && !(head.flags & BLOCK_PART))
+		return PART_PUBLISHED;
+	return -ESTALE;
+}
+
+static int64_t publish_work(struct pio *p)
+{
+	int named, rc = p->tier->sys->byte_lock(p->fd, LOCK_HEAD, false);
+
+	if (rc < 0)
+		return rc;
+	/* With the final head, too: one who wrote that may have died before the name. */
+	named = name_is(p->tier, p->fd, p->temp);
+	rc = named == 1 ? entries_read(p) : 0;
+	if (rc < 0)
+		return rc;
 	if (rc == 0)
-		rc = name_change(p);
-	if (rc < 0) {
-		mine_fail(p, pio_errno(rc));
+		return not_last(p, named);
+	rc = head_write(p);
+	if (rc < 0)
+		return rc;
+	return p->io->durability == CAIRN_DURABLE ? PART_READY : name_work(p);
+}
+
+static void file_synced(struct pio *p);
+
+static void publish_called(struct pio *p)
+{
+	int64_t state = pio_called(p);
+
+	if (state == -EAGAIN && !pio_late(p)) {
+		pio_sleep(p, RETRY_NS, part_publish);
 		return;
 	}
-	if (rc == 1) { /* their block is what is there: it is looked at as any other */
+	if (state < 0) {
+		mine_fail(p, state == -EAGAIN ? -ETIMEDOUT : pio_errno(state));
+		return;
+	}
+	switch ((enum part_state)state) {
+	case PART_OPEN:
+		mine_done(p);
+		return;
+	case PART_READY:
+		pio_chain(p, 0);
+		pio_op(p, 0, OP_FDATASYNC, p->fd);
+		pio_go(p, 1, file_synced);
+		return;
+	case PART_PUBLISHED:
+		(p->io->durability == CAIRN_DURABLE ? publish_sync : mine_done)(p);
+		return;
+	case PART_WHOLE: /* it is looked at as any other */
 		part_end(p);
 		return;
 	}
-	if (p->io->durability == CAIRN_DURABLE) {
-		publish_sync(p);
-		return;
-	}
-	p->slots[0].chain.result = 0;
-	publish_synced(p);
+	assert(false);
 }
 
-/* Not the last one: what was written stays for the others. */
-static void not_yet(struct pio *p)
+static void file_synced(struct pio *p)
 {
-	int named = name_is(p->tier, p->fd, p->temp);
-	struct block_head head;
-	bool published;
+	int64_t result = pio_result(p, 0);
 
-	/* Published by the one who came after us is as good. */
-	published = named == 0 &&
-		    sys_pread_full(p->tier->sys, p->fd, &head, sizeof(head), 0) == 0 &&
-		    head_decode(&head, NULL) == HEAD_OK && !(head.flags & BLOCK_PART);
-	if (published && p->io->durability == CAIRN_DURABLE) {
-		publish_sync(p);
-		return;
-	}
-	if (named != 1 && !published) {
-		mine_fail(p, named < 0 ? pio_errno(named) : -ESTALE);
-		return;
-	}
-	p->slots[0].chain.result = 0;
-	publish_synced(p);
+	if (result < 0)
+		mine_fail(p, pio_errno(result));
+	else
+		pio_call(p, name_work, publish_called);
 }
 
 static void part_publish(struct pio *p)
 {
-	int rc = p->tier->sys->byte_lock(p->fd, LOCK_HEAD, false);
-
-	if (rc == -EAGAIN && pio_late(p)) {
-		mine_fail(p, -ETIMEDOUT);
-		return;
-	}
-	if (rc == -EAGAIN) {
-		pio_sleep(p, RETRY_NS, part_publish);
-		return;
-	}
-	/* With the final head, too: one who wrote that may have died before the name. */
-	if (rc == 0)
-		rc = name_is(p->tier, p->fd, p->temp);
-	if (rc == 1)
-		rc = entries_read(p);
-	if (rc == 1) {
-		rc = head_write(p);
-		rc = rc < 0 ? rc : 1;
-	}
-	if (rc < 0) {
-		mine_fail(p, pio_errno(rc));
-		return;
-	}
-	if (rc == 0) {
-		not_yet(p);
-		return;
-	}
-	if (p->io->durability != CAIRN_DURABLE) {
-		publish_named(p);
-		return;
-	}
-	pio_chain(p, 0);
-	pio_op(p, 0, OP_FDATASYNC, p->fd);
-	pio_go(p, 1, publish_named);
+	pio_call(p, publish_work, publish_called);
 }
 
 /* ---- writing ------------------------------------------------------------------------------- */
 
-static int entries_write(struct pio *p)
+static int64_t entries_work(struct pio *p)
 {
 	const struct geometry *geo = &p->geo;
 	const struct sys *sys = p->tier->sys;
@@ -284,7 +303,7 @@ static int entries_write(struct pio *p)
 		if (rc == 0)
 			sys->byte_unlock(p->fd, LOCK_SHARD + shard);
 	}
-	return rc;
+	return rc < 0 ? rc : publish_work(p);
 }
 
 static void part_rounds(struct pio *p);
@@ -301,11 +320,7 @@ static void part_written(struct pio *p)
 		part_rounds(p);
 		return;
 	}
-	result = entries_write(p);
-	if (result < 0)
-		mine_fail(p, pio_errno(result));
-	else
-		part_publish(p);
+	pio_call(p, entries_work, publish_called);
 }
 
 static void part_rounds(struct pio *p)
@@ -380,50 +395,69 @@ static int file_open(struct pio *p)
 	int flags = O_RDWR | O_CREAT | O_CLOEXEC;
 	int fd = sys->openat(p->tier->blocks_fd, p->temp, flags, 0666);
 
-	if (fd == -ENOENT && shared_mkdir(p) == 0)
+	if (fd != -ENOENT)
+		return fd;
+	name_dir(name_dir_of(&p->id.key, p->tier->dirs_log2), p->dir_name);
+	fd = sys->mkdirat(p->tier->blocks_fd, p->dir_name, 0777);
+	if (fd == 0 || fd == -EEXIST)
 		fd = sys->openat(p->tier->blocks_fd, p->temp, flags, 0666);
 	return fd;
 }
 
-static void part_open(struct pio *p)
+/* Under the head's lock. 1: the file is what is to be written; 0: of another geometry. */
+static int file_agree(struct pio *p)
 {
 	const struct sys *sys = p->tier->sys;
-	int rc;
+	int rc = sys->byte_lock(p->fd, LOCK_HEAD, false);
 
-	if (!p->ws && !dump_workspace(p, p->geo.head_bytes, part_open))
-		return;
-	name_part(&p->id, p->tier->dirs_log2, p->temp);
-	p->bad = 0;
-	p->fd = file_open(p);
-	if (p->fd < 0) {
-		mine_fail(p, pio_errno(p->fd));
-		return;
-	}
-	rc = sys->byte_lock(p->fd, LOCK_HEAD, false);
-	if (rc == 0 && name_is(p->tier, p->fd, p->temp) != 1)
-		rc = -EAGAIN;
-	if (rc == 0 && sys->faccessat(p->tier->blocks_fd, p->path, F_OK, 0) == 0) {
+	if (rc < 0)
+		return rc;
+	if (name_is(p->tier, p->fd, p->temp) != 1)
+		return -EAGAIN;
+	if (sys->faccessat(p->tier->blocks_fd, p->path, F_OK, 0) == 0) {
 		/* It became whole since we looked: this file is of no use to anybody. */
 		sys->unlinkat(p->tier->blocks_fd, p->temp, 0);
-		rc = -EAGAIN;
+		return -EAGAIN;
 	}
-	if (rc == -EAGAIN) {
-		part_retry(p);
-		return;
-	}
-	rc = rc < 0 ? rc : head_agree(p);
-	if (rc == 1) {
+	rc = head_agree(p);
+	if (rc == 1)
 		sys->byte_unlock(p->fd, LOCK_HEAD);
+	return rc;
+}
+
+/* -EAGAIN: somebody else is at it, and the file is closed again. */
+static int64_t claim_work(struct pio *p)
+{
+	int rc;
+
+	p->bad = 0;
+	p->fd = file_open(p);
+	if (p->fd < 0)
+		return pio_errno(p->fd);
+	rc = file_agree(p);
+	if (rc == 0)
+		return -EINVAL;
+	if (rc == 1)
 		rc = claim(p);
-	} else if (rc == 0) {
-		rc = -EINVAL;
+	if (rc == 0 && !p->mine && !p->bad)
+		rc = -EAGAIN;
+	if (rc == -EAGAIN) {
+		close_work(p);
+		return rc;
 	}
-	if (rc < 0) {
-		mine_fail(p, rc == -EINVAL ? rc : pio_errno(rc));
+	return rc < 0 ? pio_errno(rc) : 0;
+}
+
+static void part_claimed(struct pio *p)
+{
+	int64_t result = pio_called(p);
+
+	if (result == -EAGAIN) {
+		part_retry(p);
 		return;
 	}
-	if (!p->mine && !p->bad) {
-		part_retry(p);
+	if (result < 0) {
+		mine_fail(p, (int32_t)result);
 		return;
 	}
 	memset(p->ws, 0, p->geo.head_bytes);
@@ -437,97 +471,17 @@ static void part_open(struct pio *p)
 		part_publish(p);
 }
 
+static void part_open(struct pio *p)
+{
+	if (!p->ws && !dump_workspace(p, p->geo.head_bytes, part_open))
+		return;
+	name_part(&p->id, p->tier->dirs_log2, p->temp);
+	pio_call(p, claim_work, part_claimed);
+}
+
 void shared_part(struct pio *p, void (*look)(struct pio *), void (*end)(struct pio *))
 {
 	p->then_look = look;
 	p->after = end;
 	part_open(p);
-}
-
-/* ---- sweeping ---------------------------------------------------------------------- */
-
-struct sweep {
-	struct posix *tier;
-	int fd;
-	char dir[NAME_DIR_LENGTH + 1];
-	uint64_t now_ns; /* by the file system's clock */
-};
-
-static int sweep_named(void *context, const char *name)
-{
-	struct sweep *sweep = context;
-	struct posix *tier = sweep->tier;
-	struct block_id id;
-	enum name_kind kind = name_parse_block(name, &id);
-	struct space *space;
-	char path[NAME_MAX_BYTES];
-	struct stat st;
-	int rc;
-
-	if (kind == NAME_OTHER)
-		return 0;
-	space = tier_space(tier, id.space);
-	if (kind == NAME_BLOCK) { /* of a generation that was cleared */
-		if (space && space->readable && id.generation < space->generation &&
-		    tier->sys->unlinkat(sweep->fd, name, 0) == 0)
-			cairn_count(tier->env, CNT_SWEPT, 1);
-		return 0;
-	}
-	if (tier->sys->fstatat(sweep->fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
-	    stat_mtime_ns(&st) + tier->partial_ttl_ns > sweep->now_ns)
-		return 0;
-	snprintf(path, sizeof(path), "%s/%s", sweep->dir, name);
-	rc = kind == NAME_PART ? part_unlink(tier, path) : tier->sys->unlinkat(sweep->fd, name, 0);
-	if (rc == 0)
-		cairn_count(tier->env, CNT_SWEPT, 1);
-	return 0;
-}
-
-static int sweep_dir(void *context, const char *name)
-{
-	struct sweep *sweep = context;
-	uint32_t number;
-
-	if (!name_parse_dir(name, sweep->tier->dirs_log2, &number))
-		return 0;
-	name_dir(number, sweep->dir);
-	sweep->fd = tier_open_dir(sweep->tier->sys, sweep->tier->blocks_fd, name);
-	if (sweep->fd < 0)
-		return 0;
-	walk_dir(sweep->tier->sys, sweep->fd, sweep_named, sweep);
-	sweep->tier->sys->close(sweep->fd);
-	return 0;
-}
-
-/* A file is made to see what time the file system thinks it is. */
-static uint64_t file_system_now(struct posix *tier)
-{
-	char name[32];
-	struct stat st;
-	uint64_t now_ns = 0;
-	int fd;
-
-	snprintf(name, sizeof(name), "store.t%08x", tier->writer);
-	fd = tier_open_temp(tier->sys, tier->dir_fd, name);
-	if (fd < 0)
-		return 0;
-	if (tier->sys->fstat(fd, &st) == 0)
-		now_ns = stat_mtime_ns(&st);
-	tier->sys->close(fd);
-	tier->sys->unlinkat(tier->dir_fd, name, 0);
-	return now_ns;
-}
-
-void shared_sweep(struct posix *tier)
-{
-	struct sweep sweep = {.tier = tier, .now_ns = file_system_now(tier)};
-	int fd;
-
-	if (!sweep.now_ns)
-		return;
-	fd = tier_open_dir(tier->sys, tier->blocks_fd, ".");
-	if (fd < 0)
-		return;
-	walk_dir(tier->sys, fd, sweep_dir, &sweep);
-	tier->sys->close(fd);
 }

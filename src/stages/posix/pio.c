@@ -121,6 +121,37 @@ void pio_go(struct pio *p, uint32_t count, void (*then)(struct pio *))
 	chains_send(p);
 }
 
+static int64_t call_work(void *context)
+{
+	struct pio *p = context;
+
+	assert(p->magic == PIO_MAGIC && p->work);
+	return p->work(p);
+}
+
+void pio_call_chain(struct pio *p, uint32_t slot, int64_t (*work)(struct pio *))
+{
+	struct engine_op *op;
+
+	p->work = work;
+	pio_chain(p, slot);
+	op = pio_op(p, slot, OP_CALL, -1);
+	op->call = call_work;
+	op->context = p;
+}
+
+void pio_call(struct pio *p, int64_t (*work)(struct pio *), void (*then)(struct pio *))
+{
+	pio_call_chain(p, 0, work);
+	pio_go(p, 1, then);
+}
+
+int64_t pio_called(const struct pio *p)
+{
+	assert(p->slots[0].ops[0].code == OP_CALL);
+	return p->slots[0].ops[0].result;
+}
+
 int64_t pio_result(const struct pio *p, uint32_t slot)
 {
 	const struct engine_chain *chain = &p->slots[slot].chain;

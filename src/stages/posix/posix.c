@@ -31,7 +31,8 @@ static const struct cairn_option options[OPT_COUNT] = {
 	[OPT_PARTIAL_TTL] = {"partial_ttl", CAIRN_OPTION_TIME, 0, "1h", "1ms", NULL, NULL,
 			     "shared=yes: age at which unfinished blocks are swept"},
 	[OPT_QUARANTINE] = {"quarantine", CAIRN_OPTION_SIZE, 0, "64MiB", NULL, NULL, NULL,
-			    "damaged blocks kept for a look, bytes; a 16th of size at most"},
+			    "damaged blocks kept for a look, bytes; a 16th of size at most, and 64 "
+			    "files"},
 	[OPT_STAGING] = {"staging", CAIRN_OPTION_CHOICE, 0, "auto", NULL, NULL, "auto|yes|no",
 			 "copy direct I/O through huge pages; auto: where the disk is a virtual "
 			 "one"},
@@ -247,7 +248,7 @@ static int open_shared(struct posix *tier, struct cairn_error *reterr)
 	}
 	if (rc < 0)
 		return tier_error(reterr, rc, "%s/store: %s", tier->path, strerror(-rc));
-	shared_sweep(tier);
+	sweep_all(tier);
 	return 0;
 }
 

@@ -171,7 +171,13 @@ static void aside_over(struct pio *p, bool kept, bool gone)
 {
 	struct posix *tier = p->tier;
 
-	if (!tier->shared) {
+	if (tier->shared) {
+		tier_lock(tier);
+		assert(tier->aside_files > 0 && tier->aside_bytes >= p->need);
+		tier->aside_files--;
+		tier->aside_bytes -= p->need;
+		tier_unlock(tier);
+	} else {
 		uint64_t charge;
 
 		tier_lock(tier);
@@ -227,17 +233,9 @@ static void aside_moved(struct pio *p)
 
 static void aside_move(struct pio *p)
 {
-	static const char folder[] = "quarantine/";
-	char number[NAME_SPACE_BYTES];
 	struct engine_op *op;
-	size_t at = sizeof(folder) - 1;
 
-	memcpy(p->temp, folder, at);
-	memcpy(p->temp + at, p->path + NAME_DIR_LENGTH + 1, NAME_BLOCK_LENGTH);
-	at += NAME_BLOCK_LENGTH;
-	p->temp[at++] = '.';
-	name_space(p->number, number);
-	memcpy(p->temp + at, number, strlen(number) + 1);
+	name_aside(&p->id, p->number, p->temp);
 	pio_chain(p, 0);
 	op = pio_op(p, 0, OP_MKDIRAT, p->tier->dir_fd);
 	op->path = "quarantine";
@@ -257,6 +255,61 @@ static void aside_move(struct pio *p)
 	op->stx = &p->stx;
 	op->soft = true;
 	pio_go(p, 1, aside_moved);
+}
+
+/*
+ * shared=yes: nobody owns the quarantine, so what is there is counted each time,
+ * and what this process is about to add, with it. Processes that do so at the same
+ * moment may each add a file beyond the bound.
+ */
+struct aside_count {
+	struct posix *tier;
+	int fd;
+	uint64_t bytes;
+	uint32_t files;
+};
+
+static int aside_named(void *context, const char *name)
+{
+	struct aside_count *count = context;
+	struct stat st;
+
+	if (count->tier->sys->fstatat(count->fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+		count->bytes += stat_charge(&st);
+	return ++count->files >= QUARANTINE_FILES_MAX;
+}
+
+static int64_t aside_count_work(struct pio *p)
+{
+	struct posix *tier = p->tier;
+	struct aside_count count = {.tier = tier};
+	struct stat st;
+	int rc = tier->sys->fstatat(tier->blocks_fd, p->path, &st, AT_SYMLINK_NOFOLLOW);
+
+	p->need = rc == 0 ? stat_charge(&st) : 0;
+	tier_lock(tier);
+	tier->aside_files++;
+	tier->aside_bytes += p->need;
+	count.files = tier->aside_files - 1;
+	count.bytes = tier->aside_bytes;
+	tier_unlock(tier);
+	count.fd = tier_open_dir(tier->sys, tier->dir_fd, "quarantine");
+	if (count.fd >= 0) {
+		rc = rc < 0 ? rc : walk_dir(tier->sys, count.fd, aside_named, &count);
+		tier->sys->close(count.fd);
+	} else if (count.fd != -ENOENT) {
+		rc = count.fd;
+	}
+	return rc == 0 && tier->quarantine_max && count.files < QUARANTINE_FILES_MAX &&
+	       count.bytes <= tier->quarantine_max;
+}
+
+static void aside_counted(struct pio *p)
+{
+	if (pio_called(p) > 0)
+		aside_move(p);
+	else
+		aside_unlink(p);
 }
 
 void set_aside(struct pio *p, void (*after)(struct pio *))
@@ -284,7 +337,9 @@ void set_aside(struct pio *p, void (*after)(struct pio *))
 		entry_removing(tier, entry);
 	}
 	tier_unlock(tier);
-	if (keep && tier->quarantine_max)
+	if (tier->shared)
+		pio_call(p, aside_count_work, aside_counted);
+	else if (keep && tier->quarantine_max)
 		aside_move(p);
 	else
 		aside_unlink(p);

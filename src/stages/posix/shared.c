@@ -40,12 +40,23 @@ static void marker_op(struct pio *p)
 	statx_op(p, p->tier->space_fd, p->victim_path[0], &p->stx);
 }
 
-static bool marker_found(struct pio *p)
+static int64_t refresh_work(struct pio *p)
+{
+	p->cleared = space_refresh(p->tier, p->space) != p->id.generation;
+	return 0;
+}
+
+void shared_refresh(struct pio *p, void (*step)(struct pio *))
+{
+	pio_call(p, refresh_work, step);
+}
+
+/* After a chain with marker_op(): true when it is all done again, from @step. */
+static bool marker_found(struct pio *p, void (*step)(struct pio *))
 {
 	if (p->slots[0].ops[0].result != 0)
 		return false;
-	space_refresh(p->tier, p->space);
-	generation_take(p);
+	shared_refresh(p, step);
 	return true;
 }
 
@@ -65,30 +76,52 @@ static bool head_probe(struct posix *tier, const char *path, const struct block_
 	       memcmp(&head.id, id, sizeof(*id)) == 0;
 }
 
+static void probe_set(struct cairn_probe *probe, const struct geometry *geo)
+{
+	*probe = (struct cairn_probe){
+		.present = 1,
+		.shard_count = geo->shard_count,
+		.shard_bytes = geo->shard_bytes,
+		.last_bytes = geo->last_bytes,
+		.stored_bytes = geometry_file_bytes(geo),
+	};
+}
+
+/*
+ * The generation is asked for once a call, and what is the same for every key is
+ * made once: a key costs its letters and one system call (bench/README.md).
+ */
 void shared_lookup(struct posix *tier, struct space *space, const struct cairn_key *keys,
 		   size_t count, uint32_t flags, struct cairn_probe *ret_probes)
 {
 	struct block_id id = {.space = space->id, .generation = space_refresh(tier, space)};
+	int (*const probe)(int, const char *, int, int) = tier->sys->faccessat;
+	const int dir = tier->blocks_fd;
+	const uint32_t dirs_log2 = tier->dirs_log2;
+	struct geometry geo = space->geo;
+	struct cairn_probe found = {0};
 	char path[NAME_MAX_BYTES];
 
+	name_block(&id, dirs_log2, path);
+	if (space->fixed)
+		probe_set(&found, &geo);
 	memset(ret_probes, 0, count * sizeof(*ret_probes));
 	for (size_t i = 0; i < count; i++) {
-		struct geometry geo = space->geo;
 		bool there;
 
-		id.key = keys[i];
-		name_block(&id, tier->dirs_log2, path);
-		there = space->fixed ? tier->sys->faccessat(tier->blocks_fd, path, F_OK, 0) == 0
-				     : head_probe(tier, path, &id, &geo);
-		if (!there && (flags & CAIRN_PROBE_CHAIN))
+		name_block_rekey(&keys[i], dirs_log2, path);
+		if (space->fixed) {
+			there = probe(dir, path, F_OK, 0) == 0;
+		} else {
+			id.key = keys[i];
+			there = head_probe(tier, path, &id, &geo);
+			if (there)
+				probe_set(&found, &geo);
+		}
+		if (there)
+			ret_probes[i] = found;
+		else if (flags & CAIRN_PROBE_CHAIN)
 			return;
-		if (!there)
-			continue;
-		ret_probes[i].present = 1;
-		ret_probes[i].shard_count = geo.shard_count;
-		ret_probes[i].shard_bytes = geo.shard_bytes;
-		ret_probes[i].last_bytes = geo.last_bytes;
-		ret_probes[i].stored_bytes = geometry_file_bytes(&geo);
 	}
 }
 
@@ -104,10 +137,8 @@ void shared_load_submit(struct pio *p)
 
 static void prefetch_done(struct pio *p)
 {
-	if (marker_found(p)) {
-		shared_prefetch_submit(p);
+	if (marker_found(p, shared_prefetch_submit))
 		return;
-	}
 	p->io->status = p->slots[0].ops[1].result == 0 ? 0 : -ENOENT;
 	pio_complete(p);
 }
@@ -131,27 +162,27 @@ static void remove_synced(struct pio *p)
 	pio_complete(p);
 }
 
-static void remove_done(struct pio *p)
+static int64_t part_unlink_work(struct pio *p)
 {
-	int64_t result = p->slots[0].ops[1].result;
+	return part_unlink(p->tier, p->temp);
+}
 
-	if (marker_found(p)) {
-		shared_remove_submit(p);
-		return;
-	}
-	if (part_unlink(p->tier, p->temp) == -EAGAIN) {
+static void part_unlinked(struct pio *p)
+{
+	int32_t status = p->failure;
+
+	if (pio_called(p) == -EAGAIN) {
 		/* Being published this moment: then it is removed as what it became. */
-		p->started = p->started || result == 0;
 		pio_retry(p, 1000000, shared_remove_submit);
 		return;
 	}
-	if (result == -ENOENT && p->started) /* the time before */
-		result = 0;
-	p->io->status = pio_errno(result);
-	if (result == 0)
+	if (status == -ENOENT && p->started) /* the time before */
+		status = 0;
+	p->io->status = status;
+	if (status == 0)
 		cairn_count(p->tier->env, CNT_REMOVED, 1);
 	/* One that was not asked to be durable may have been before, and come back. */
-	if ((result < 0 && result != -ENOENT) || p->io->durability != CAIRN_DURABLE) {
+	if ((status < 0 && status != -ENOENT) || p->io->durability != CAIRN_DURABLE) {
 		pio_complete(p);
 		return;
 	}
@@ -160,6 +191,17 @@ static void remove_done(struct pio *p)
 	pio_open(p, 0, p->dir_name, O_RDONLY | O_DIRECTORY);
 	pio_op(p, 0, OP_FSYNC, ENGINE_FD_CHAIN);
 	pio_go(p, 1, remove_synced);
+}
+
+static void remove_done(struct pio *p)
+{
+	int64_t result = p->slots[0].ops[1].result;
+
+	if (marker_found(p, shared_remove_submit))
+		return;
+	p->started = p->started || result == 0;
+	p->failure = pio_errno(result);
+	pio_call(p, part_unlink_work, part_unlinked);
 }
 
 void shared_remove_submit(struct pio *p)
@@ -256,15 +298,6 @@ static void present_synced(struct pio *p)
 
 static void dump_present(struct pio *p)
 {
-	struct geometry geo = p->space->geo;
-
-	if (!p->space->fixed && head_probe(p->tier, p->path, &p->id, &geo) &&
-	    (geo.shard_count != p->geo.shard_count || geo.shard_bytes != p->geo.shard_bytes ||
-	     (p->geo.last_bytes && geo.last_bytes != p->geo.last_bytes))) {
-		mine_set(p, -EINVAL);
-		dump_end(p);
-		return;
-	}
 	cairn_count(p->tier->env, CNT_DUMPS_PRESENT, (uint64_t)__builtin_popcountll(p->mine));
 	if (p->io->durability != CAIRN_DURABLE) {
 		dump_there(p, CAIRN_PRESENT);
@@ -274,6 +307,25 @@ static void dump_present(struct pio *p)
 	pio_open(p, 0, p->path, O_RDONLY);
 	pio_op(p, 0, OP_FDATASYNC, ENGINE_FD_CHAIN);
 	pio_go(p, 1, present_synced);
+}
+
+static int64_t head_work(struct pio *p)
+{
+	return head_probe(p->tier, p->path, &p->id, &p->found);
+}
+
+static void head_known(struct pio *p)
+{
+	const struct geometry *found = &p->found, *geo = &p->geo;
+
+	if (!pio_called(p) ||
+	    (found->shard_count == geo->shard_count && found->shard_bytes == geo->shard_bytes &&
+	     (!geo->last_bytes || found->last_bytes == geo->last_bytes))) {
+		dump_present(p);
+		return;
+	}
+	mine_set(p, -EINVAL);
+	dump_end(p);
 }
 
 /* ---- dumps of whole blocks --------------------------------------------------------- */
@@ -374,13 +426,25 @@ static void whole_name(struct pio *p)
 	pio_go(p, 1, whole_renamed);
 }
 
-int shared_mkdir(struct pio *p)
+/* Whether there is one now, the file tells. */
+static void dir_made(struct pio *p)
 {
-	int rc;
+	p->started = false;
+	dump_rewind(p);
+	whole_rounds(p);
+}
+
+static void dir_make(struct pio *p)
+{
+	struct engine_op *op;
 
 	name_dir(name_dir_of(&p->id.key, p->tier->dirs_log2), p->dir_name);
-	rc = p->tier->sys->mkdirat(p->tier->blocks_fd, p->dir_name, 0777);
-	return rc == -EEXIST ? 0 : rc;
+	pio_chain(p, 0);
+	op = pio_op(p, 0, OP_MKDIRAT, p->tier->blocks_fd);
+	op->path = p->dir_name;
+	op->mode = 0777;
+	op->soft = true;
+	pio_go(p, 1, dir_made);
 }
 
 static void round_done(struct pio *p)
@@ -388,10 +452,8 @@ static void round_done(struct pio *p)
 	struct slot *s = &p->slots[0];
 	int64_t result = pio_result(p, 0);
 
-	if (s->ops[0].result == -ENOENT && !p->written && !p->dir_tries++ && shared_mkdir(p) == 0) {
-		p->started = false;
-		dump_rewind(p);
-		whole_rounds(p);
+	if (s->ops[0].result == -ENOENT && !p->written && !p->dir_tries++) {
+		dir_make(p);
 		return;
 	}
 	p->written = true;
@@ -463,13 +525,17 @@ static uint64_t pending_mask(const struct pio *p)
 
 static void dump_looked(struct pio *p)
 {
-	if (marker_found(p)) {
-		dump_begin(p);
+	bool there = p->slots[0].ops[1].result == 0;
+
+	if (marker_found(p, dump_begin))
+		return;
+	p->mine = pending_mask(p);
+	if (there && p->space->fixed) {
+		dump_present(p);
 		return;
 	}
-	p->mine = pending_mask(p);
-	if (p->slots[0].ops[1].result == 0) {
-		dump_present(p);
+	if (there) {
+		pio_call(p, head_work, head_known);
 		return;
 	}
 	if (p->geo.head_bytes > p->tier->host->buffer_max / 4) {
@@ -483,14 +549,26 @@ static void dump_looked(struct pio *p)
 		shared_part(p, dump_begin, dump_end);
 }
 
+static int64_t sweep_work(struct pio *p)
+{
+	sweep_next(p->tier);
+	return 0;
+}
+
 static void dump_begin(struct pio *p)
 {
+	uint32_t chains = 1;
+
 	generation_take(p);
 	name_block(&p->id, p->tier->dirs_log2, p->path);
 	pio_chain(p, 0);
 	marker_op(p);
 	statx_op(p, p->tier->blocks_fd, p->path, &p->dir_stx);
-	pio_go(p, 1, dump_looked);
+	if (sweep_due(p->tier)) {
+		pio_call_chain(p, 1, sweep_work);
+		chains = 2;
+	}
+	pio_go(p, chains, dump_looked);
 }
 
 void shared_dump_submit(struct pio *p)

@@ -182,6 +182,13 @@ struct posix {
 	uint64_t quarantine_bytes, quarantine_dir_charge;
 	uint64_t blocks_dir_charge, space_dir_charge;
 	uint32_t quarantine_files;
+	/* shared=yes: what is being set aside now */
+	uint64_t aside_bytes;
+	uint32_t aside_files;
+	/* shared=yes: one directory at a time, and the next one not before sweep_at_ns */
+	bool sweeping;
+	uint32_t sweep_next;
+	uint64_t sweep_at_ns;
 	struct dir dirs[1u << DIRS_LOG2_MAX];
 	struct space **spaces; /* by id; NULL: none */
 	uint32_t space_end;    /* ids in use are below */
@@ -233,6 +240,7 @@ struct pio {
 	void (*then)(struct pio *);  /* when the chains are over */
 	void (*after)(struct pio *); /* continuation of a helper's */
 	void (*then_look)(struct pio *);
+	int64_t (*work)(struct pio *); /* what a worker is asked for */
 	struct pio *wait_next, **wait_list;
 	bool waiting; /* [m] in a list */
 	bool timed;   /* resume() comes at the deadline, too */
@@ -245,10 +253,10 @@ struct pio {
 
 	/* a whole block being read, or removed */
 	uint32_t entry, incarnation;
-	bool pinned, head_read, retried, marker_checked;
+	bool pinned, head_read, retried, marker_checked, cleared;
 	uint64_t bad; /* parts that did not check */
 	uint32_t head_runs;
-	struct geometry geo;
+	struct geometry geo, found; /* found: shared=yes, what stands under the name */
 	bool geo_known, all_raw;
 	bool unfinished; /* it is a partial, of the temporary name `number`, that is read */
 
@@ -308,6 +316,15 @@ void pio_unlink(struct pio *p, uint32_t slot, const char *path);
 void pio_stat_dir(struct pio *p, uint32_t slot);
 /* Sends @count chains; @then runs on this thread when all have ended. */
 void pio_go(struct pio *p, uint32_t count, void (*then)(struct pio *));
+/*
+ * Runs @work, which may block, on a worker; then @then, here. What it returned is
+ * pio_called(). The io is the worker's meanwhile: it may use all of @p and the sys
+ * table, and count, but not the host.
+ */
+void pio_call(struct pio *p, int64_t (*work)(struct pio *), void (*then)(struct pio *));
+int64_t pio_called(const struct pio *p);
+/* A chain that is such a call, beside another one of the same pio_go(). */
+void pio_call_chain(struct pio *p, uint32_t slot, int64_t (*work)(struct pio *));
 /* 0 or a negative errno; a short write is -ENOSPC. */
 int64_t pio_result(const struct pio *p, uint32_t slot);
 
@@ -565,12 +582,18 @@ int snapshot_load(const struct sys *sys, int dir_fd, const uint8_t uuid[16],
 void snapshot_free(const struct sys *sys, struct snapshot *snapshot);
 /* shared.c, part.c */
 void shared_part(struct pio *p, void (*look)(struct pio *), void (*end)(struct pio *));
-/* Creates the block's directory, then @step; fails p->mine. */
-int shared_mkdir(struct pio *p);
+/* A clear made elsewhere was seen: its generation is taken, then @step. */
+void shared_refresh(struct pio *p, void (*step)(struct pio *));
 /* Takes a file of many writers away if it is @fd's and nobody publishes it: 0, -EAGAIN, -ENOENT. */
 int part_unlink(struct posix *tier, const char *path);
-/* shared=yes: leftovers older than partial_ttl go. */
-void shared_sweep(struct posix *tier);
+/* ---- sweep.c: shared=yes, leftovers older than partial_ttl go ---- */
+
+/* All of them, at open. */
+void sweep_all(struct posix *tier);
+/* Whether a directory is due: then the caller, and no other, calls sweep_next(). */
+bool sweep_due(struct posix *tier);
+/* The next directory. Blocks. */
+void sweep_next(struct posix *tier);
 /* Unlinks the temporary files of partials that nobody writes: at close. */
 void partials_unlink(struct posix *tier);
 
