@@ -75,6 +75,7 @@ enum posix_counter {
 	CNT_CLEARS,
 	CNT_EVICTED,
 	CNT_EVICTED_FULL_INDEX,
+	CNT_EVICTED_REUSED,
 	CNT_EVICT_FAILED,
 	CNT_DAMAGED,
 	CNT_QUARANTINED,
@@ -275,6 +276,11 @@ struct pio {
 	uint32_t cursor_part;
 	uint64_t cursor; /* in the part */
 
+	/* The one victim's file becomes the temporary one; what it was counted as. */
+	bool reuse, reuse_failed;
+	bool reused; /* it did: nothing is truncated or allocated */
+	uint64_t reuse_charge;
+
 	uint32_t victims[VICTIMS_MAX], victim_count;
 	char victim_path[VICTIMS_MAX][NAME_MAX_BYTES];
 };
@@ -408,13 +414,18 @@ uint64_t room_need(const struct posix *tier, const struct block_id *id, const st
 /* Space of an index snapshot of @blocks. */
 uint64_t room_snapshot(const struct posix *tier, uint64_t blocks);
 
-enum room_verdict { ROOM_TAKEN, ROOM_EVICT, ROOM_WAIT, ROOM_NONE, ROOM_TOO_BIG };
+enum room_verdict { ROOM_TAKEN, ROOM_REUSE, ROOM_EVICT, ROOM_WAIT, ROOM_NONE, ROOM_TOO_BIG };
 
 /*
  * Reserves p->need, [m] held. ROOM_EVICT: victims were picked into @p, to be
- * sent by room_evict(). ROOM_TAKEN: there is an entry free, too.
+ * sent by room_evict(). ROOM_TAKEN: there is an entry free, too. ROOM_REUSE: the
+ * same, and one victim was picked, for room_reuse() or room_reused(p, false).
  */
 enum room_verdict room_take(struct pio *p);
+/* The victim's file gets the name p->temp, or it stays (p->reused tells); then @after. No mutex. */
+void room_reuse(struct pio *p, void (*after)(struct pio *));
+/* [m] That is over. Not @gone: the victim is back; what was reserved is p->need all the same. */
+void room_reused(struct pio *p, bool gone);
 void room_give(struct posix *tier, uint64_t reserved); /* [m] a reservation ends */
 /* [m] The same before anybody saw it: nobody is woken. */
 void room_untake(struct posix *tier, uint64_t reserved);
