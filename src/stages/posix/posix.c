@@ -172,6 +172,7 @@ static void staging_choose(struct posix *tier)
 	char path[96];
 
 	tier->staging = choice == STAGING_YES && tier->direct;
+	tier->staged_dump_min = choice == STAGING_YES ? STAGED_MIN : STAGED_DUMP_MIN;
 	if (choice != STAGING_AUTO || !tier->direct || tier->sys->fstat(tier->dir_fd, &st) < 0)
 		return;
 	for (int i = 0; i < 2 && !tier->staging; i++) {

@@ -38,6 +38,12 @@
 #define RUNS_DUMP	     4u
 /* From here on a transfer is copied through huge pages where that pays: 16 small pages. */
 #define STAGED_MIN	     65536u
+/*
+ * The same for dumps with staging=auto: below, making the file binds and the copy
+ * only adds to it (256 KiB at depth 32: 0.64 to 0.91 of bare with it, 0.97 to 1.01
+ * without; 2 MiB: 1.02 and 0.95).
+ */
+#define STAGED_DUMP_MIN	     (1u << 20)
 /* Segments of one part that go to the kernel as they are; with more it is copied. */
 #define PART_IOV_MAX	     64u
 /* Evictions for a file system that is full though the budget is not, before a dump gives up. */
@@ -155,6 +161,7 @@ struct posix {
 	uint64_t min_free, open_wait_ns, partial_ttl_ns, quarantine_max;
 	uint32_t entries_max;
 	bool shared, direct, staging;
+	uint32_t staged_dump_min;
 	bool rename_plain; /* no RENAME_NOREPLACE here: link and unlink */
 	uint32_t dirs_log2;
 	uint32_t writer; /* of temporary names, shared=yes */
