@@ -50,6 +50,7 @@ static const struct cairn_counter_row counters[CNT_COUNT] = {
 	[CNT_CLEARS] = {"clears", "namespaces cleared", 0},
 	[CNT_EVICTED] = {"evicted_blocks", "blocks that went for the budget", 0},
 	[CNT_EVICTED_FULL_INDEX] = {"evicted_index_full", "of these: because of entries=", 0},
+	[CNT_EVICTED_REUSED] = {"evicted_reused", "of these: whose file took the next block", 0},
 	[CNT_EVICT_FAILED] = {"evict_failed", "victims that could not be unlinked", 0},
 	[CNT_DAMAGED] = {"damaged_blocks", "blocks that did not check", 0},
 	[CNT_QUARANTINED] = {"quarantined_blocks", "of these: kept in quarantine/", 0},
@@ -172,6 +173,7 @@ static void staging_choose(struct posix *tier)
 	char path[96];
 
 	tier->staging = choice == STAGING_YES && tier->direct;
+	tier->staged_dump_min = choice == STAGING_YES ? STAGED_MIN : STAGED_DUMP_MIN;
 	if (choice != STAGING_AUTO || !tier->direct || tier->sys->fstat(tier->dir_fd, &st) < 0)
 		return;
 	for (int i = 0; i < 2 && !tier->staging; i++) {
