@@ -332,3 +332,18 @@ int option_parse(const struct option_command *command, int argc, char **argv,
 		rc = option_error(command->name, "no %s given", command->operand);
 	return rc;
 }
+
+static int add_evicted(void *context, const struct cairn_counter *counter)
+{
+	if (!strcmp(counter->name, "evicted_blocks"))
+		*(uint64_t *)context += counter->value;
+	return 0;
+}
+
+uint64_t option_store_evicted(struct cairn_store *store)
+{
+	uint64_t blocks = 0;
+
+	cairn_counters(store, add_evicted, &blocks);
+	return blocks;
+}

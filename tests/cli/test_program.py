@@ -106,6 +106,10 @@ class Replay(unittest.TestCase):
     def test_speed(self):
         path = self.trace(line([1], time=0), line([2], time=1000))
         self.assertGreaterEqual(self.replay("--trace", path, "--speed", "5")["seconds"], 0.2)
+        # A file goes on where the one before it ended, whatever its clock began with.
+        late = self.trace(line([3], time=1.7e12), line([4], time=1.7e12 + 1000), name="late.jsonl")
+        self.assertGreaterEqual(
+            self.replay("--trace", path, late, "--speed", "5")["seconds"], 0.4)
 
     def test_limit_and_stdin(self):
         text = "".join(line([n]) for n in range(5))

@@ -4,6 +4,8 @@
 
 import json
 import os
+import pty
+import signal
 import subprocess
 import sys
 import tempfile
@@ -44,6 +46,7 @@ class Real(unittest.TestCase):
             self.assertEqual(cairn(*args)["hit_share"], 1)
             listed = cairn("ls", store)
             self.assertTrue(listed["complete"])
+            self.assertIsNone(listed["owner"])
             self.assertEqual(listed["blocks"][0]["model"], "cairn replay")
             self.assertEqual(cairn("stat", store)["blocks"], listed["count"])
             self.assertEqual(cairn("fsck", store)["verdict"], "sound")
@@ -72,7 +75,9 @@ class Real(unittest.TestCase):
             table = subprocess.run([PROGRAM, "stat", store], capture_output=True, text=True)
             self.assertTrue(table.stdout.startswith(f"open in process {owner.pid}\n"))
             self.assertRegex(table.stdout, r"  blocks +\d+  whole blocks known\n")
-            self.assertGreater(cairn("ls", store)["count"], 0)
+            listed = cairn("ls", store)
+            self.assertGreater(listed["count"], 0)
+            self.assertEqual((listed["owner"], listed["complete"]), (owner.pid, False))
             self.assertIn(f"process {owner.pid}", cairn("fsck", store, status=3))
 
     def test_bench_of_a_shared_lookup(self):
@@ -92,6 +97,76 @@ class Real(unittest.TestCase):
                 self.assertGreater(r["ratio"], 0)
             cairn("bench", store, "--count", "20", "--spaced", "10us", "--pairs", "1")
             self.assertEqual(cairn("ls", store)["count"], 0)
+
+    def test_bench_of_a_bounded_store(self):
+        store = f"posix(path={self.path}, size=4MiB)"
+        size = "--count", "200", "--block", "64KiB", "--pairs", "1"
+        self.assertGreater(cairn("bench", store, "--op", "dump", *size)["ratio"], 0)
+        self.assertRegex(cairn("bench", store, "--op", "load", *size, status=1),
+                         r"keeps \d+ of the 200 blocks that are to be read: give it more size=")
+
+    def test_fsck_of_what_is_not_sound(self):
+        store = f"posix(path={self.path})"
+        cairn("replay", store, "--generate", "rag", "--limit", "5")
+        files = [os.path.join(top, name) for top, _, names in os.walk(os.path.join(self.path, "b"))
+                 for name in names]
+        with open(files[0] + ".t00000001", "wb") as file:
+            file.write(b"left by a process that died")
+        self.assertEqual(cairn("fsck", store, status=1)["verdict"], "repairable")
+        with open(files[0], "r+b") as file:
+            file.seek(5000)
+            file.write(b"not what was dumped")
+        self.assertEqual(cairn("fsck", store, status=2)["verdict"], "damaged")
+
+    def state(self):
+        return {path: os.stat(path).st_mtime_ns for top, dirs, names in os.walk(self.path)
+                for path in [top] + [os.path.join(top, name) for name in names]}
+
+    def test_looking_changes_nothing(self):
+        store = f"posix(path={self.path})"
+        cairn("replay", store, "--generate", "rag", "--limit", "5")
+        before = self.state()
+        for command in "ls", "stat", "fsck":
+            cairn(command, store)
+        self.assertEqual(self.state(), before)
+
+    def test_interrupt(self):
+        run = subprocess.Popen([PROGRAM, "replay", f"posix(path={self.path})", "--generate", "chat",
+                                "--limit", "1000000"], stdout=subprocess.PIPE, text=True)
+        until = time.monotonic() + 60
+        while not os.path.isdir(os.path.join(self.path, "b")) and time.monotonic() < until:
+            time.sleep(0.01)
+        run.send_signal(signal.SIGINT)
+        said, _ = run.communicate(timeout=60)
+        self.assertEqual(run.returncode, 130)
+        self.assertRegex(said, r"wrong bytes +0 ")
+
+    def on_terminal(self, **variables):
+        """What a replay prints when its output is a terminal."""
+        primary, secondary = pty.openpty()
+        environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"}
+        environment.update(TERM="xterm", **variables)
+        run = subprocess.Popen([PROGRAM, "replay", "null", "--generate", "chat", "--limit", "3000"],
+                               stdout=secondary, stderr=secondary, env=environment)
+        os.close(secondary)
+        said = b""
+        while True:
+            try:
+                more = os.read(primary, 65536)
+            except OSError: # the last one closed it
+                break
+            if not more:
+                break
+            said += more
+        os.close(primary)
+        self.assertEqual(run.wait(), 0)
+        return said
+
+    def test_terminal(self):
+        said = self.on_terminal()
+        self.assertIn(b"\r", said)
+        self.assertIn(b"\x1b[1m", said)
+        self.assertNotIn(b"\x1b[1m", self.on_terminal(NO_COLOR="1"))
 
     def test_errors(self):
         self.assertIn("column", cairn("replay", "posx(path=/x)", "--generate", "rag", status=2))
