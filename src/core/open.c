@@ -16,6 +16,7 @@
 #include "core/pipeline.h"
 #include "core/reactor.h"
 #include "core/settings.h"
+#include "sys/workers.h"
 
 /* ---- what stages of this library get beyond stage.h ------------------------- */
 
@@ -76,8 +77,7 @@ static uint64_t env_sequence_now(const struct cairn_stage_env *env)
 static int try_engine(struct cairn_store *store, enum engine_kind kind)
 {
 	const struct engine_ops *ops = store->sys->engine(kind);
-	struct engine_opts opts = {
-		.sys = store->sys, .chains_max = 1, .workers = 1, .guard_fd = -1};
+	struct engine_opts opts = {.sys = store->sys, .chains_max = 1, .guard_fd = -1};
 	struct engine *engine;
 	int ret = ops ? ops->open(&opts, &engine) : -EOPNOTSUPP;
 
@@ -150,6 +150,9 @@ static int open_reactors(struct cairn_store *store, struct cairn_error *reterr)
 		count = cores >= 4 ? (uint32_t)cores / 2 : 1;
 	if (count > REACTORS_MAX)
 		count = REACTORS_MAX;
+	if (store->engine_kind != ENGINE_URING &&
+	    workers_open(store->sys, (uint32_t)store->settings[SET_WORKERS].u, &store->workers) < 0)
+		return fail(reterr, -ENOMEM, "no memory for the workers");
 	/* A ring holds the tiers' locks: it is made and made known in one, for a fork. */
 	fork_hold();
 	for (; ret == 0 && store->reactor_count < count; store->reactor_count += ret == 0)
@@ -217,6 +220,7 @@ static void take_apart(struct cairn_store *store)
 	while (store->reactor_count > 0)
 		reactor_free(store->reactors[--store->reactor_count]);
 	fork_go_on();
+	workers_close(store->workers);
 	fork_forget(store);
 	namespaces_fini(store);
 	tasks_fini(store);

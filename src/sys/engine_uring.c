@@ -66,7 +66,6 @@ struct engine {
 	uint32_t magic;
 	const struct sys *sys;
 	uint32_t chains_max, slot_count, iowq_threads, guard_count;
-	bool lone;
 	bool enabled; /* the first poll() was made: its thread owns the ring */
 	bool wake_armed;
 	int broken; /* negative errno: the ring is of no use any more */
@@ -191,8 +190,7 @@ static struct engine *engine_new(const struct engine_opts *opts)
 	engine->magic = URING_MAGIC;
 	engine->sys = opts->sys;
 	engine->chains_max = opts->chains_max;
-	engine->iowq_threads = opts->workers > 0 ? opts->workers : IOWQ_THREADS;
-	engine->lone = opts->lone;
+	engine->iowq_threads = opts->iowq_max > 0 ? opts->iowq_max : IOWQ_THREADS;
 	return engine;
 }
 
@@ -664,19 +662,6 @@ static void run_in_place(struct engine *engine, struct engine_chain *chain)
 	finish(engine, chain);
 }
 
-/* Runs the one chain that there is in place, if it may be. */
-static bool run_lone(struct engine *engine)
-{
-	struct engine_chain *chain = engine->queue.first;
-
-	if (!engine->lone || chain == NULL || !chain->small || engine->stat.in_flight != 1)
-		return false;
-	assert(engine->queue.count == 1);
-	engine->stat.in_place++;
-	run_in_place(engine, chain_queue_pop(&engine->queue));
-	return true;
-}
-
 static int run_refused(struct engine *engine)
 {
 	struct chain_queue refused = chain_queue_take(&engine->refused);
@@ -695,8 +680,6 @@ static int uring_poll(struct engine *engine, uint64_t wait_ns)
 	int ended = 0, rc = 0;
 
 	assert(engine->magic == URING_MAGIC);
-	if (run_lone(engine))
-		return 1;
 	ended = run_refused(engine);
 	if (ended > 0)
 		wait_ns = 0;
