@@ -96,6 +96,10 @@ static int choose_engine(struct cairn_store *store, struct cairn_error *reterr)
 	size_t at = 0;
 	int ret;
 
+	if (choice != SETTING_ENGINE_AUTO && !store->sys->engine((enum engine_kind)choice))
+		return fail(reterr, -EOPNOTSUPP,
+			    "store: engine: this library was built without %s; use engine=auto",
+			    names[choice]);
 	if (choice != SETTING_ENGINE_AUTO) {
 		ret = try_engine(store, (enum engine_kind)choice);
 		return ret == 0 ? 0
@@ -107,8 +111,14 @@ static int choose_engine(struct cairn_store *store, struct cairn_error *reterr)
 		ret = try_engine(store, (enum engine_kind)kind);
 		if (ret == 0)
 			return ret;
-		at += (size_t)snprintf(store->engine_note + at, sizeof(store->engine_note) - at,
-				       "%s%s: %s", at ? "; " : "", names[kind], strerror(-ret));
+		if (store->sys->engine((enum engine_kind)kind))
+			at += (size_t)snprintf(store->engine_note + at,
+					       sizeof(store->engine_note) - at, "%s%s: %s",
+					       at ? "; " : "", names[kind], strerror(-ret));
+		else
+			at += (size_t)snprintf(store->engine_note + at,
+					       sizeof(store->engine_note) - at,
+					       "%sbuilt without %s", at ? "; " : "", names[kind]);
 		if (at >= sizeof(store->engine_note))
 			at = sizeof(store->engine_note) - 1;
 	}

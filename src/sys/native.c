@@ -351,7 +351,11 @@ static const struct engine_ops *native_engine(enum engine_kind kind)
 {
 	switch (kind) {
 	case ENGINE_URING:
+#ifdef CAIRN_URING
 		return &engine_uring;
+#else
+		return NULL;
+#endif
 	case ENGINE_AIO:
 		return &engine_aio;
 	case ENGINE_PSYNC:
