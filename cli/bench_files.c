@@ -14,12 +14,14 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <liburing.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#ifdef CAIRN_URING
+#include <liburing.h>
+#endif
 
 #include "base/base32.h"
 #include "bench.h"
@@ -80,6 +82,7 @@ static void work_reads(struct bench_side *side, struct bench_worker *worker)
 		read_one(side, worker, i);
 }
 
+#ifdef CAIRN_URING
 /* A client's ring, and what it has in flight. */
 struct flight {
 	struct io_uring ring;
@@ -182,6 +185,18 @@ static bool uring_allowed(void)
 	io_uring_queue_exit(&ring);
 	return true;
 }
+#else
+static bool uring_allowed(void)
+{
+	return false;
+}
+
+/* Never chosen: the same by pread. */
+static void work_ring(struct bench_side *side, struct bench_worker *worker)
+{
+	work_reads(side, worker);
+}
+#endif
 
 /* ---- dumps ------------------------------------------------------------------ */
 

@@ -18,9 +18,8 @@ static const struct cairn_option rows[SET_ROWS] = {
 			 .preset = "8",
 			 .min = "1",
 			 .max = "64",
-			 .help = "blocking threads a reactor may use: where there is no io_uring, "
-				 "and for locks "
-				 "of files"},
+			 .help = "blocking threads of the store at most: for locks of files, and "
+				 "where there is no io_uring"},
 	[SET_DEADLINE] = {.name = "deadline",
 			  .type = CAIRN_OPTION_TIME,
 			  .preset = "30s",

@@ -113,6 +113,7 @@ struct cairn_store {
 	void *settings_strings;
 	enum engine_kind engine_kind;
 	const struct engine_ops *engine_ops;
+	struct workers *workers; /* of all its engines; NULL with io_uring, which has its own */
 	char engine_note[160];
 
 	struct reactor *reactors[REACTORS_MAX];

@@ -283,6 +283,7 @@ int main(int argc, char **argv)
 	kit_init(argc, argv);
 	run("psync");
 	run("aio");
-	run("uring");
+	if (kit_engine("uring"))
+		run("uring");
 	return 0;
 }
