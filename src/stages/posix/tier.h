@@ -438,7 +438,9 @@ void entry_unpin(struct posix *tier, const struct block_id *id, uint32_t incarna
 void tier_dir_charge(struct posix *tier, uint32_t number, uint64_t charge);	       /* [m] */
 /* After a chain with pio_stat_dir(). [m] */
 void tier_dir_statted(struct pio *p, uint32_t slot);
-/* Evicts synchronously until the budget holds: at open and close. */
+/* Whether @need does not fit even if every block went. [m] */
+bool room_never(const struct posix *tier, uint64_t need);
+/* Evicts synchronously until the budget holds; -ENOSPC, and nothing went, if it never does. */
 int room_settle(struct posix *tier, uint64_t extra);
 
 /* ---- partial.c: blocks being written ------------------------------------------------------ */

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a posix tier makes of the directory that it finds, whoever was there meanwhile. */
+#include <sys/stat.h>
+
+#include "posix_store.h"
+
+#define SHARD 4096u
+
+static struct fixture f;
+
+static int setup(void **state)
+{
+	(void)state;
+	fixture_new(&f);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	fixture_free(&f);
+	return 0;
+}
+
+static void blocks_dump(uint32_t first, uint32_t count)
+{
+	for (uint32_t i = first; i < first + count; i++)
+		assert_int_equal(dump_one(&f, i, 0, SHARD, 0), 0);
+}
+
+/* ---- an open that is refused --------------------------------------------------------- */
+
+static int open_sized(uint64_t size, struct cairn_store **ret_store)
+{
+	struct cairn_error error = {0};
+	char spec[256];
+	int rc;
+
+	snprintf(spec, sizeof(spec), "posix(path=%s, size=%llu)", f.path, (unsigned long long)size);
+	rc = cairn_store_open(spec, NULL, ret_store, &error);
+	if (rc < 0)
+		assert_non_null(strstr(error.text, "size="));
+	return rc;
+}
+
+/* As after a power cut: no directory is as the index says. */
+static void dirs_age(void)
+{
+	for (uint32_t i = 0; i < 4096; i++) {
+		char path[256];
+
+		snprintf(path, sizeof(path), "%s/b/%03x", f.path, i);
+		utimensat(AT_FDCWD, path,
+			  (const struct timespec[2]){{.tv_sec = 1}, {.tv_sec = 1}}, 0);
+	}
+}
+
+/* Directories that blocks need alone are more than the budget; so is the smallest index. */
+static void a_refused_open_deletes_nothing(void **state)
+{
+	enum { BLOCKS = 600 };
+	uint64_t size = 1u << 20;
+	struct cairn_store *store;
+
+	(void)state;
+	fixture_open(&f, "");
+	fixture_space(&f, "m", 1, SHARD);
+	blocks_dump(0, BLOCKS);
+	fixture_close(&f);
+	assert_int_equal(each_file(f.path, NULL), BLOCKS);
+	for (int turn = 0; turn < 2; turn++) {
+		assert_int_equal(open_sized(size, &store), -EINVAL);
+		assert_int_equal(each_file(f.path, NULL), BLOCKS);
+		dirs_age();
+	}
+	while (open_sized(size, &store) != 0) {
+		assert_int_equal(each_file(f.path, NULL), BLOCKS);
+		size += 65536;
+	}
+	assert_int_equal(cairn_store_close(store, UINT64_MAX), 0);
+	assert_true(du(f.path) <= size);
+	/* The bigger half of the blocks stays where there is room for it. */
+	fixture_open(&f, "");
+	fixture_space(&f, "m", 1, SHARD);
+	assert_int_equal(blocks_known(&f), each_file(f.path, NULL));
+	fixture_close(&f);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(a_refused_open_deletes_nothing),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
