@@ -86,12 +86,45 @@ static void a_refused_open_deletes_nothing(void **state)
 	fixture_close(&f);
 }
 
+/* ---- files of others ------------------------------------------------------------------- */
+
+static void strangers_count_at_every_open(void **state)
+{
+	char path[256];
+	uint8_t bytes[50000] = {1};
+	int fd;
+
+	(void)state;
+	fixture_open(&f, "size=8MiB");
+	fixture_space(&f, "m", 1, SHARD);
+	blocks_dump(0, 40);
+	fixture_close(&f);
+	for (uint32_t i = 0; i < 4096; i++) {
+		snprintf(path, sizeof(path), "%s/b/%03x/stranger", f.path, i);
+		fd = open(path, O_WRONLY | O_CREAT, 0666);
+		if (fd >= 0)
+			break;
+	}
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, bytes, sizeof(bytes)), sizeof(bytes));
+	assert_int_equal(fsync(fd), 0);
+	close(fd);
+	for (int turn = 0; turn < 3; turn++) {
+		fixture_open(&f, "size=8MiB");
+		fixture_space(&f, "m", 1, SHARD);
+		assert_int_equal(blocks_known(&f), 40);
+		assert_int_equal(bytes_used(&f), du(f.path));
+		fixture_close(&f);
+	}
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(a_refused_open_deletes_nothing),
+		TEST(strangers_count_at_every_open),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -381,7 +381,8 @@ static int block_named(void *context, const char *name)
 	if (kind == NAME_BLOCK && S_ISREG(st.st_mode) &&
 	    name_dir_of(&id.key, tier->dirs_log2) == r->dir)
 		return block_found(r, name, &id, &st);
-	tier->used += stat_charge(&st); /* somebody else's */
+	tier->used += stat_charge(&st); /* somebody else's: counted again by a walk alone */
+	tier->dirs[r->dir].leftover = true;
 	return 0;
 }
 

@@ -112,7 +112,7 @@ struct space {
 struct dir {
 	bool exists;
 	bool unsynced; /* its own name is not durable yet */
-	bool leftover; /* has a file that could not be unlinked: to be read at the next open */
+	bool leftover; /* has a file that is not in the index: its names are read at the next open */
 	uint64_t charge;
 	uint64_t mtime_ns; /* at open and close only */
 };
