@@ -101,7 +101,7 @@ static int rest_open(struct rest *rest, const struct cairn_stage_env *env, void 
 	if (rc < 0 || !rest->arena || !rest->piece)
 		return tier_error(reterr, -ENOMEM, "%s: no memory", rest->path);
 	rest->spaces = memory;
-	rc = spaces_load(rest->sys, rest->space_fd, rest->spaces, &rest->space_end);
+	rc = spaces_load(rest->sys, rest->space_fd, rest->spaces, &rest->space_end, NULL);
 	return rc < 0 ? tier_error(reterr, rc, "%s/ns: %s", rest->path, strerror(-rc)) : 0;
 }
 

@@ -466,6 +466,7 @@ static int sweep_named(void *context, const char *name)
 
 	if (kind == NAME_OTHER)
 		return 0;
+	space_burn(tier, id.space);
 	space = tier_space(tier, id.space);
 	if (kind == NAME_BLOCK) { /* of a generation that was cleared */
 		if (space && space->readable && id.generation < space->generation &&

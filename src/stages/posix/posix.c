@@ -266,7 +266,7 @@ static int open_steps(struct posix *tier, struct cairn_error *reterr)
 	if (rc < 0)
 		return tier_error(reterr, rc, "entries=%u: address space for the index: %s",
 				  tier->entries_max, strerror(-rc));
-	rc = spaces_load(tier->sys, tier->space_fd, tier->spaces, &tier->space_end);
+	rc = spaces_open(tier);
 	if (rc < 0)
 		return tier_error(reterr, rc, "%s/ns: %s", tier->path, strerror(-rc));
 	rc = direct_probe(tier, reterr);

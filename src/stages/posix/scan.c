@@ -247,6 +247,8 @@ static int snapshot_add(struct recovery *r)
 		struct index_entry *entry = entry_new(tier, &in->id);
 		uint32_t number = name_dir_of(&in->id.key, tier->dirs_log2);
 
+		space_burn(tier, in->id.space);
+		space_raise(tier, &in->id);
 		if (!entry) { /* the walk finds it, where the names are read */
 			int rc = dir_believed(r, number) ? surplus_add(r, &in->id) : 0;
 
@@ -351,6 +353,7 @@ static int block_found(struct recovery *r, const char *name, const struct block_
 		cairn_count(tier->env, CNT_DAMAGED, 1);
 		return leave_out(r, name);
 	}
+	space_raise(tier, id);
 	if (!known)
 		entry = entry_new(tier, id);
 	if (!entry || (!known && !found_add(r, index_id(tier->index, entry), stat_mtime_ns(st)))) {
@@ -371,6 +374,8 @@ static int block_named(void *context, const char *name)
 	struct stat st;
 	int rc;
 
+	if (kind != NAME_OTHER)
+		space_burn(tier, id.space);
 	if (kind == NAME_TEMP || kind == NAME_PART) {
 		cairn_count(tier->env, CNT_SWEPT, 1);
 		return leave_out(r, name);
@@ -483,6 +488,8 @@ int recover(struct posix *tier, struct cairn_error *reterr)
 		rc = snapshot_add(&r);
 	if (rc == 0)
 		rc = dirs_scan(&r);
+	if (rc == 0)
+		rc = spaces_mark(tier);
 	if (rc == 0) {
 		snapshot_place(&r);
 		found_place(&r);

@@ -26,6 +26,7 @@
 
 /* Namespaces in one store: what the table's address space is reserved for. */
 #define SPACES_MAX	     65536u
+#define SPACE_BUCKETS	     4096u /* 16 a bucket when all ids are taken */
 /* Blocks being written at once, complete or not; a memory bound (512 bytes each). */
 #define PARTIALS_MAX	     16384u
 /* Heads of blocks being written: one page each for most geometries. */
@@ -105,6 +106,8 @@ struct space {
 	bool fixed;
 	struct geometry geo; /* fixed ones */
 	bool readable;	     /* else its file is damaged: the id is burnt */
+	bool unmarked;	     /* its generation has no marker: while recovering */
+	struct space *next;  /* of its bucket; space_bind()'s */
 	uint32_t desc_length;
 	uint8_t desc[];
 };
@@ -112,7 +115,8 @@ struct space {
 struct dir {
 	bool exists;
 	bool unsynced; /* its own name is not durable yet */
-	bool leftover; /* has a file that is not in the index: its names are read at the next open */
+	bool leftover; /* has a file that is not in the index: its names are read at the next open
+			*/
 	uint64_t charge;
 	uint64_t mtime_ns; /* at open and close only */
 };
@@ -185,6 +189,10 @@ struct posix {
 	struct dir dirs[1u << DIRS_LOG2_MAX];
 	struct space **spaces; /* by id; NULL: none */
 	uint32_t space_end;    /* ids in use are below */
+	/* space_bind()'s, of which one runs at a time: */
+	struct space *space_buckets[SPACE_BUCKETS]; /* readable ones, by their description */
+	uint32_t space_next;			    /* ids below are known, or nobody's for ever */
+	uint64_t burnt[SPACES_MAX / 64];	    /* named by a marker or a block */
 	struct pio *wait_key[WAIT_BUCKETS], *wait_room;
 	struct partial *partials;
 	uint32_t partial_free, partial_end, partial_oldest, partial_newest;
@@ -386,8 +394,16 @@ int tier_open_temp(const struct sys *sys, int dirfd, const char *name);
 
 /* ---- space.c -------------------------------------------------------------------------- */
 
-/* Reads ns/. @spaces has SPACES_MAX places. */
-int spaces_load(const struct sys *sys, int space_fd, struct space **spaces, uint32_t *ret_end);
+/* Reads ns/. @spaces has SPACES_MAX places, @burnt a bit for each; it may be NULL. */
+int spaces_load(const struct sys *sys, int space_fd, struct space **spaces, uint32_t *ret_end,
+		uint64_t *burnt);
+int spaces_open(struct posix *tier);
+/* A sound block of @id: its namespace is not below its generation, whatever became of the marker.
+ */
+void space_raise(struct posix *tier, const struct block_id *id);
+int spaces_mark(struct posix *tier); /* makes the markers that were found missing */
+/* A file names @id: nobody else's from here on. At open. */
+void space_burn(struct posix *tier, uint32_t id);
 void spaces_free(const struct sys *sys, struct space **spaces, uint32_t end);
 int space_bind(struct posix *tier, const struct cairn_ns_view *ns, struct space **ret_space,
 	       struct cairn_error *reterr);
