@@ -185,6 +185,8 @@ CAIRN_API int cairn_counters(struct cairn_store *store,
  * the answer is a snapshot that may have missed what changed meanwhile.
  */
 
+struct cairn_block_attr; /* task.h */
+
 struct cairn_listed {
 	struct cairn_key key;
 	const char *stage;
@@ -197,6 +199,9 @@ struct cairn_listed {
 	int whole;
 	/* the description, NULL where it could not be read; lent for the call */
 	const struct cairn_namespace_desc *desc;
+	/* what was told of the block, NULL for nothing; lent for the call */
+	const struct cairn_block_attr *attr;
+	int chained; /* attr->parent was told by the order of a task's keys */
 };
 
 /*

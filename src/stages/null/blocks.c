@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/attr.h"
 #include "stages/null/null.h"
 
 #define RECLAIM_BATCH 8 /* dead blocks freed by one call: bounds its length */
@@ -276,9 +277,7 @@ void null_tell(struct null_stage *stage, struct null_block *block,
 	static const struct cairn_key none;
 	bool parent = memcmp(&attr->parent, &none, sizeof(none)) != 0;
 
-	if (!parent && !attr->depth && !attr->priority && !attr->ttl_ns && !attr->cost_ns)
-		return;
-	if (block->attr.size > 0)
+	if (!attr_told(attr) || block->attr.size > 0)
 		return;
 	block->attr = *attr;
 	block->attr.size = sizeof(*attr);

@@ -629,7 +629,7 @@ static void tell(struct pio *p, struct partial *partial)
 	partial->durable = partial->durable || p->io->durability == CAIRN_DURABLE;
 	if (!partial->geo.last_bytes)
 		partial->geo.last_bytes = p->geo.last_bytes;
-	if (partial->attr_told || !attr->size)
+	if (partial->attr_told || !attr_told(attr))
 		return;
 	partial->attr = *attr;
 	partial->attr_told = true;

@@ -15,6 +15,7 @@
 #include <pthread.h>
 #include <string.h>
 
+#include "base/attr.h"
 #include "base/index.h"
 #include "core/stage_env.h"
 #include "stages/posix/format.h"
