@@ -123,6 +123,128 @@ static void nothing_told_is_nothing_listed(void **state)
 	}
 }
 
+/* ---- parents ------------------------------------------------------------------------- */
+
+#define CHAIN 200u
+
+static struct cairn_key keys[CHAIN];
+static _Alignas(4096) uint8_t bytes[CHAIN][SHARD];
+static struct cairn_xfer xfers[CHAIN];
+
+/* @above: stages over the posix tier; NULL: a null one alone. */
+static void open_pipeline(const char *above)
+{
+	struct cairn_error error = {0};
+
+	if (above)
+		snprintf(f.spec, sizeof(f.spec), "%sposix(path=%s, entries=210)", above, f.path);
+	else
+		snprintf(f.spec, sizeof(f.spec), "null(size=64MiB, entries=210)");
+	if (cairn_store_open(f.spec, NULL, &f.store, &error) < 0)
+		fail_msg("%s: %s", f.spec, error.text);
+	fixture_space(&f, "m", 1, SHARD);
+	for (uint32_t i = 0; i < CHAIN; i++) {
+		keys[i] = key_of(&f, i);
+		content(&keys[i], 0, bytes[i], SHARD);
+		xfers[i] = xfer_of(&keys[i], 0, 0, bytes[i], SHARD);
+	}
+}
+
+static const struct cairn_task_opts plain = {.size = sizeof(plain)};
+static const struct cairn_task_opts in_order = {.size = sizeof(in_order),
+						.flags = CAIRN_TASK_CHAIN};
+
+/* More than the tier keeps: the coldest leaves go. Of the chain the end, and nothing else. */
+static void crowd(void)
+{
+	uint32_t there = 0;
+
+	for (uint32_t i = 1000; i < 1060; i++)
+		assert_int_equal(dump_one(&f, i, 0, SHARD, 0), 0);
+	for (uint32_t i = 0; i < CHAIN; i++)
+		there += present(&f, i);
+	assert_in_range(there, 1, CHAIN - 1);
+	assert_int_equal(cairn_lookup_prefix(f.ns, keys, CHAIN, NULL, NULL, NULL), there);
+}
+
+static const char *const tiers[] = {"", NULL};
+
+/* A chain that is longer than what the core and the tier look up at once. */
+static void lookups_tell_parents(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		open_pipeline(tiers[i]);
+		assert_int_equal(cairn_dump(f.ns, xfers, CHAIN, &plain, NULL), 0);
+		assert_int_equal(cairn_lookup_prefix(f.ns, keys, CHAIN, NULL, NULL, NULL), CHAIN);
+		crowd();
+		fixture_close(&f);
+	}
+}
+
+/* What only the tier below has is told to it, key by key. */
+static void lookups_tell_the_tier_below(void **state)
+{
+	(void)state;
+	open_pipeline("null(size=16KiB) | ");
+	assert_int_equal(cairn_dump(f.ns, xfers, CHAIN, &plain, NULL), 0);
+	for (uint32_t i = 500; i < 505; i++) /* none of the chain stays above */
+		assert_int_equal(dump_one(&f, i, 0, SHARD, 0), 0);
+	assert_int_equal(cairn_lookup_prefix(f.ns, keys, CHAIN, NULL, NULL, NULL), CHAIN);
+	fixture_close(&f);
+	/* What was told is kept. */
+	open_pipeline(tiers[0]);
+	crowd();
+	fixture_close(&f);
+}
+
+static void loads_tell_parents(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		open_pipeline(tiers[i]);
+		assert_int_equal(cairn_dump(f.ns, xfers, CHAIN, &plain, NULL), 0);
+		assert_int_equal(cairn_load(f.ns, xfers, CHAIN, &in_order, NULL), 0);
+		crowd();
+		fixture_close(&f);
+	}
+}
+
+static void dumps_of_what_is_present_tell_parents(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		open_pipeline(tiers[i]);
+		assert_int_equal(cairn_dump(f.ns, xfers, CHAIN, &plain, NULL), 0);
+		cairn_dump(f.ns, xfers, CHAIN, &in_order, NULL);
+		assert_int_equal(xfers[CHAIN - 1].result.status, CAIRN_PRESENT);
+		crowd();
+		fixture_close(&f);
+	}
+}
+
+/* Block 0 is as deep as the parent that it names: both are leaves, and the older goes first. */
+static void parents_are_shallower(void **state)
+{
+	struct cairn_block_attr attr = {.size = sizeof(attr), .depth = 5};
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		open_pipeline(tiers[i]);
+		for (uint32_t n = 2; n-- > 0;) {
+			attr.parent = n ? keys[CHAIN - 1] : keys[1];
+			xfers[n].attr = &attr;
+			assert_int_equal(cairn_dump(f.ns, &xfers[n], 1, &plain, NULL), 0);
+		}
+		/* A ghost, and one more than there is room for. */
+		for (uint32_t n = 1000; n < 1208; n++)
+			assert_int_equal(dump_one(&f, n, 0, SHARD, 0), 0);
+		assert_false(present(&f, 1));
+		assert_true(present(&f, 0));
+		fixture_close(&f);
+	}
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -130,6 +252,11 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(the_first_attribute_told_stays),
 		TEST(nothing_told_is_nothing_listed),
+		TEST(lookups_tell_parents),
+		TEST(lookups_tell_the_tier_below),
+		TEST(loads_tell_parents),
+		TEST(dumps_of_what_is_present_tell_parents),
+		TEST(parents_are_shallower),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -97,8 +97,10 @@ static int dump_prepare(struct null_stage *stage, const struct cairn_io *io,
 	struct null_block *block = null_find(stage, space, &io->key);
 	int ret;
 
-	if (block && block->whole)
+	if (block && block->whole) {
+		null_set_parent(stage, block, &io->attr.parent);
 		return CAIRN_PRESENT;
+	}
 	if (block &&
 	    (block->shard_count != io->shard_count || block->shard_bytes != io->shard_bytes))
 		return -EINVAL;

@@ -578,8 +578,10 @@ static void look_present(struct pio *p, struct index_entry *entry)
 	bool same = same_geometry(p, entry->shard_count, entry->shard_bytes, entry->last_bytes);
 	bool sync = same && p->io->durability == CAIRN_DURABLE && !(entry->flags & ENTRY_DURABLE);
 
-	if (same)
+	if (same) {
 		index_touch(p->tier->index, entry, p->io->sequence);
+		entry_parent(p->tier, entry, &p->io->attr.parent);
+	}
 	if (sync && !entry_pin(p, entry)) {
 		tier_unlock(p->tier);
 		pio_retry(p, 1000000, dump_look);
@@ -634,9 +636,8 @@ static void tell(struct pio *p, struct partial *partial)
 	partial->attr = *attr;
 	partial->attr_told = true;
 	partial->chain = p->io->flags & CAIRN_IO_CHAIN;
-	if (!key_is_zero(&attr->parent))
-		index_set_parent(p->tier->index, index_at(p->tier->index, partial->entry),
-				 &attr->parent);
+	index_at(p->tier->index, partial->entry)->depth = attr->depth;
+	entry_parent(p->tier, index_at(p->tier->index, partial->entry), &attr->parent);
 }
 
 /* [m] taken, given back. */

@@ -390,6 +390,6 @@ bool snapshot_entry_check(const struct snapshot_entry *entry)
 {
 	struct geometry geo;
 
-	return entry->last_bytes && !(entry->flags & ~SNAPSHOT_RAW) && !entry->zero &&
+	return entry->last_bytes && !(entry->flags & ~SNAPSHOT_RAW) &&
 	       geometry_init(&geo, entry->shard_count, entry->shard_bytes, entry->last_bytes);
 }

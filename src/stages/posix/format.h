@@ -226,7 +226,7 @@ struct snapshot_entry {
 	uint64_t sequence, charge;
 	uint32_t shard_bytes, last_bytes;
 	uint16_t shard_count, flags;
-	uint32_t zero;
+	uint32_t depth; /* 0: not told */
 };
 _Static_assert(sizeof(struct snapshot_entry) == 72, "format");
 

@@ -261,6 +261,7 @@ static int snapshot_add(struct recovery *r)
 		entry->shard_count = in->shard_count;
 		entry->shard_bytes = in->shard_bytes;
 		entry->last_bytes = in->last_bytes;
+		entry->depth = in->depth;
 		entry->flags = in->flags & SNAPSHOT_RAW ? ENTRY_RAW : 0;
 		if (dir_believed(r, number))
 			entry->flags |= ENTRY_CONFIRMED;
@@ -309,8 +310,8 @@ static void head_into(struct recovery *r, struct index_entry *entry, const struc
 	entry->flags = head->flags & BLOCK_RAW ? ENTRY_RAW : 0;
 	if (head->sequence > r->sequence_max)
 		r->sequence_max = head->sequence;
-	if (!key_is_zero(&head->parent))
-		index_set_parent(r->tier->index, entry, &head->parent);
+	entry->depth = head->depth;
+	entry_parent(r->tier, entry, &head->parent);
 }
 
 /* Unlinks a block's file; when it stays it is counted, and looked at again at the next open. */
@@ -446,8 +447,7 @@ static void snapshot_place(struct recovery *r)
 			index_remove(tier->index, entry);
 			continue;
 		}
-		if (!key_is_zero(&in->parent))
-			index_set_parent(tier->index, entry, &in->parent);
+		entry_parent(tier, entry, &in->parent);
 		entry_place(r, entry);
 	}
 }

@@ -443,6 +443,13 @@ bool room_pick_idle(struct pio *p);
 void room_evict(struct pio *p, void (*after)(struct pio *));
 /* An entry that is to be unlinked by the caller: absent from here on. [m] */
 void entry_removing(struct posix *tier, struct index_entry *entry);
+/* Its parent as a task tells it; all zero: none. [m] */
+static inline void entry_parent(struct posix *tier, struct index_entry *entry,
+				const struct cairn_key *parent)
+{
+	if (!key_is_zero(parent))
+		index_set_parent(tier->index, entry, parent);
+}
 /* The unlink of @id is over: gone or, when it failed, back. [m] */
 void entry_removed(struct posix *tier, uint32_t id, bool gone);
 /* The file of that incarnation was not there: somebody took it away. [m] */
