@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What engines tell of blocks: attributes, as they are listed; parents, by what goes first. */
+#include <signal.h>
+#include <sys/wait.h>
+
 #include "posix_store.h"
 
 #define SHARD 4096u
@@ -223,6 +226,34 @@ static void dumps_of_what_is_present_tell_parents(void **state)
 	}
 }
 
+/* Told by a dump, and read again: from the index file, or from the heads after a SIGKILL. */
+static void parents_are_kept_over_a_restart(void **state)
+{
+	(void)state;
+	for (int killed = 0; killed < 2; killed++) {
+		int status;
+		pid_t pid = fork();
+
+		assert_true(pid >= 0);
+		if (pid == 0) {
+			open_pipeline(tiers[0]);
+			if (cairn_dump(f.ns, xfers, CHAIN, &in_order, NULL) != 0)
+				_exit(1);
+			if (killed)
+				raise(SIGKILL);
+			fixture_close(&f);
+			_exit(0);
+		}
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		assert_true(killed ? WIFSIGNALED(status) : WIFEXITED(status) && !status);
+		open_pipeline(tiers[0]);
+		crowd();
+		fixture_close(&f);
+		fixture_free(&f);
+		fixture_new(&f);
+	}
+}
+
 /* Block 0 is as deep as the parent that it names: both are leaves, and the older goes first. */
 static void parents_are_shallower(void **state)
 {
@@ -256,6 +287,7 @@ int main(void)
 		TEST(lookups_tell_the_tier_below),
 		TEST(loads_tell_parents),
 		TEST(dumps_of_what_is_present_tell_parents),
+		TEST(parents_are_kept_over_a_restart),
 		TEST(parents_are_shallower),
 	};
 
