@@ -226,8 +226,10 @@ static void a_lost_marker_is_made_again(void **state)
 
 static int space_open(uint32_t number, struct cairn_error *reterr)
 {
-	struct cairn_namespace_desc desc = {
-		.size = sizeof(desc), .format_version = number, .shard_count = 1, .shard_bytes = SHARD};
+	struct cairn_namespace_desc desc = {.size = sizeof(desc),
+					    .format_version = number,
+					    .shard_count = 1,
+					    .shard_bytes = SHARD};
 
 	return cairn_namespace_open(f.store, &desc, &f.ns, reterr);
 }
