@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
+
+#include <cairn/task.h>
 
 #include "base/units.h"
 #include "cli.h"
@@ -15,6 +18,28 @@ struct ls {
 	uint32_t owner; /* a process that has it open; 0: none */
 	uint64_t limit, shown, raw_bytes, stored_bytes;
 };
+
+/* null: none were told. */
+static json_t *attributes(const struct cairn_listed *block)
+{
+	static const struct cairn_key none;
+	const struct cairn_block_attr *attr = block->attr;
+	char parent[CONTENT_KEY_TEXT];
+	json_t *o;
+
+	if (!attr)
+		return json_null();
+	o = json_object();
+	content_key_format(&attr->parent, parent);
+	out_json_set(o, "parent",
+		     out_json_text(memcmp(&attr->parent, &none, sizeof(none)) ? parent : NULL));
+	out_json_set(o, "chained", json_boolean(block->chained));
+	out_json_count(o, "depth", attr->depth);
+	out_json_count(o, "priority", attr->priority);
+	out_json_count(o, "ttl_ns", attr->ttl_ns);
+	out_json_count(o, "cost_ns", attr->cost_ns);
+	return o;
+}
 
 /* A store may hold millions: each is printed as it comes, also in JSON. */
 static void show_json(struct ls *ls, const struct cairn_listed *block, const char *key)
@@ -32,6 +57,7 @@ static void show_json(struct ls *ls, const struct cairn_listed *block, const cha
 	out_json_count(o, "stored_bytes", block->stored_bytes);
 	out_json_count(o, "sequence", block->sequence);
 	out_json_set(o, "whole", json_boolean(block->whole));
+	out_json_set(o, "attributes", attributes(block));
 	fputs(ls->shown ? "," : "", stdout);
 	json_dumpf(o, stdout, JSON_COMPACT);
 	json_decref(o);

@@ -227,8 +227,10 @@ static inline void cairn_gauge(const struct cairn_stage_env *env, uint32_t row, 
 #define CAIRN_STAGE_TIER     0x1u /* keeps data: has lookup, unhold, bind, clear and stat */
 #define CAIRN_STAGE_PERSISTS 0x2u /* what it took survives the process */
 
-#define CAIRN_PROBE_CHAIN 0x1u /* stop at the first that is absent */
-#define CAIRN_PROBE_HOLD  0x2u /* hold what is present */
+#define CAIRN_PROBE_CHAIN  0x1u /* stop at the first that is absent */
+#define CAIRN_PROBE_HOLD   0x2u /* hold what is present */
+/* With CHAIN: keys[-1] can be read; it is the chain's key before keys[0], and present. */
+#define CAIRN_PROBE_BEFORE 0x4u
 
 struct cairn_probe {
 	uint32_t present;

@@ -107,10 +107,13 @@ struct cairn_namespace_desc {
 /*
  * Opens the namespace @desc of @store; every tier binds it to a 32-bit id of
  * its own, durably, at the first use. @desc is lent for the call. Opening the
- * same description again gives the same handle, counted.
+ * same description again gives the same handle, counted. A posix tier keeps a
+ * namespace, once it was opened, for as long as the store lives: a file of some
+ * KiB, which counts against size=, and one of 65536 ids.
  *
  * Errors: -EINVAL (a field; @reterr names it), -EIO or -ENOSPC (a tier could
- * not bind it), -ECANCELED (closing).
+ * not bind it: the disk, the budget or the ids are used up), -ECANCELED
+ * (closing).
  */
 CAIRN_API int cairn_namespace_open(struct cairn_store *store,
 				   const struct cairn_namespace_desc *desc,
@@ -182,6 +185,8 @@ CAIRN_API int cairn_counters(struct cairn_store *store,
  * the answer is a snapshot that may have missed what changed meanwhile.
  */
 
+struct cairn_block_attr; /* task.h */
+
 struct cairn_listed {
 	struct cairn_key key;
 	const char *stage;
@@ -194,6 +199,9 @@ struct cairn_listed {
 	int whole;
 	/* the description, NULL where it could not be read; lent for the call */
 	const struct cairn_namespace_desc *desc;
+	/* what was told of the block, NULL for nothing; lent for the call */
+	const struct cairn_block_attr *attr;
+	int chained; /* attr->parent was told by the order of a task's keys */
 };
 
 /*

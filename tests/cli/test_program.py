@@ -207,6 +207,10 @@ class Others(unittest.TestCase):
         r = self.json_of("ls", "fake")
         self.assertEqual((r["count"], len(r["blocks"]), r["complete"]), (3, 3, True))
         self.assertEqual(r["blocks"][0]["model"], 'm"odel')
+        self.assertIsNone(r["blocks"][0]["attributes"])
+        self.assertEqual(r["blocks"][1]["attributes"], {
+            "parent": "ab" + 30 * "0", "chained": False, "depth": 3, "priority": 7,
+            "ttl_ns": 0, "cost_ns": 0})
         for limit, complete in ("1", False), ("2", False), ("3", True):
             r = self.json_of("ls", "fake", "--limit", limit)
             self.assertEqual((r["count"], r["complete"]), (int(limit), complete))

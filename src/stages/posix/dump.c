@@ -602,8 +602,10 @@ static void look_present(struct pio *p, struct index_entry *entry)
 	bool same = same_geometry(p, entry->shard_count, entry->shard_bytes, entry->last_bytes);
 	bool sync = same && p->io->durability == CAIRN_DURABLE && !(entry->flags & ENTRY_DURABLE);
 
-	if (same)
+	if (same) {
 		index_touch(p->tier->index, entry, p->io->sequence);
+		entry_parent(p->tier, entry, &p->io->attr.parent);
+	}
 	if (sync && !entry_pin(p, entry)) {
 		tier_unlock(p->tier);
 		pio_retry(p, 1000000, dump_look);
@@ -653,14 +655,13 @@ static void tell(struct pio *p, struct partial *partial)
 	partial->durable = partial->durable || p->io->durability == CAIRN_DURABLE;
 	if (!partial->geo.last_bytes)
 		partial->geo.last_bytes = p->geo.last_bytes;
-	if (partial->attr_told || !attr->size)
+	if (partial->attr_told || !attr_told(attr))
 		return;
 	partial->attr = *attr;
 	partial->attr_told = true;
 	partial->chain = p->io->flags & CAIRN_IO_CHAIN;
-	if (!key_is_zero(&attr->parent))
-		index_set_parent(p->tier->index, index_at(p->tier->index, partial->entry),
-				 &attr->parent);
+	index_at(p->tier->index, partial->entry)->depth = attr->depth;
+	entry_parent(p->tier, index_at(p->tier->index, partial->entry), &attr->parent);
 }
 
 /* [m] taken, given back. */

@@ -764,6 +764,8 @@ void load_submit(struct pio *p)
 		assert(p->geo_known);
 		p->all_raw = entry->flags & ENTRY_RAW;
 		index_touch(tier->index, entry, p->io->sequence);
+		if (p->io->flags & CAIRN_IO_CHAIN)
+			entry_parent(tier, entry, &p->io->attr.parent);
 	}
 	p->unfinished = !entry && (p->io->flags & CAIRN_IO_PARTIAL) && unfinished_find(p);
 	tier_unlock(tier);

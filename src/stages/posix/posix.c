@@ -269,7 +269,7 @@ static int open_steps(struct posix *tier, struct cairn_error *reterr)
 	if (rc < 0)
 		return tier_error(reterr, rc, "entries=%u: address space for the index: %s",
 				  tier->entries_max, strerror(-rc));
-	rc = spaces_load(tier->sys, tier->space_fd, tier->spaces, &tier->space_end);
+	rc = spaces_open(tier);
 	if (rc < 0)
 		return tier_error(reterr, rc, "%s/ns: %s", tier->path, strerror(-rc));
 	rc = direct_probe(tier, reterr);
@@ -427,8 +427,8 @@ static bool lookup_batch(struct posix *tier, struct space *space, const struct c
 	index_find_batch(tier->index, space->id, space->generation, keys, count, chain, entries);
 	for (size_t i = 0; i < count && (whole || !chain); i++) {
 		whole = probe_fill(entries[i], flags, &ret_probes[i]);
-		if (whole && chain && i && entries[i]->parent == INDEX_NONE)
-			index_set_parent(tier->index, entries[i], &keys[i - 1]);
+		if (whole && chain && (i || (flags & CAIRN_PROBE_BEFORE)))
+			index_set_parent(tier->index, entries[i], keys + i - 1);
 	}
 	tier_unlock(tier);
 	return whole || !chain;
@@ -454,6 +454,8 @@ static void posix_lookup(void *self, const struct cairn_ns_view *ns, const struc
 		}
 		memset(ret_probes + at, 0, some * sizeof(*ret_probes));
 		more = lookup_batch(tier, space, keys + at, some, flags, ret_probes + at);
+		if (flags & CAIRN_PROBE_CHAIN)
+			flags |= CAIRN_PROBE_BEFORE;
 	}
 }
 

@@ -205,7 +205,7 @@ static uint64_t budget_deficit(const struct posix *tier, uint64_t need)
 }
 
 /* Not even if every block went: so none has to go for it. */
-static bool never_fits(const struct posix *tier, uint64_t need)
+bool room_never(const struct posix *tier, uint64_t need)
 {
 	uint64_t fixed = tier->used - tier->block_bytes + room_snapshot(tier, 1);
 
@@ -472,7 +472,7 @@ enum room_verdict room_take(struct pio *p)
 
 	index_figures(tier->index, &figures);
 	need_entry = figures.whole + figures.partial + figures.ghost >= figures.entries_max;
-	if (never_fits(tier, p->need))
+	if (room_never(tier, p->need))
 		return ROOM_TOO_BIG;
 	deficit = disk > deficit ? disk : deficit;
 	if (p->room_tries > ROOM_TRIES_MAX)
@@ -580,6 +580,8 @@ void tier_dir_statted(struct pio *p, uint32_t slot)
 
 int room_settle(struct posix *tier, uint64_t extra)
 {
+	if (room_never(tier, extra))
+		return -ENOSPC;
 	while (budget_deficit(tier, extra)) {
 		struct index_entry *entry = next_victim(tier);
 		char path[NAME_MAX_BYTES];

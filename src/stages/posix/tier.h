@@ -15,6 +15,7 @@
 #include <pthread.h>
 #include <string.h>
 
+#include "base/attr.h"
 #include "base/index.h"
 #include "core/stage_env.h"
 #include "stages/posix/format.h"
@@ -26,6 +27,7 @@
 
 /* Namespaces in one store: what the table's address space is reserved for. */
 #define SPACES_MAX	     65536u
+#define SPACE_BUCKETS	     4096u /* 16 a bucket when all ids are taken */
 /* Blocks being written at once, complete or not; a memory bound (512 bytes each). */
 #define PARTIALS_MAX	     16384u
 /* Heads of blocks being written: one page each for most geometries. */
@@ -112,6 +114,8 @@ struct space {
 	bool fixed;
 	struct geometry geo; /* fixed ones */
 	bool readable;	     /* else its file is damaged: the id is burnt */
+	bool unmarked;	     /* its generation has no marker: while recovering */
+	struct space *next;  /* of its bucket; space_bind()'s */
 	uint32_t desc_length;
 	uint8_t desc[];
 };
@@ -119,7 +123,8 @@ struct space {
 struct dir {
 	bool exists;
 	bool unsynced; /* its own name is not durable yet */
-	bool leftover; /* has a file that could not be unlinked: to be read at the next open */
+	bool leftover; /* has a file that is not in the index: its names are read at the next open
+			*/
 	uint64_t charge;
 	uint64_t mtime_ns; /* at open and close only */
 };
@@ -200,6 +205,10 @@ struct posix {
 	struct dir dirs[1u << DIRS_LOG2_MAX];
 	struct space **spaces; /* by id; NULL: none */
 	uint32_t space_end;    /* ids in use are below */
+	/* space_bind()'s, of which one runs at a time: */
+	struct space *space_buckets[SPACE_BUCKETS]; /* readable ones, by their description */
+	uint32_t space_next;			    /* ids below are known, or nobody's for ever */
+	uint64_t burnt[SPACES_MAX / 64];	    /* named by a marker or a block */
 	struct pio *wait_key[WAIT_BUCKETS], *wait_room;
 	struct partial *partials;
 	uint32_t partial_free, partial_end, partial_oldest, partial_newest;
@@ -415,8 +424,16 @@ int tier_open_temp(const struct sys *sys, int dirfd, const char *name);
 
 /* ---- space.c -------------------------------------------------------------------------- */
 
-/* Reads ns/. @spaces has SPACES_MAX places. */
-int spaces_load(const struct sys *sys, int space_fd, struct space **spaces, uint32_t *ret_end);
+/* Reads ns/. @spaces has SPACES_MAX places, @burnt a bit for each; it may be NULL. */
+int spaces_load(const struct sys *sys, int space_fd, struct space **spaces, uint32_t *ret_end,
+		uint64_t *burnt);
+int spaces_open(struct posix *tier);
+/* A sound block of @id: its namespace is not below its generation, whatever became of the marker.
+ */
+void space_raise(struct posix *tier, const struct block_id *id);
+int spaces_mark(struct posix *tier); /* makes the markers that were found missing */
+/* A file names @id: nobody else's from here on. At open, or under the lock. */
+void space_burn(struct posix *tier, uint32_t id);
 void spaces_free(const struct sys *sys, struct space **spaces, uint32_t end);
 int space_bind(struct posix *tier, const struct cairn_ns_view *ns, struct space **ret_space,
 	       struct cairn_error *reterr);
@@ -460,6 +477,13 @@ bool room_pick_idle(struct pio *p);
 void room_evict(struct pio *p, void (*after)(struct pio *));
 /* An entry that is to be unlinked by the caller: absent from here on. [m] */
 void entry_removing(struct posix *tier, struct index_entry *entry);
+/* Its parent as a task tells it; all zero: none. [m] */
+static inline void entry_parent(struct posix *tier, struct index_entry *entry,
+				const struct cairn_key *parent)
+{
+	if (!key_is_zero(parent))
+		index_set_parent(tier->index, entry, parent);
+}
 /* The unlink of @id is over: gone or, when it failed, back. [m] */
 void entry_removed(struct posix *tier, uint32_t id, bool gone);
 /* The file of that incarnation was not there: somebody took it away. [m] */
@@ -472,7 +496,9 @@ void entry_unpin(struct posix *tier, const struct block_id *id, uint32_t incarna
 void tier_dir_charge(struct posix *tier, uint32_t number, uint64_t charge);	       /* [m] */
 /* After a chain with pio_stat_dir(). [m] */
 void tier_dir_statted(struct pio *p, uint32_t slot);
-/* Evicts synchronously until the budget holds: at open and close. */
+/* Whether @need does not fit even if every block went. [m] */
+bool room_never(const struct posix *tier, uint64_t need);
+/* Evicts synchronously until the budget holds; -ENOSPC, and nothing went, if it never does. */
 int room_settle(struct posix *tier, uint64_t extra);
 
 /* ---- partial.c: blocks being written ------------------------------------------------------ */
