@@ -153,7 +153,9 @@ struct cairn_task_opts {
  * only with @ret_task; without it the call waits for one until its deadline),
  * -EOPNOTSUPP (durability or memory kind), -ECANCELED (closing), -EOWNERDEAD.
  * -ETIMEDOUT with NULL: the deadline passed; then memory that was in flight is
- * not yet free: see cairn_store_quiesce().
+ * not yet free: see cairn_store_quiesce(). Where a call with NULL found no slot until
+ * its deadline, or the store closed meanwhile, every item's result says so
+ * (-ETIMEDOUT or -ECANCELED, CAIRN_STAGE_NONE).
  */
 CAIRN_API int cairn_load(struct cairn_namespace *ns, struct cairn_xfer *xfers, size_t count,
 			 const struct cairn_task_opts *opts, uint64_t *ret_task);
@@ -249,6 +251,8 @@ CAIRN_API int cairn_drain(struct cairn_queue *queue, struct cairn_completion *co
 
 #define CAIRN_LOOKUP_HOLD 0x1u
 
+#define CAIRN_HOLDS_MAX 4096u /* in force at once, in one store */
+
 struct cairn_found {
 	uint32_t present; /* 1: whole */
 	uint16_t stage;	  /* the hottest that has it */
@@ -261,7 +265,7 @@ struct cairn_lookup_opts {
 	size_t size;	   /* sizeof(struct cairn_lookup_opts) */
 	uint32_t flags;	   /* CAIRN_LOOKUP_* */
 	uint32_t reserved; /* zero */
-	uint64_t hold_ns;  /* how long to hold; 0: the store's `hold_time` */
+	uint64_t hold_ns;  /* how long to hold; 0: the store's `hold_time`; `hold_max` caps it */
 };
 
 /*
@@ -273,9 +277,10 @@ struct cairn_lookup_opts {
  *
  * With CAIRN_LOOKUP_HOLD, @ret_hold (else NULL) becomes a hold that keeps what
  * was counted in every tier that this machine owns until it is released,
- * expires, or its owner dies. What would exceed the store's `hold_bytes`
- * counts as absent. Removes and clears win over holds. *ret_hold is 0 when
- * nothing was counted.
+ * expires, or its owner dies. Holds are bounded: in time by the store's `hold_max`;
+ * what would exceed `hold_bytes` or `hold_keys`, or comes when CAIRN_HOLDS_MAX holds
+ * are in force, counts as absent. Removes and clears win over holds. *ret_hold is
+ * 0 when nothing was counted.
  *
  * Errors: -EINVAL, -EOWNERDEAD, -ECANCELED.
  */

@@ -61,6 +61,7 @@ enum store_setting {
 	SET_HOLD_TIME,
 	SET_HOLD_KEYS,
 	SET_INLINE_MAX,
+	SET_HOLD_MAX,
 	SET_ROWS,
 };
 
