@@ -5,6 +5,11 @@
  * Threads: every call here may be made from any thread, any number at once,
  * but a handle must not be used during or after the call that closes it.
  * Fork: in a child every call returns -EOWNERDEAD and touches nothing.
+ *
+ * Structs that begin with `size` grow at their end only. The caller zeroes one, and
+ * sets size to its sizeof. A library that knows less of it takes it when what it
+ * does not know is zero, else -EINVAL; so is a size below the struct's first version.
+ * struct cairn_stat, which is filled in, is so as far as its size goes.
  */
 #ifndef CAIRN_STORE_H
 #define CAIRN_STORE_H

@@ -57,7 +57,7 @@ enum cairn_memory {
 
 /*
  * What the engine knows of a block; stored with it. The first attribute told
- * stays. Fields beyond what this library knows must be zero (-EINVAL).
+ * stays.
  */
 struct cairn_block_attr {
 	size_t size;		 /* sizeof(struct cairn_block_attr) */

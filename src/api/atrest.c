@@ -229,11 +229,15 @@ int cairn_stages(const struct cairn_store_opts *opts,
 		.name = "store", .summary = "what belongs to no stage; stands first, or nowhere"};
 	uint32_t count;
 	const struct cairn_option *rows = settings_rows(&count);
-	const char *path = stage_path(opts);
+	const char *path;
 	int ret;
 
 	if (!fn)
 		return fail(reterr, -EINVAL, "cairn_stages: no function to call");
+	ret = pipeline_check_opts(opts, reterr);
+	if (ret < 0)
+		return ret;
+	path = stage_path(opts);
 	ret = tell_stage(&info, rows, count, fn, context);
 	for (size_t i = 0; ret == 0 && i < stages_linked_count; i++)
 		ret = tell_ops(stages_linked[i], NULL, fn, context);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 
+#include "base/sized.h"
 #include "core/holds.h"
 #include "core/lookup.h"
 
@@ -23,8 +24,8 @@ static int64_t look(struct cairn_namespace *ns, const struct cairn_key *keys, si
 	if (!ns || (!keys && count > 0) || (!found && !chain && count > 0) || count > INT32_MAX ||
 	    hold != (ret_hold != NULL))
 		return -EINVAL;
-	if (opts && (opts->size != sizeof(*opts) || (opts->flags & ~CAIRN_LOOKUP_HOLD) ||
-		     opts->reserved != 0))
+	if (opts && (!sized(opts, opts->size, sizeof(*opts)) ||
+		     (opts->flags & ~CAIRN_LOOKUP_HOLD) || opts->reserved != 0))
 		return -EINVAL;
 	ret = store_enter(ns->store);
 	if (ret < 0)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/sized.h"
 #include "core/grammar.h"
 #include "core/pipeline.h"
 #include "core/settings.h"
@@ -167,6 +168,13 @@ static int resolve(struct cairn_store *store, const struct spec *spec,
 	return check_shape(store, spec, reterr);
 }
 
+int pipeline_check_opts(const struct cairn_store_opts *opts, struct cairn_error *reterr)
+{
+	if (!opts || sized(opts, opts->size, sizeof(*opts)))
+		return 0;
+	return fail(reterr, -EINVAL, "cairn_store_opts: " SIZED_RULE, opts->size, sizeof(*opts));
+}
+
 int pipeline_resolve(struct cairn_store *store, const char *text,
 		     const struct cairn_store_opts *opts, struct cairn_error *reterr)
 {
@@ -176,10 +184,9 @@ int pipeline_resolve(struct cairn_store *store, const char *text,
 
 	if (!text)
 		return fail(reterr, -EINVAL, "no pipeline given, for example posix(path=...)");
-	if (opts && opts->size != sizeof(*opts))
-		return fail(reterr, -EINVAL, "cairn_store_opts: size is %zu; it must be %zu",
-			    opts->size, sizeof(*opts));
-	ret = spec_parse(store->sys, text, rows_of, &rows, &spec, reterr);
+	ret = pipeline_check_opts(opts, reterr);
+	if (ret == 0)
+		ret = spec_parse(store->sys, text, rows_of, &rows, &spec, reterr);
 	if (ret == 0)
 		ret = resolve(store, spec, opts, reterr);
 	spec_free(spec);

@@ -12,4 +12,7 @@ int pipeline_resolve(struct cairn_store *store, const char *text,
 		     const struct cairn_store_opts *opts, struct cairn_error *reterr);
 void pipeline_fini(struct cairn_store *store);
 
+/* Of @opts, which may be NULL. 0 or -EINVAL. */
+int pipeline_check_opts(const struct cairn_store_opts *opts, struct cairn_error *reterr);
+
 #endif
