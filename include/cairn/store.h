@@ -161,6 +161,14 @@ struct cairn_stat {
 /* Fills @st as far as @st->size goes. Any thread; a lock is taken to copy a figure, no longer. */
 CAIRN_API int cairn_stat(struct cairn_store *store, struct cairn_stat *st);
 
+/*
+ * The name of the stage at place @index of the pipeline, 0 the hottest: "posix",
+ * "posix.2" for a second; what `stage` of a cairn_result or cairn_found counts.
+ * NULL: there is none (CAIRN_STAGE_NONE), or the store is not open in this process.
+ * Any thread, no lock; lives as long as the store.
+ */
+CAIRN_API const char *cairn_stage_name(const struct cairn_store *store, uint32_t index);
+
 /* One counter: monotone, unless @gauge. The names are stable. */
 struct cairn_counter {
 	const char *stage; /* "posix", "posix.2" for a second; "store" */

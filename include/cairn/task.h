@@ -35,7 +35,7 @@ extern "C" {
 
 struct cairn_result {
 	int32_t status;	  /* 0, CAIRN_PRESENT, or a negative errno */
-	uint16_t stage;	  /* the stage that answered: 0 is the hottest; see CAIRN_STAGE_NONE */
+	uint16_t stage;	  /* that answered: see cairn_stage_name(); or CAIRN_STAGE_NONE */
 	uint16_t reached; /* a dump: how far it got, enum cairn_durability + 1; else 0 */
 };
 #define CAIRN_STAGE_NONE 0xffffu /* no stage was asked: deadline, cancel, arguments */

@@ -76,6 +76,7 @@ static void all_refused(struct opened *opened)
 	REFUSED(cairn_drain(opened->queue, &completion, 1, 0));
 	REFUSED(cairn_queue_close(opened->queue));
 	REFUSED(cairn_stat(opened->store, &st));
+	CHECK(!cairn_stage_name(opened->store, 0));
 	REFUSED(cairn_counters(opened->store, ignore_counter, NULL));
 	REFUSED(kit_namespace(opened->store, "fork", shape, &ns));
 	cairn_namespace_close(opened->ns);
