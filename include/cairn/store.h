@@ -267,9 +267,15 @@ struct cairn_stage_info {
 	int tier;	  /* keeps data */
 	const struct cairn_option_info *options;
 	size_t option_count;
+	const char *error; /* of a file that is no stage of this build: one line; else NULL */
 };
 
-/* Calls @fn for `store` and every stage that can be found. */
+/*
+ * Calls @fn for `store`, every stage that is linked in, and every .so file of the
+ * stage path: of one that does not load, `name` is the file's, and `error` says why.
+ * Strings and options are lent for the call. A nonzero return of @fn ends the walk
+ * and is returned.
+ */
 CAIRN_API int cairn_stages(const struct cairn_store_opts *opts,
 			   int (*fn)(void *context, const struct cairn_stage_info *stage),
 			   void *context, struct cairn_error *reterr);

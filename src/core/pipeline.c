@@ -77,6 +77,7 @@ static int add_level(struct cairn_store *store, const struct spec_stage *spec,
 	level = &store->levels[store->level_count++];
 	level->ops = loaded.ops;
 	level->module = loaded.module;
+	level->table = loaded.table;
 	level->tier_below = -1;
 	name_level(store, store->level_count - 1);
 	level->values =
@@ -199,7 +200,8 @@ void pipeline_fini(struct cairn_store *store)
 {
 	while (store->level_count > 0) {
 		struct level *level = &store->levels[--store->level_count];
-		struct loaded_stage loaded = {.ops = level->ops, .module = level->module};
+		struct loaded_stage loaded = {
+			.ops = level->ops, .module = level->module, .table = level->table};
 
 		options_free(store->sys, level->strings);
 		store->sys->free(level->values);

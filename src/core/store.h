@@ -75,6 +75,7 @@ struct level {
 	const struct cairn_stage_ops *ops;
 	void *self;
 	void *module; /* dlopen handle, NULL when linked in */
+	void *table;  /* of ops, where it is a copy; else NULL */
 	struct cairn_stage_env env;
 	struct stage_env internal;
 	struct cairn_value *values;
