@@ -76,6 +76,10 @@ int options_resolve(const struct sys *sys, const struct spec_stage *stage,
 		    const struct cairn_option *rows, uint32_t row_count,
 		    const struct options_context *context, struct cairn_value *ret_values,
 		    void **ret_strings, struct cairn_error *reterr);
+
+/* Where the value of option @name stands in the text; the stage's place, where it is not given. */
+void options_place(const struct spec_stage *stage, const char *name, int *ret_line,
+		   int *ret_column);
 void options_free(const struct sys *sys, void *strings);
 
 /*

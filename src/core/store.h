@@ -70,6 +70,10 @@ struct task;
 struct holds;
 struct page;
 
+struct place {
+	int line, column;
+};
+
 /* One stage of the pipeline, opened. */
 struct level {
 	const struct cairn_stage_ops *ops;
@@ -79,6 +83,7 @@ struct level {
 	struct cairn_stage_env env;
 	struct stage_env internal;
 	struct cairn_value *values;
+	struct place *places; /* in the text: the stage's, then each value's; with the values */
 	void *strings;
 	char name[24];
 	size_t scratch_offset;

@@ -48,6 +48,17 @@ class Real(unittest.TestCase):
         self.assertEqual((run.returncode, run.stdout), (3, ""))
         self.assertIn(said, run.stderr)
 
+    def test_bad_values(self):
+        cases = [("fault(rule=laod:EIO:2) | null()", {"stat": 2, "ls": 2, "fsck": 4},
+                  "line 1, column 12: fault: rule, character 1"),
+                 (f"posix(path={self.path}/none)", {"stat": 3, "ls": 3, "fsck": 3},
+                  f"posix: path={self.path}/none: ")]
+        for pipeline, commands, text in cases:
+            for command, status in commands.items():
+                run = subprocess.run([PROGRAM, command, pipeline], capture_output=True, text=True)
+                self.assertEqual((command, run.returncode), (command, status))
+                self.assertIn(text, run.stderr)
+
     def test_replay(self):
         for store in self.stores:
             for extra in [], ["--shards", "4"], ["--clients", "4"]:

@@ -109,6 +109,97 @@ static void list_ends_where_asked(void **state)
 		}
 }
 
+/* ---- values that no row forbids ---------------------------------------------------- */
+
+static int no_finding(void *context, const struct cairn_finding *finding)
+{
+	(void)context;
+	(void)finding;
+	return 0;
+}
+
+static int no_counter(void *context, const struct cairn_counter *counter)
+{
+	(void)context;
+	(void)counter;
+	return 0;
+}
+
+static void check_error(const struct cairn_error *error, int line, int column, const char *text)
+{
+	char whole[CAIRN_ERROR_TEXT_MAX];
+
+	snprintf(whole, sizeof(whole), "line %d, column %d: %s", line, column, text);
+	assert_int_equal(error->code, -EINVAL);
+	assert_int_equal(error->line, line);
+	assert_int_equal(error->column, column);
+	assert_int_equal(strncmp(error->text, whole, strlen(whole)), 0);
+}
+
+/* Whether a store is opened or read at rest: its stages are asked, and the place is named. */
+static void values_are_checked_by_every_call(void **state)
+{
+	static const struct {
+		const char *spec;
+		int line, column;
+		const char *text;
+	} cases[] = {
+		{"fault(rule=\"laod:EIO:2\") | null()", 1, 12,
+		 "fault: rule, character 1: \"laod\""},
+		{"null() |\n delay(read=1ms,\n hang=\"17\") | null()", 3, 7, "delay: hang= is not"},
+		{"null() | delay(hang=\"#1\", hang_after=1s) | null()", 1, 38,
+		 "delay: hang_after= and hang= are both given"},
+		{"null() | posix(path=/nowhere/at/all,\n  shared=yes, size=1GiB)", 2, 20,
+		 "posix: size= does not go with shared=yes"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		const char *spec = cases[i].spec;
+		struct cairn_error errors[4];
+		struct listed seen = {0};
+		struct cairn_store *store;
+
+		memset(errors, 0x5a, sizeof(errors));
+		assert_int_equal(cairn_store_open(spec, NULL, &store, &errors[0]), -EINVAL);
+		assert_int_equal(cairn_list(spec, NULL, see_block, &seen, NULL, &errors[1]),
+				 -EINVAL);
+		assert_int_equal(cairn_check(spec, NULL, no_finding, NULL, &errors[2]), -EINVAL);
+		assert_int_equal(
+			cairn_live_counters(spec, NULL, no_counter, NULL, NULL, &errors[3]),
+			-EINVAL);
+		for (size_t e = 0; e < 4; e++)
+			check_error(&errors[e], cases[i].line, cases[i].column, cases[i].text);
+	}
+}
+
+/* What only an open can find has its place as well, where it is an option's or a bad value. */
+static void errors_of_an_open_have_a_place(void **state)
+{
+	struct cairn_error error;
+	struct cairn_store *store;
+	char spec[700];
+
+	(void)state;
+	memset(&error, 0x5a, sizeof(error));
+	assert_int_equal(cairn_store_open("delay() | posix(size=1GiB,\n path=/nowhere/at/all)",
+					  NULL, &store, &error),
+			 -ENOENT);
+	assert_int_equal(error.line, 2);
+	assert_int_equal(error.column, 7);
+	assert_non_null(strstr(error.text, "line 2, column 7: posix: path=/nowhere/at/all: "));
+	/* Of the second of its name too. */
+	snprintf(spec, sizeof(spec), "posix(path=%s) | posix(path=/nowhere/at/all)", lower.path);
+	assert_int_equal(cairn_store_open(spec, NULL, &store, &error), -ENOENT);
+	assert_int_equal(error.column, strstr(spec, "/nowhere") - spec + 1);
+	/* And an error that is no value's has none. */
+	fixture_open(&lower, "");
+	assert_int_equal(cairn_store_open(lower.spec, NULL, &store, &error), -EBUSY);
+	assert_int_equal(error.line, 0);
+	assert_int_equal(strncmp(error.text, "posix: ", 7), 0);
+	fixture_close(&lower);
+}
+
 /* ---- checking -------------------------------------------------------------------- */
 
 struct found {
@@ -395,10 +486,16 @@ static void version(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(list_of_every_tier),	TEST(list_ends_where_asked),
-		TEST(check_says_the_worst),	TEST(live_counters),
-		TEST(stages_of_this_build),	TEST(stages_of_a_folder),
-		TEST(compositions_of_the_user), TEST(version),
+		TEST(list_of_every_tier),
+		TEST(list_ends_where_asked),
+		TEST(values_are_checked_by_every_call),
+		TEST(errors_of_an_open_have_a_place),
+		TEST(check_says_the_worst),
+		TEST(live_counters),
+		TEST(stages_of_this_build),
+		TEST(stages_of_a_folder),
+		TEST(compositions_of_the_user),
+		TEST(version),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -37,13 +37,19 @@ CAIRN_API const struct cairn_stage_ops cairn_stage = {
 #else
 	.abi_major = CAIRN_STAGE_ABI_MAJOR,
 #endif
-#ifdef ABI_MINOR
+#if defined(ABI_OLDER) || defined(ABI_OLDER_SHORT)
+	.abi_minor = CAIRN_STAGE_ABI_MINOR - 1,
+#elif defined(ABI_MINOR)
 	.abi_minor = CAIRN_STAGE_ABI_MINOR + 1,
 #else
 	.abi_minor = CAIRN_STAGE_ABI_MINOR,
 #endif
 #ifdef ABI_SIZE
 	.size = 8,
+#elif defined(ABI_OLDER)
+	.size = offsetof(struct cairn_stage_ops, check_values),
+#elif defined(ABI_OLDER_SHORT)
+	.size = offsetof(struct cairn_stage_ops, identify),
 #else
 	.size = sizeof(struct cairn_stage_ops),
 #endif
@@ -59,6 +65,10 @@ CAIRN_API const struct cairn_stage_ops cairn_stage = {
 	.instance_bytes = sizeof(void *),
 	.open = abi_open,
 	.close = abi_close,
+#if defined(ABI_OLDER) || defined(ABI_OLDER_SHORT)
+	/* Behind the end of its table: whatever lies there is not called. */
+	.check_values = (int (*)(const struct cairn_stage_env *, struct cairn_error *))8,
+#endif
 #ifdef ABI_SUBMIT
 	.submit = NULL,
 #else
