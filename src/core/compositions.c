@@ -4,6 +4,7 @@
  * earlier ones of its name, and what was found stays readable without the lock.
  */
 #include "core/spec.h"
+#include "core/store.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -27,12 +28,28 @@ static struct composition *const first = &local; /* the predefined come first */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct composition *last = &local; /* the lock's */
 
+static void list_lock(void)
+{
+	fork_watch();
+	pthread_mutex_lock(&lock);
+}
+
+void compositions_hold(void)
+{
+	pthread_mutex_lock(&lock);
+}
+
+void compositions_go_on(void)
+{
+	pthread_mutex_unlock(&lock);
+}
+
 /* The next one, or NULL. */
 static const struct composition *following(const struct composition *c)
 {
 	const struct composition *next;
 
-	pthread_mutex_lock(&lock);
+	list_lock();
 	next = c->next;
 	pthread_mutex_unlock(&lock);
 	return next;
@@ -106,7 +123,7 @@ static void list_free(const struct sys *sys, struct composition *c)
 
 static void publish(struct composition *begin, struct composition *end)
 {
-	pthread_mutex_lock(&lock);
+	list_lock();
 	assert(!last->next && !end->next);
 	last->next = begin;
 	last = end;
@@ -258,7 +275,7 @@ void compositions_reset(const struct sys *sys)
 {
 	struct composition *users;
 
-	pthread_mutex_lock(&lock);
+	list_lock();
 	users = first->next;
 	first->next = NULL;
 	last = first;

@@ -97,6 +97,10 @@ int compositions_each(int (*fn)(void *context, const char *name, const char *spe
 				const char *help),
 		      void *context);
 
+/* Around a fork(), so that no child is born with the list's lock taken. */
+void compositions_hold(void);
+void compositions_go_on(void);
+
 /* Frees the user's own; nothing else of the above may run. @sys: the one they were made with. */
 void compositions_reset(const struct sys *sys);
 

@@ -163,7 +163,8 @@ static inline void store_count(struct cairn_store *store, enum store_counter row
 uint32_t fork_generation(void);
 void fork_register(struct cairn_store *store);
 void fork_forget(struct cairn_store *store);
-void fork_hold(void); /* a fork() elsewhere waits until fork_go_on() */
+void fork_watch(void); /* from here on a fork() runs the handlers; again and again */
+void fork_hold(void);  /* a fork() elsewhere waits until fork_go_on() */
 void fork_go_on(void);
 
 /* core/open.c: with the sys table of the caller's choice, which tests wrap. */
