@@ -18,15 +18,28 @@ struct composition {
 	const char *name, *text, *help;
 };
 
-static struct composition local = {
-	.name = "local",
-	.text = "posix(path=/var/lib/cairn)",
-	.help = "the best that this build has on one machine",
+/* They come first, one after the other, and the list never ends before them. */
+static struct composition predefined[] = {
+	{&predefined[1], "local", "posix(path=/var/lib/cairn)",
+	 "the best that this build has on one machine"},
+	{&predefined[2], "shared", "posix(path=/var/lib/cairn-shared, shared=yes)",
+	 "a directory that processes and machines share"},
+	{&predefined[3], "ranks", "posix(path=\"/var/lib/cairn-rank{rank}\")",
+	 "a store for each rank of a parallel engine"},
+	{NULL, "memory", "null(size=1GiB)", "in this process, gone with it: to try things out"},
 };
 
-static struct composition *const first = &local; /* the predefined come first */
+#define PREDEFINED (sizeof(predefined) / sizeof(predefined[0]))
+
+static struct composition *const first = &predefined[0];
+static struct composition *const last_predefined = &predefined[PREDEFINED - 1];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct composition *last = &local; /* the lock's */
+static struct composition *last = &predefined[PREDEFINED - 1]; /* the lock's */
+
+static bool is_predefined(const struct composition *c)
+{
+	return c >= first && c <= last_predefined;
+}
 
 static void list_lock(void)
 {
@@ -147,7 +160,7 @@ int compositions_define(const struct sys *sys, const char *name, const char *spe
 	if (err)
 		return err;
 	there = find(name);
-	if (there && there != first && strcmp(there->text, spec) == 0)
+	if (there && !is_predefined(there) && strcmp(there->text, spec) == 0)
 		return 0;
 	c = composition_new(sys, name, strlen(name), spec, strlen(spec));
 	if (!c)
@@ -276,9 +289,9 @@ void compositions_reset(const struct sys *sys)
 	struct composition *users;
 
 	list_lock();
-	users = first->next;
-	first->next = NULL;
-	last = first;
+	users = last_predefined->next;
+	last_predefined->next = NULL;
+	last = last_predefined;
 	pthread_mutex_unlock(&lock);
 	list_free(sys, users);
 }

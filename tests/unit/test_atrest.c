@@ -433,6 +433,42 @@ static void write_definitions(const char *file, const char *text)
 	assert_int_equal(fclose(f), 0);
 }
 
+/* Each of them opens, takes a block and gives it back, at a place of the test's own. */
+static void predefined_compositions_open(void **state)
+{
+	static const struct {
+		const char *spec, *made; /* below the fixture's folder */
+	} cases[] = {
+		{"@local(path=%s/kv)", "kv/store"},
+		{"@local(path=%s/kv, size=64MiB)", "kv/store"},
+		{"@shared(path=%s/common)", "common/store"},
+		{"@ranks(path=\"%s/of-{rank}\")", "of-3/store"},
+		{"@memory", NULL},
+	};
+	struct fixture f = {0};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct cairn_store_opts opts = {.size = sizeof(opts), .rank = "3"};
+		struct cairn_error error = {0};
+		const char *hole = strstr(cases[i].spec, "%s");
+		char file[300];
+
+		snprintf(f.spec, sizeof(f.spec), "%.*s%s%s",
+			 hole ? (int)(hole - cases[i].spec) : 100, cases[i].spec,
+			 hole ? upper.path : "", hole ? hole + 2 : "");
+		if (cairn_store_open(f.spec, &opts, &f.store, &error) < 0)
+			fail_msg("%s: %s", f.spec, error.text);
+		fixture_space(&f, "predefined", 1, SHARD);
+		assert_in_range(dump_one(&f, 1, 0, SHARD, CAIRN_MEMORY), 0, CAIRN_PRESENT);
+		assert_int_equal(load_one(&f, 1, 0, SHARD), 0);
+		fixture_close(&f);
+		snprintf(file, sizeof(file), "%s/%s", upper.path,
+			 cases[i].made ? cases[i].made : "");
+		assert_int_equal(access(file, F_OK), 0);
+	}
+}
+
 /* Definitions are the process's, so that one test has them all. */
 static void compositions_of_the_user(void **state)
 {
@@ -443,7 +479,10 @@ static void compositions_of_the_user(void **state)
 
 	(void)state;
 	assert_int_equal(cairn_compositions(see_composition, &seen), 0);
-	assert_string_equal(seen.text, "local=posix(path=/var/lib/cairn);");
+	assert_string_equal(seen.text, "local=posix(path=/var/lib/cairn);"
+				       "shared=posix(path=/var/lib/cairn-shared, shared=yes);"
+				       "ranks=posix(path=\"/var/lib/cairn-rank{rank}\");"
+				       "memory=null(size=1GiB);");
 	assert_int_equal(cairn_compositions(NULL, NULL), -EINVAL);
 	assert_int_equal(cairn_pipeline_define("two", "null(size=1MiB) | null()", &error), 0);
 	assert_int_equal(cairn_pipeline_define("bad", "null(", &error), -EINVAL);
@@ -464,7 +503,7 @@ static void compositions_of_the_user(void **state)
 	assert_non_null(strstr(seen.text, "two=null(size=1MiB) | null();"));
 	assert_null(strstr(seen.text, "bad="));
 	assert_null(strstr(seen.text, "b=null"));
-	assert_null(strstr(seen.text, "/var/lib/cairn")); /* hidden by the user's own */
+	assert_null(strstr(seen.text, "/var/lib/cairn)")); /* hidden by the user's own */
 	seen = (struct compositions){.stop_with = 77};
 	assert_int_equal(cairn_compositions(see_composition, &seen), 77);
 	assert_int_equal(cairn_store_open("@local(depth=2)", NULL, &store, &error), 0);
@@ -494,6 +533,7 @@ int main(void)
 		TEST(live_counters),
 		TEST(stages_of_this_build),
 		TEST(stages_of_a_folder),
+		TEST(predefined_compositions_open),
 		TEST(compositions_of_the_user),
 		TEST(version),
 	};
