@@ -70,6 +70,8 @@ CAIRN_API int cairn_store_open(const char *spec, const struct cairn_store_opts *
  * success the handle and its namespaces are gone. -ETIMEDOUT: something still runs;
  * the store stays open and takes tasks again, and this call may be made again.
  * -EBUSY: a queue is open, close it first; or another thread is closing. NULL is 0.
+ * What tiers write last (a snapshot of the index) is written on the caller's thread,
+ * after the wait, and no timeout ends that.
  */
 CAIRN_API int cairn_store_close(struct cairn_store *store, uint64_t timeout_ns);
 
@@ -111,7 +113,8 @@ struct cairn_namespace_desc {
 
 /*
  * Opens the namespace @desc of @store; every tier binds it to a 32-bit id of
- * its own, durably, at the first use. @desc is lent for the call. Opening the
+ * its own, durably, at the first use: that is file I/O on the caller's thread, which
+ * no deadline ends. @desc is lent for the call. Opening the
  * same description again gives the same handle, counted.
  *
  * Errors: -EINVAL (a field; @reterr names it), -EIO or -ENOSPC (a tier could
@@ -135,7 +138,7 @@ CAIRN_API void cairn_namespace_close(struct cairn_namespace *ns);
  *
  * with D the namespace's description in the encoding of docs/format.md. So
  * neither two layouts nor two tenants can meet. Any thread, no lock, no I/O.
- * -EINVAL: no name; -EOWNERDEAD.
+ * -EINVAL: no name; -ENOMEM: the digest could not be had; -EOWNERDEAD.
  */
 CAIRN_API int cairn_key_derive(const struct cairn_namespace *ns, const void *name, size_t length,
 			       struct cairn_key *ret_key);

@@ -183,7 +183,8 @@ CAIRN_API int cairn_prefetch(struct cairn_namespace *ns, const struct cairn_key 
  * Empties the namespace: raises its generation in every tier, O(1) whatever
  * the store holds. Blocks dumped by calls that began before it may be absent
  * or present. @durability as for a task; CAIRN_DURABLE: stays cleared over
- * power loss. Blocks the caller for a few small writes. 0, -EINVAL, -EIO,
+ * power loss. A few small writes, and syncs where durable, on the caller's thread,
+ * which no deadline ends. 0, -EINVAL, -EIO,
  * -EOPNOTSUPP.
  */
 CAIRN_API int cairn_clear(struct cairn_namespace *ns, uint32_t durability);
@@ -273,7 +274,8 @@ struct cairn_lookup_opts {
  * many are. cairn_lookup_prefix() takes the keys as one prefix in order, each
  * the parent of the next, and returns how many leading ones are whole (@found,
  * which may be NULL here, is set for those). Memory probes for every tier that
- * this machine owns; one file-system probe a key under `shared=yes`.
+ * this machine owns. Under `shared=yes` one probe of the file system a key, on the
+ * caller's thread: it takes as long as the file system does, and no deadline ends it.
  *
  * With CAIRN_LOOKUP_HOLD, @ret_hold (else NULL) becomes a hold that keeps what
  * was counted in every tier that this machine owns until it is released,
@@ -282,7 +284,7 @@ struct cairn_lookup_opts {
  * are in force, counts as absent. Removes and clears win over holds. *ret_hold is
  * 0 when nothing was counted.
  *
- * Errors: -EINVAL, -EOWNERDEAD, -ECANCELED.
+ * Errors: -EINVAL, -EOWNERDEAD.
  */
 CAIRN_API int64_t cairn_lookup(struct cairn_namespace *ns, const struct cairn_key *keys,
 			       size_t count, struct cairn_found *found,
