@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""errors.py SOURCE: the error codes that the headers' contract comments name for a function are those
-of its manual page, and the table in error.h is that of cairn_store_open(3) and cairn_strerror()."""
+"""errors.py SOURCE: the error codes that the headers' contract comments name for a function are
+those of its manual page, and the table in error.h is that of cairn_store_open(3) and
+cairn_strerror()."""
 
 import os
 import re

@@ -55,7 +55,8 @@ version=$(pkg-config --modversion cairn)
     $(flags --static --libs-only-l | sed 's/-lcairn\b//')
 # The same from C++, where there is a compiler of it.
 if command -v c++ >/dev/null; then
-    sed 's/^int crc32c(void); .*/extern "C" int crc32c(void);/' "$root/program.c" >"$root/program.cc"
+    sed 's/^int crc32c(void); .*/extern "C" int crc32c(void);/' "$root/program.c" \
+        >"$root/program.cc"
     # shellcheck disable=SC2046
     c++ -std=c++17 "$root/program.cc" -o "$root/cxx" $(flags --cflags --libs) \
         "-Wl,-rpath,$(dirname "$library")"
