@@ -105,11 +105,12 @@ int stage_open_file(const char *file, struct loaded_stage *ret_stage, struct cai
 	if (!module)
 		return fail(reterr, -EPROTO, "%s: not loadable: %s", file, load_error(file));
 	ops = dlsym(module, "cairn_stage");
-	if (!ops)
-		ret = fail(reterr, -EPROTO,
-			   "%s: has no symbol \"cairn_stage\": not a stage of this library", file);
-	else
-		ret = check_abi(ops, file, reterr);
+	if (!ops) {
+		dlclose(module);
+		return fail(reterr, -EPROTO,
+			    "%s: has no symbol \"cairn_stage\": not a stage of this library", file);
+	}
+	ret = check_abi(ops, file, reterr);
 	if (ret == 0)
 		ret = check_name(ops, file, reterr);
 	*ret_stage = (struct loaded_stage){.ops = ops, .module = module};
