@@ -215,6 +215,8 @@ static int run_pairs(const struct bench_plan *plan, struct bench_side *ours,
 		for (uint32_t half = 0; half < 2 && rc == 0; half++) {
 			bool first = (half ^ run) & 1; /* who is first changes */
 
+			if (bare->settle)
+				bare->settle(bare);
 			rc = run_side(first ? bare : ours, run, &f[first]);
 			rc = rc == 0 && out_stop_asked() ? -EINTR : rc;
 		}
@@ -239,8 +241,10 @@ static int bench(struct bench_plan *plan)
 	double *figures = calloc(4 * plan->pairs, sizeof(*figures));
 	struct bench_run *runs = calloc(plan->pairs, sizeof(*runs));
 	struct bench_side ours = {0}, bare = {0};
-	int rc = bench_store_open(plan, &ours);
+	int rc;
 
+	plan->keep = bench_bare_keeps(plan);
+	rc = bench_store_open(plan, &ours);
 	if (!result || !figures || !runs)
 		out_die("no memory for %llu pairs", (unsigned long long)plan->pairs);
 	result->runs = runs;

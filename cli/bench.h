@@ -42,6 +42,11 @@ struct bench_plan {
 	const char *bare_dir;
 	bool json;
 	bool turns; /* nothing bare; a line on the standard input before each run */
+	/*
+	 * Dumps: what was written stays until the end. A file system may pass over what
+	 * was freed a moment ago, at a cost that grows with it and falls on either side.
+	 */
+	bool keep;
 
 	struct cairn_key *keys; /* of the blocks that are known: count or fill of them */
 	uint32_t *order;	/* in which known blocks are read: a permutation of count */
@@ -65,6 +70,8 @@ struct bench_side {
 	/* Before and after run number @run, untimed; 0 or a negative errno, having said why. */
 	int (*prepare)(struct bench_side *side, uint32_t run);
 	int (*finish)(struct bench_side *side, uint32_t run);
+	/* Before each turn of either side, untimed; NULL: nothing. */
+	void (*settle)(struct bench_side *side);
 	/* A worker's part of the run. */
 	void (*work)(struct bench_side *side, struct bench_worker *worker);
 	void (*close)(struct bench_side *side);
@@ -99,6 +106,10 @@ int bench_store_open(struct bench_plan *plan, struct bench_side *ret_side);
 /* The bare side that fits the pipeline; likewise. Checked by bench_bare_check() before. */
 int bench_bare_open(const struct bench_plan *plan, struct bench_side *ret_side);
 
+/* Whether what dumps write may stay until the end: on files, and no more than half of what is free.
+ */
+bool bench_bare_keeps(const struct bench_plan *plan);
+
 /* -1, or CLI_USAGE after it said that --bare-dir is needed. */
 int bench_bare_check(const struct bench_plan *plan);
 
@@ -107,6 +118,7 @@ struct bench_last {
 	char name[32];
 	char path[1024];     /* "" if none; {rank} expanded */
 	bool direct, shared; /* unless direct=no; shared=yes */
+	bool sized;	     /* has size= */
 };
 void bench_last_stage(const struct bench_plan *plan, struct bench_last *ret_last);
 

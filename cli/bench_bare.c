@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 
 #include "bench.h"
 #include "cli.h"
@@ -66,6 +67,7 @@ void bench_last_stage(const struct bench_plan *plan, struct bench_last *ret_last
 		!option_value(stage, "direct", value, sizeof(value)) || strcmp(value, "no");
 	ret_last->shared =
 		option_value(stage, "shared", value, sizeof(value)) && !strcmp(value, "yes");
+	ret_last->sized = option_value(stage, "size", value, sizeof(value));
 	option_value(stage, "path", ret_last->path, sizeof(ret_last->path));
 	expand_rank(plan, ret_last->path, sizeof(ret_last->path));
 }
@@ -79,6 +81,35 @@ static bool in_memory(const struct bench_last *last)
 static bool needs_files(const struct bench_plan *plan, const struct bench_last *last)
 {
 	return plan->op == BENCH_LOOKUP ? last->shared : !in_memory(last) || plan->bare_dir;
+}
+
+/* Of the file system that @path is on, or will be; 0: not known. */
+static uint64_t free_bytes(const char *path)
+{
+	char above[1024 + 2];
+	struct statvfs st;
+	char *slash;
+
+	if (statvfs(path, &st)) { /* not made yet */
+		snprintf(above, sizeof(above), "%s", path);
+		slash = strrchr(above, '/');
+		snprintf(slash ? slash + 1 : above, 2, ".");
+		if (statvfs(above, &st))
+			return 0;
+	}
+	return (uint64_t)st.f_bavail * st.f_frsize;
+}
+
+bool bench_bare_keeps(const struct bench_plan *plan)
+{
+	struct bench_last last;
+	uint64_t blocks = 2 * (plan->pairs + 1) * plan->count;
+
+	bench_last_stage(plan, &last);
+	if (plan->op == BENCH_LOAD || plan->op == BENCH_LOOKUP || in_memory(&last) || !*last.path ||
+	    last.sized)
+		return false;
+	return free_bytes(last.path) / 2 / plan->block_bytes >= blocks;
 }
 
 int bench_bare_check(const struct bench_plan *plan)

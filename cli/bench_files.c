@@ -5,20 +5,23 @@
  * Loads read one flat file at random offsets, as fio does: at depth 1 by
  * pread; deeper by an io_uring of each client, or, where that is forbidden, by
  * depth threads of each client. A dump is create + fallocate + pwrite +
- * rename in one of FANS folders (one folder's lock would bind it), by depth
- * threads of each client. A lookup is a loop of faccessat, one after another,
- * over the tier's own files: the very names the store probes, in its order,
- * relative to the same directory, and made beforehand.
+ * rename in one of FANS folders (one folder's lock would bind it; as many, and
+ * names as long, as a posix store without size= has), by depth threads of each
+ * client. A lookup is a loop of faccessat, one after another, over the tier's own
+ * files: the very names the store probes, in its order, relative to the same
+ * directory, and made beforehand.
  */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <liburing.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#ifdef CAIRN_URING
+#include <liburing.h>
+#endif
 
 #include "base/base32.h"
 #include "bench.h"
@@ -27,16 +30,17 @@
 #include "figures.h"
 #include "out.h"
 
-#define FANS	  64u
+#define FANS	  4096u
 #define ALIGN	  4096u
-#define NAME_ROOM 64
+#define NAME_ROOM 80
 
 struct files {
 	char dir[1200];
 	bool made; /* the folder above ours, by us */
 	char above[1100];
-	int fans[FANS];	    /* folders; -1: not open */
+	int base;	    /* the folder; -1: not open */
 	int flat;	    /* -1: none */
+	uint32_t runs;	    /* whose files are still there */
 	bool direct, uring; /* uring: loads at depth */
 	uint64_t io_bytes;  /* of a block: whole pages where the I/O is direct */
 	uint8_t **buffers;  /* of each thread: as many blocks as it has in flight */
@@ -50,6 +54,11 @@ static int complain(const char *what, const char *path)
 
 	out_error("bench", "%s %s: %s", what, path, strerror(-rc));
 	return rc;
+}
+
+static bool writes(const struct bench_plan *plan)
+{
+	return plan->op == BENCH_DUMP || plan->op == BENCH_MIXED;
 }
 
 /* ---- loads ---------------------------------------------------------------- */
@@ -73,6 +82,7 @@ static void work_reads(struct bench_side *side, struct bench_worker *worker)
 		read_one(side, worker, i);
 }
 
+#ifdef CAIRN_URING
 /* A client's ring, and what it has in flight. */
 struct flight {
 	struct io_uring ring;
@@ -175,17 +185,53 @@ static bool uring_allowed(void)
 	io_uring_queue_exit(&ring);
 	return true;
 }
+#else
+static bool uring_allowed(void)
+{
+	return false;
+}
+
+/* Never chosen: the same by pread. */
+static void work_ring(struct bench_side *side, struct bench_worker *worker)
+{
+	work_reads(side, worker);
+}
+#endif
 
 /* ---- dumps ------------------------------------------------------------------ */
 
-static int write_file(const struct files *files, const struct bench_plan *plan, int fan,
-		      const char *name, const void *bytes)
+/* Block @i of run @run: any folder, as a hash would say; no two names are equal. */
+static void file_name(uint32_t run, uint64_t i, char name[NAME_ROOM])
+{
+	uint64_t n = (uint64_t)run << 32 | i;
+	uint64_t hash = (n ^ n >> 17) * 0x9e3779b97f4a7c15u;
+
+	hash = (hash ^ hash >> 32) * 0x9e3779b97f4a7c15u;
+	snprintf(name, NAME_ROOM, "%03x/%016llx%018llx", (unsigned)(hash >> 52),
+		 (unsigned long long)hash, (unsigned long long)n);
+}
+
+static int sync_folder(const struct files *files, const char *name)
+{
+	char folder[4];
+	int fd, rc;
+
+	snprintf(folder, sizeof(folder), "%.3s", name);
+	fd = openat(files->base, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	rc = fd < 0 || fsync(fd) ? -errno : 0;
+	if (fd >= 0)
+		close(fd);
+	return rc;
+}
+
+static int write_file(const struct files *files, const struct bench_plan *plan, const char *name,
+		      const void *bytes)
 {
 	char temporary[NAME_ROOM + 8];
 	int fd, rc = 0;
 
 	snprintf(temporary, sizeof(temporary), "%s.tmp", name);
-	fd = openat(fan, temporary,
+	fd = openat(files->base, temporary,
 		    O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | (files->direct ? O_DIRECT : 0), 0644);
 	if (fd < 0)
 		return -errno;
@@ -195,12 +241,12 @@ static int write_file(const struct files *files, const struct bench_plan *plan, 
 		rc = errno ? -errno : -EIO;
 	if (!rc && plan->durability == CAIRN_DURABLE && fdatasync(fd))
 		rc = -errno;
-	if (!rc && renameat(fan, temporary, fan, name))
+	if (!rc && renameat(files->base, temporary, files->base, name))
 		rc = -errno;
-	if (!rc && plan->durability == CAIRN_DURABLE && fsync(fan))
-		rc = -errno;
+	if (!rc && plan->durability == CAIRN_DURABLE)
+		rc = sync_folder(files, name);
 	if (rc)
-		unlinkat(fan, temporary, 0);
+		unlinkat(files->base, temporary, 0);
 	close(fd);
 	return rc;
 }
@@ -219,26 +265,45 @@ static void work_files(struct bench_side *side, struct bench_worker *worker)
 			read_one(side, worker, i);
 			continue;
 		}
-		snprintf(name, sizeof(name), "%llu", (unsigned long long)i);
-		rc = write_file(files, plan, files->fans[i % FANS], name,
-				files->buffers[worker->index]);
+		file_name(files->runs, i, name);
+		rc = write_file(files, plan, name, files->buffers[worker->index]);
 		worker->error = rc;
 		bench_note(worker, start, plan->block_bytes);
 	}
 }
 
-static int unlink_files(struct bench_side *side, uint32_t run)
+static void unlink_runs(struct bench_side *side)
+{
+	struct files *files = side->private;
+
+	for (uint32_t run = 0; run < files->runs; run++) {
+		for (uint64_t i = 0; i < side->plan->count; i++) {
+			char name[NAME_ROOM];
+
+			file_name(run, i, name);
+			unlinkat(files->base, name, 0);
+		}
+	}
+	files->runs = 0;
+}
+
+static int finish_files(struct bench_side *side, uint32_t run)
 {
 	struct files *files = side->private;
 
 	(void)run;
-	for (uint64_t i = 0; i < side->plan->count; i++) {
-		char name[NAME_ROOM];
-
-		snprintf(name, sizeof(name), "%llu", (unsigned long long)i);
-		unlinkat(files->fans[i % FANS], name, 0);
-	}
+	files->runs++;
+	if (!side->plan->keep)
+		unlink_runs(side);
 	return 0;
+}
+
+/* What either side left for the disk to do is done before the next turn, untimed. */
+static void settle_files(struct bench_side *side)
+{
+	const struct files *files = side->private;
+
+	syncfs(files->base);
 }
 
 /* ---- lookups ------------------------------------------------------------------ */
@@ -349,13 +414,15 @@ static void close_files(struct bench_side *side)
 	if (files->tier >= 0)
 		close(files->tier);
 	free(files->names);
-	for (unsigned i = 0; i < FANS && *files->dir; i++) {
-		char fan[sizeof(files->dir) + 8];
+	if (files->base >= 0) {
+		unlink_runs(side);
+		for (unsigned i = 0; i < FANS && writes(side->plan); i++) {
+			char fan[8];
 
-		if (files->fans[i] >= 0)
-			close(files->fans[i]);
-		snprintf(fan, sizeof(fan), "%s/%u", files->dir, i);
-		rmdir(fan);
+			snprintf(fan, sizeof(fan), "%03x", i);
+			unlinkat(files->base, fan, AT_REMOVEDIR);
+		}
+		close(files->base);
 	}
 	if (files->flat >= 0) {
 		char flat[sizeof(files->dir) + 8];
@@ -374,7 +441,7 @@ static void close_files(struct bench_side *side)
 	free(files);
 }
 
-static int make_folders(struct files *files, const char *dir)
+static int make_folders(struct files *files, const struct bench_plan *plan, const char *dir)
 {
 	snprintf(files->above, sizeof(files->above), "%s", dir);
 	files->made = mkdir(dir, 0755) == 0;
@@ -383,15 +450,15 @@ static int make_folders(struct files *files, const char *dir)
 	snprintf(files->dir, sizeof(files->dir), "%s/bench-%ld", files->above, (long)getpid());
 	if (mkdir(files->dir, 0755))
 		return complain("could not make the folder", files->dir);
-	for (unsigned i = 0; i < FANS; i++) {
-		char fan[sizeof(files->dir) + 8];
+	files->base = open(files->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (files->base < 0)
+		return complain("could not open", files->dir);
+	for (unsigned i = 0; i < FANS && writes(plan); i++) {
+		char fan[8];
 
-		snprintf(fan, sizeof(fan), "%s/%u", files->dir, i);
-		if (mkdir(fan, 0755))
+		snprintf(fan, sizeof(fan), "%03x", i);
+		if (mkdirat(files->base, fan, 0755))
 			return complain("could not make the folder", fan);
-		files->fans[i] = open(fan, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		if (files->fans[i] < 0)
-			return complain("could not open", fan);
 	}
 	return 0;
 }
@@ -403,13 +470,12 @@ static void choose_direct(struct files *files, const struct bench_plan *plan, bo
 
 	files->direct = wanted;
 	if (wanted)
-		fd = openat(files->fans[0], "direct", O_WRONLY | O_CREAT | O_DIRECT | O_CLOEXEC,
-			    0644);
+		fd = openat(files->base, "direct", O_WRONLY | O_CREAT | O_DIRECT | O_CLOEXEC, 0644);
 	if (fd < 0)
 		files->direct = false;
 	else
 		close(fd);
-	unlinkat(files->fans[0], "direct", 0);
+	unlinkat(files->base, "direct", 0);
 	files->io_bytes = plan->block_bytes;
 	if (files->direct)
 		files->io_bytes = (plan->block_bytes + ALIGN - 1) / ALIGN * ALIGN;
@@ -491,7 +557,7 @@ static int open_side(struct bench_side *side, const struct bench_last *last, con
 		snprintf(side->what, sizeof(side->what), "serial faccessat of the same files");
 		return find_names(side, last->path);
 	}
-	rc = make_folders(files, dir);
+	rc = make_folders(files, plan, dir);
 	if (rc < 0)
 		return rc;
 	choose_direct(files, plan, last->direct);
@@ -504,8 +570,9 @@ static int open_side(struct bench_side *side, const struct bench_last *last, con
 	name_side(side);
 	make_buffers(side, files->uring ? plan->depth : 1);
 	side->work = files->uring ? work_ring : plan->op == BENCH_LOAD ? work_reads : work_files;
+	side->settle = settle_files;
 	if (plan->op != BENCH_LOAD)
-		side->finish = unlink_files;
+		side->finish = finish_files;
 	return plan->op == BENCH_DUMP ? 0 : make_flat(files, plan, files->buffers[0]);
 }
 
@@ -516,9 +583,7 @@ int bench_files_open(const struct bench_plan *plan, const struct bench_last *las
 
 	if (!files)
 		out_die("no memory for the bare side");
-	files->flat = files->tier = -1;
-	for (unsigned i = 0; i < FANS; i++)
-		files->fans[i] = -1;
+	files->flat = files->tier = files->base = -1;
 	*ret_side = (struct bench_side){.plan = plan, .private = files, .close = close_files};
 	return open_side(ret_side, last, dir) < 0 ? CLI_CANNOT : CLI_OK;
 }

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
+
+#include <cairn/task.h>
 
 #include "base/units.h"
 #include "cli.h"
@@ -12,8 +15,31 @@
 
 struct ls {
 	bool as_json, keys, cut;
+	uint32_t owner; /* a process that has it open; 0: none */
 	uint64_t limit, shown, raw_bytes, stored_bytes;
 };
+
+/* null: none were told. */
+static json_t *attributes(const struct cairn_listed *block)
+{
+	static const struct cairn_key none;
+	const struct cairn_block_attr *attr = block->attr;
+	char parent[CONTENT_KEY_TEXT];
+	json_t *o;
+
+	if (!attr)
+		return json_null();
+	o = json_object();
+	content_key_format(&attr->parent, parent);
+	out_json_set(o, "parent",
+		     out_json_text(memcmp(&attr->parent, &none, sizeof(none)) ? parent : NULL));
+	out_json_set(o, "chained", json_boolean(block->chained));
+	out_json_count(o, "depth", attr->depth);
+	out_json_count(o, "priority", attr->priority);
+	out_json_count(o, "ttl_ns", attr->ttl_ns);
+	out_json_count(o, "cost_ns", attr->cost_ns);
+	return o;
+}
 
 /* A store may hold millions: each is printed as it comes, also in JSON. */
 static void show_json(struct ls *ls, const struct cairn_listed *block, const char *key)
@@ -31,6 +57,7 @@ static void show_json(struct ls *ls, const struct cairn_listed *block, const cha
 	out_json_count(o, "stored_bytes", block->stored_bytes);
 	out_json_count(o, "sequence", block->sequence);
 	out_json_set(o, "whole", json_boolean(block->whole));
+	out_json_set(o, "attributes", attributes(block));
 	fputs(ls->shown ? "," : "", stdout);
 	json_dumpf(o, stdout, JSON_COMPACT);
 	json_decref(o);
@@ -74,20 +101,60 @@ static int show_block(void *context, const struct cairn_listed *block)
 	return 0;
 }
 
-static int list(struct ls *ls, const char *pipeline, const struct option_store *store)
+static int any_counter(void *context, const struct cairn_counter *counter)
+{
+	(void)context;
+	(void)counter;
+	return 1;
+}
+
+/* Who has it open now, by the page that it shares: then what is listed may be late. */
+static void find_owner(struct ls *ls, const char *pipeline, const struct option_store *store)
+{
+	uint32_t pid = 0;
+
+	if (cairn_live_counters(pipeline, &store->opts, any_counter, NULL, &pid, NULL) == 1)
+		ls->owner = pid;
+}
+
+static void end_json(const struct ls *ls, bool whole, uint64_t missed)
+{
+	printf("], \"count\": %llu, \"missed\": %llu, \"owner\": ", (unsigned long long)ls->shown,
+	       (unsigned long long)missed);
+	if (ls->owner)
+		printf("%u", ls->owner);
+	else
+		fputs("null", stdout);
+	printf(", \"complete\": %s}\n",
+	       whole && !ls->cut && !missed && !ls->owner ? "true" : "false");
+}
+
+static void end_line(const struct ls *ls)
 {
 	char raw[UNITS_TEXT_MAX], stored[UNITS_TEXT_MAX];
+
+	printf("%llu block%s, %s, stored as %s\n", (unsigned long long)ls->shown,
+	       ls->shown == 1 ? "" : "s", units_format_size(ls->raw_bytes, raw),
+	       units_format_size(ls->stored_bytes, stored));
+	if (ls->owner)
+		printf("process %u has it open: what it changed meanwhile may be missing\n",
+		       ls->owner);
+}
+
+static int list(struct ls *ls, const char *pipeline, const struct option_store *store)
+{
 	struct cairn_error error = {0};
 	uint64_t missed = 0;
 	int64_t rc;
 
+	find_owner(ls, pipeline, store);
 	if (ls->as_json)
 		fputs("{\"blocks\": [", stdout);
 	rc = cairn_list(pipeline, &store->opts, show_block, ls, &missed, &error);
+	if (!ls->owner) /* one that came while it was read */
+		find_owner(ls, pipeline, store);
 	if (ls->as_json)
-		printf("], \"count\": %llu, \"missed\": %llu, \"complete\": %s}\n",
-		       (unsigned long long)ls->shown, (unsigned long long)missed,
-		       rc >= 0 && !ls->cut && !missed ? "true" : "false");
+		end_json(ls, rc >= 0, missed);
 	if (rc == -ECANCELED)
 		return CLI_STOPPED;
 	if (rc < 0)
@@ -96,10 +163,7 @@ static int list(struct ls *ls, const char *pipeline, const struct option_store *
 		out_error("ls", "%llu entries could not be read; 'cairn fsck' names them",
 			  (unsigned long long)missed);
 	if (!ls->as_json && !ls->keys)
-		printf("%llu block%s, %s, stored as %s; what changed meanwhile may be missing\n",
-		       (unsigned long long)ls->shown, ls->shown == 1 ? "" : "s",
-		       units_format_size(ls->raw_bytes, raw),
-		       units_format_size(ls->stored_bytes, stored));
+		end_line(ls);
 	return missed ? CLI_BAD : CLI_OK;
 }
 

@@ -33,10 +33,16 @@ int option_store_load(const char *name, const struct option_store *store)
 	return CLI_CANNOT;
 }
 
+/* A wrong pipeline, as against a right one that cannot be opened. */
+static bool is_usage(int rc, const struct cairn_error *error)
+{
+	return rc == -EINVAL || (rc == -ENOENT && error->line && strstr(error->text, ": no stage"));
+}
+
 int option_store_error(const char *name, int rc, const struct cairn_error *error)
 {
 	out_error(name, "%s", *error->text ? error->text : cairn_strerror(rc));
-	return rc == -EINVAL || error->line ? CLI_USAGE : CLI_CANNOT;
+	return is_usage(rc, error) ? CLI_USAGE : CLI_CANNOT;
 }
 
 void option_list_add(struct option_list *list, const char *item)
@@ -331,4 +337,19 @@ int option_parse(const struct option_command *command, int argc, char **argv,
 	if (rc < 0 && *ret_operand_count < command->operand_min)
 		rc = option_error(command->name, "no %s given", command->operand);
 	return rc;
+}
+
+static int add_evicted(void *context, const struct cairn_counter *counter)
+{
+	if (!strcmp(counter->name, "evicted_blocks"))
+		*(uint64_t *)context += counter->value;
+	return 0;
+}
+
+uint64_t option_store_evicted(struct cairn_store *store)
+{
+	uint64_t blocks = 0;
+
+	cairn_counters(store, add_evicted, &blocks);
+	return blocks;
 }

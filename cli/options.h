@@ -113,4 +113,7 @@ const char *option_nearest(const char *typed, const char *const *names);
 void option_list_add(struct option_list *list, const char *item);
 void option_list_fini(struct option_list *list);
 
+/* Blocks that the tiers of an open store gave up to stay within their bounds. */
+uint64_t option_store_evicted(struct cairn_store *store);
+
 #endif

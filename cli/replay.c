@@ -149,21 +149,6 @@ static int read_traces(const struct replay_options *o, struct trace *trace)
 	return CLI_CANNOT;
 }
 
-static int add_evicted(void *context, const struct cairn_counter *counter)
-{
-	if (!strcmp(counter->name, "evicted_blocks"))
-		*(uint64_t *)context += counter->value;
-	return 0;
-}
-
-static uint64_t evicted_blocks(struct cairn_store *store)
-{
-	uint64_t blocks = 0;
-
-	cairn_counters(store, add_evicted, &blocks);
-	return blocks;
-}
-
 /* ---- the run ---------------------------------------------------------------- */
 
 /* What is replayed, and through what: the line above the table. */
@@ -427,13 +412,13 @@ static int replay(const struct replay_options *o, const struct trace *trace)
 		return rc;
 	if (!o->json)
 		announce(o, trace);
-	evicted = evicted_blocks(run.store);
+	evicted = option_store_evicted(run.store);
 	f.cpu_seconds = -figures_cpu_seconds();
 	run_clients(&run, (uint32_t)o->clients);
 	f.seconds = 1e-9 * (double)(figures_now_ns() - run.start_ns);
 	f.cpu_seconds += figures_cpu_seconds();
 	f.totals = run.totals;
-	f.evicted = evicted_blocks(run.store) - evicted;
+	f.evicted = option_store_evicted(run.store) - evicted;
 	f.stopped = out_stop_asked();
 	figures_sort(run.load_ns, run.load_count);
 	f.load_p50_us = 1e-3 * (double)figures_percentile(run.load_ns, run.load_count, 0.50);

@@ -40,6 +40,9 @@ struct input {
 	char *line;
 	size_t line_length, line_room;
 	uint64_t line_number;
+	/* times: of the first request here, and of the last one of what was read before */
+	bool begun;
+	uint64_t first_us, base_us;
 };
 
 void trace_init(struct trace *trace)
@@ -164,8 +167,31 @@ static int get_ids(const struct input *in, const json_t *object, uint64_t **ret_
 	return 0;
 }
 
-static int add_object(struct trace *trace, const struct input *in, const json_t *object,
-		      uint32_t source)
+/* As many ids as the prompt has blocks: else shares of tokens and of blocks contradict. */
+static int check_ids(const struct input *in, const struct trace_request *request)
+{
+	uint64_t blocks = (request->input_tokens + TRACE_BLOCK_TOKENS - 1) / TRACE_BLOCK_TOKENS;
+	char text[96];
+
+	if (blocks == request->id_count)
+		return 0;
+	snprintf(text, sizeof(text), "%u ids, but \"input_length\" is %llu blocks of %u tokens",
+		 request->id_count, (unsigned long long)blocks, TRACE_BLOCK_TOKENS);
+	return line_error(in, "\"hash_ids\" has %s", text);
+}
+
+/* From the start of the trace: a file's first request comes with the last one before it. */
+static void rebase(struct input *in, struct trace_request *request)
+{
+	uint64_t us = request->timestamp_us;
+
+	if (!in->begun)
+		in->first_us = us;
+	in->begun = true;
+	request->timestamp_us = in->base_us + (us > in->first_us ? us - in->first_us : 0);
+}
+
+static int add_object(struct trace *trace, struct input *in, const json_t *object, uint32_t source)
 {
 	struct trace_request request = {.source = source};
 	uint64_t *ids = NULL;
@@ -182,6 +208,12 @@ static int add_object(struct trace *trace, const struct input *in, const json_t 
 		free(ids);
 		return line_error(in, "\"%s\" is beyond 2^40 tokens", "input_length");
 	}
+	rc = check_ids(in, &request);
+	if (rc < 0) {
+		free(ids);
+		return rc;
+	}
+	rebase(in, &request);
 	trace_add(trace, &request, ids);
 	free(ids);
 	return 0;
@@ -189,12 +221,18 @@ static int add_object(struct trace *trace, const struct input *in, const json_t 
 
 static int add_line(struct trace *trace, struct input *in, uint32_t source)
 {
-	size_t blanks = strspn(in->line, " \t\r");
+	static const char mark[] = "\xef\xbb\xbf"; /* U+FEFF, as some editors begin a file */
 	json_error_t why;
 	json_t *object;
+	size_t blanks;
 	int rc;
 
 	in->line_number++;
+	if (in->line_number == 1 && !strncmp(in->line, mark, strlen(mark))) {
+		in->line_length -= strlen(mark);
+		memmove(in->line, in->line + strlen(mark), in->line_length + 1);
+	}
+	blanks = strspn(in->line, " \t\r");
 	if (blanks == in->line_length)
 		return 0;
 	if (in->line[blanks] != '{')
@@ -390,6 +428,7 @@ static int read_all(struct trace *trace, struct input *in, size_t limit)
 	ssize_t n = 1;
 	int rc;
 
+	in->base_us = trace->count ? trace->requests[trace->count - 1].timestamp_us : 0;
 	in->chunk = malloc(CHUNK_BYTES);
 	if (!bytes || !in->chunk)
 		out_die("no memory to read %s", in->name);

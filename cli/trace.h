@@ -3,7 +3,7 @@
  * Request traces: JSON lines, one request each, plain or in gzip or zstd
  * (told apart by their first bytes). A line is an object with
  *
- *	timestamp	number, milliseconds from the start of the trace
+ *	timestamp	number, milliseconds; only differences count
  *	input_length	integer, prompt tokens
  *	output_length	integer, generated tokens
  *	hash_ids	array of integers, one for each block of TRACE_BLOCK_TOKENS
@@ -24,7 +24,7 @@
 #define TRACE_ERROR_MAX	   256
 
 struct trace_request {
-	uint64_t timestamp_us; /* from the start of the trace */
+	uint64_t timestamp_us; /* from the start of the trace; a file goes on where one ended */
 	uint64_t input_tokens, output_tokens;
 	size_t first_id; /* in ids[] of the trace */
 	uint32_t id_count;

@@ -26,7 +26,8 @@ has_clang_runtime() {
     [ -f "$("$compiler" -print-file-name="libclang_rt.asan-$(uname -m).a")" ]
 }
 
-# group | package | how to see that it is here | why
+# group (with a ?: the build does without, where this system has none) | package | how to see that
+# it is here | why
 table() {
     cat <<'ROWS'
 build|gcc|has_tool cc|compiles the library and the program
@@ -34,7 +35,7 @@ build|libc6-dev|has_header stdio.h|headers of the C library
 build|meson|has_tool meson|describes the build
 build|ninja-build|has_tool ninja|runs the build
 build|pkg-config|has_tool pkg-config|finds the libraries
-build|liburing-dev|has_library liburing >= 2.3|io_uring: asynchronous I/O
+build?|liburing-dev|has_header liburing.h|io_uring: asynchronous I/O
 build|libaio-dev|has_header libaio.h|asynchronous direct I/O where io_uring is forbidden
 build|libisal-dev|has_library libisal|CRC32C at memory speed
 build|libssl-dev|has_library libcrypto|SHA-256 for keys
@@ -69,13 +70,19 @@ fi
 [ $# -gt 0 ] || set -- build test
 
 missing=
+needed=
 for group in "$@"; do
-    rows=$(table | grep "^$group|") || {
+    rows=$(table | grep "^$group?\{0,1\}|") || {
         echo "deps: no group \"$group\"; there are build and test" >&2
         exit 2
     }
-    while IFS='|' read -r _ package probe why; do
+    while IFS='|' read -r kind package probe why; do
         $probe && continue
+        if [ "$kind" = "$group" ]; then
+            needed=yes
+        elif [ $check = yes ]; then
+            continue
+        fi
         missing="$missing $package"
         printf 'deps: %-18s %s\n' "$package" "$why"
     done <<ROWS
@@ -88,7 +95,15 @@ if [ $check = yes ]; then
     echo "deps: the above is missing; make deps installs what apt has" >&2
     exit 1
 fi
+# What the build can do without is no reason to stop.
+do_without() {
+    [ -n "$needed" ] || {
+        echo "deps: $1; going on without" >&2
+        exit 0
+    }
+}
 if ! has_tool apt-get; then
+    do_without "no apt-get here"
     echo "deps: no apt-get here: install what is listed above by this system's own means" >&2
     exit 1
 fi
@@ -97,6 +112,7 @@ if [ "$(id -u)" = 0 ]; then
 elif has_tool sudo; then
     root=sudo
 else
+    do_without "neither root nor sudo"
     echo "deps: neither root nor sudo; as root: apt-get install$missing" >&2
     exit 1
 fi
@@ -105,6 +121,7 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 trap 'exit 130' INT TERM
 fail() {
+    do_without "$1 failed"
     tail -n 20 "$log" >&2
     echo "deps: $1 failed, its last lines are above" >&2
     exit 1

@@ -557,6 +557,8 @@ bool index_set_parent(struct index *index, struct index_entry *entry,
 		return true;
 	key.key = *parent;
 	p = index_find(index, &key);
+	if (p && entry->depth > 0 && p->depth >= entry->depth)
+		return true;
 	if (leads_back(index, p, entry))
 		return true;
 	if (!p)

@@ -60,6 +60,7 @@ struct index_entry {
 	uint64_t sequence;		  /* of the dump */
 	uint32_t shard_bytes, last_bytes; /* raw */
 	uint64_t charge;		  /* bytes of the tier's budget */
+	uint32_t depth;			  /* in its prefix, as it was told; 0: not told */
 } __attribute__((aligned(32)));
 
 struct index;
@@ -95,8 +96,9 @@ struct index_entry *index_add(struct index *index, const struct index_key *key, 
 /*
  * Tells an entry its parent (of the same space and generation), making a ghost
  * for one that is not there. The first one told stays; a second is ignored, as
- * is the entry itself, or one whose chain of parents leads back to it within 64
- * steps. False: no entry free for the ghost; then it has no parent.
+ * is one that is not shallower than the entry (where its depth was told), the
+ * entry itself, or one whose chain of parents leads back to it within 64 steps.
+ * False: no entry free for the ghost; then it has no parent.
  */
 bool index_set_parent(struct index *index, struct index_entry *entry,
 		      const struct cairn_key *parent);

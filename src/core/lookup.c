@@ -13,19 +13,23 @@
 struct lookup {
 	struct cairn_namespace *ns;
 	struct cairn_store *store;
-	bool chain;
+	bool chain, later;	   /* later: a chunk was there before this one */
 	struct hold_builder *hold; /* NULL: none asked */
 	/* of the chunk */
 	struct cairn_probe probes[CHUNK];
 	uint16_t stages[CHUNK];
 };
 
+/* @before: a key stands before these ones in the chain. */
 static void probe_level(struct lookup *lookup, uint32_t level, const struct cairn_key *keys,
-			size_t count, struct cairn_probe *ret_probes)
+			size_t count, bool before, struct cairn_probe *ret_probes)
 {
 	struct level *tier = &lookup->store->levels[level];
 	uint32_t flags =
 		(lookup->chain ? CAIRN_PROBE_CHAIN : 0) | (lookup->hold ? CAIRN_PROBE_HOLD : 0);
+
+	if (lookup->chain && before)
+		flags |= CAIRN_PROBE_BEFORE;
 
 	memset(ret_probes, 0, count * sizeof(*ret_probes));
 	tier->ops->lookup(tier->self, &lookup->ns->view, keys, count, flags, ret_probes);
@@ -61,7 +65,8 @@ static void probe_below(struct lookup *lookup, const struct cairn_key *keys, siz
 		int level = lookup->store->tier_top;
 
 		while (level >= 0 && !lookup->probes[i].present) {
-			probe_level(lookup, (uint32_t)level, &keys[i], 1, &lookup->probes[i]);
+			probe_level(lookup, (uint32_t)level, &keys[i], 1, lookup->later || i > 0,
+				    &lookup->probes[i]);
 			lookup->stages[i] = (uint16_t)level;
 			level = lookup->store->levels[level].tier_below;
 		}
@@ -126,7 +131,7 @@ static size_t lookup_chunk(struct lookup *lookup, const struct cairn_key *keys, 
 
 	for (size_t i = 0; i < count; i++)
 		lookup->stages[i] = (uint16_t)top;
-	probe_level(lookup, top, keys, count, lookup->probes);
+	probe_level(lookup, top, keys, count, lookup->later, lookup->probes);
 	if (lookup->store->levels[top].tier_below >= 0)
 		probe_below(lookup, keys, count);
 	if (lookup->hold)
@@ -163,6 +168,7 @@ int64_t lookup_run(struct cairn_namespace *ns, const struct cairn_key *keys, siz
 		size_t n = count - at < CHUNK ? count - at : CHUNK;
 
 		hits += lookup_chunk(&lookup, keys + at, n, found ? found + at : NULL, &end);
+		lookup.later = true;
 	}
 	store_count(store, COUNT_LOOKUPS, count);
 	store_count(store, COUNT_LOOKUP_HITS, hits);

@@ -16,6 +16,7 @@
 #include "core/pipeline.h"
 #include "core/reactor.h"
 #include "core/settings.h"
+#include "sys/workers.h"
 
 /* ---- what stages of this library get beyond stage.h ------------------------- */
 
@@ -76,8 +77,7 @@ static uint64_t env_sequence_now(const struct cairn_stage_env *env)
 static int try_engine(struct cairn_store *store, enum engine_kind kind)
 {
 	const struct engine_ops *ops = store->sys->engine(kind);
-	struct engine_opts opts = {
-		.sys = store->sys, .chains_max = 1, .workers = 1, .guard_fd = -1};
+	struct engine_opts opts = {.sys = store->sys, .chains_max = 1, .guard_fd = -1};
 	struct engine *engine;
 	int ret = ops ? ops->open(&opts, &engine) : -EOPNOTSUPP;
 
@@ -96,6 +96,10 @@ static int choose_engine(struct cairn_store *store, struct cairn_error *reterr)
 	size_t at = 0;
 	int ret;
 
+	if (choice != SETTING_ENGINE_AUTO && !store->sys->engine((enum engine_kind)choice))
+		return fail(reterr, -EOPNOTSUPP,
+			    "store: engine: this library was built without %s; use engine=auto",
+			    names[choice]);
 	if (choice != SETTING_ENGINE_AUTO) {
 		ret = try_engine(store, (enum engine_kind)choice);
 		return ret == 0 ? 0
@@ -107,8 +111,14 @@ static int choose_engine(struct cairn_store *store, struct cairn_error *reterr)
 		ret = try_engine(store, (enum engine_kind)kind);
 		if (ret == 0)
 			return ret;
-		at += (size_t)snprintf(store->engine_note + at, sizeof(store->engine_note) - at,
-				       "%s%s: %s", at ? "; " : "", names[kind], strerror(-ret));
+		if (store->sys->engine((enum engine_kind)kind))
+			at += (size_t)snprintf(store->engine_note + at,
+					       sizeof(store->engine_note) - at, "%s%s: %s",
+					       at ? "; " : "", names[kind], strerror(-ret));
+		else
+			at += (size_t)snprintf(store->engine_note + at,
+					       sizeof(store->engine_note) - at,
+					       "%sbuilt without %s", at ? "; " : "", names[kind]);
 		if (at >= sizeof(store->engine_note))
 			at = sizeof(store->engine_note) - 1;
 	}
@@ -122,6 +132,7 @@ static int open_stages(struct cairn_store *store, struct cairn_error *reterr)
 {
 	for (uint32_t i = store->level_count; i-- > 0;) {
 		struct level *level = &store->levels[i];
+		struct cairn_error said = {0};
 		int ret;
 
 		level->internal.engine = io_engine;
@@ -132,9 +143,9 @@ static int open_stages(struct cairn_store *store, struct cairn_error *reterr)
 		level->self = sys_zalloc(store->sys, 64, level->ops->instance_bytes + 1);
 		if (!level->self)
 			return fail(reterr, -ENOMEM, "no memory for %s", level->name);
-		ret = level->ops->open(level->self, &level->env, reterr);
+		ret = level->ops->open(level->self, &level->env, &said);
 		if (ret < 0)
-			return ret;
+			return pipeline_fail(level, ret, &said, reterr);
 		level->opened = true;
 	}
 	return 0;
@@ -150,6 +161,9 @@ static int open_reactors(struct cairn_store *store, struct cairn_error *reterr)
 		count = cores >= 4 ? (uint32_t)cores / 2 : 1;
 	if (count > REACTORS_MAX)
 		count = REACTORS_MAX;
+	/* Threads are started when something blocks: with a ring, for locks of files alone. */
+	if (workers_open(store->sys, (uint32_t)store->settings[SET_WORKERS].u, &store->workers) < 0)
+		return fail(reterr, -ENOMEM, "no memory for the workers");
 	/* A ring holds the tiers' locks: it is made and made known in one, for a fork. */
 	fork_hold();
 	for (; ret == 0 && store->reactor_count < count; store->reactor_count += ret == 0)
@@ -217,6 +231,7 @@ static void take_apart(struct cairn_store *store)
 	while (store->reactor_count > 0)
 		reactor_free(store->reactors[--store->reactor_count]);
 	fork_go_on();
+	workers_close(store->workers);
 	fork_forget(store);
 	namespaces_fini(store);
 	tasks_fini(store);

@@ -63,7 +63,8 @@ static int reactor_engine(struct reactor *reactor)
 	struct engine_opts opts = {
 		.sys = store->sys,
 		.chains_max = reactor->ios * 8,
-		.workers = (uint32_t)store->settings[SET_WORKERS].u,
+		.iowq_max = (uint32_t)store->settings[SET_WORKERS].u,
+		.workers = store->workers,
 		.shared_owner = !reactor->standing,
 		.guard_fd = store->guard_count > 0 ? store->guards[0] : -1,
 		.pool_base = reactor->pool,
@@ -72,16 +73,18 @@ static int reactor_engine(struct reactor *reactor)
 	};
 	int ret;
 
-	/*
-	 * A light reactor's caller has nothing better to do than to wait, so where
-	 * there is no ring it runs its chains in place.
-	 */
 	reactor->engine_ops = store->engine_ops;
-	if (!reactor->standing && store->engine_kind != ENGINE_URING) {
-		reactor->engine_ops = store->sys->engine(ENGINE_PSYNC);
-		opts.workers = 0;
-	}
+	/*
+	 * A plain direct read cannot be left at a deadline, and a worker's takes two
+	 * switches of threads: a light reactor has libaio where there is any.
+	 */
+	if (!reactor->standing && store->engine_kind == ENGINE_PSYNC)
+		reactor->engine_ops = store->sys->engine(ENGINE_AIO);
 	ret = reactor->engine_ops->open(&opts, &reactor->engine);
+	if (ret < 0 && ret != -ENOMEM && !reactor->standing && store->engine_kind != ENGINE_URING) {
+		reactor->engine_ops = store->sys->engine(ENGINE_PSYNC);
+		ret = reactor->engine_ops->open(&opts, &reactor->engine);
+	}
 	for (uint32_t i = 1; ret == 0 && i < store->guard_count; i++)
 		ret = reactor->engine_ops->add_guard(reactor->engine, store->guards[i]);
 	return ret;

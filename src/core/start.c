@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/attr.h"
 #include "core/io.h"
 
 void *io_buffer_get(struct reactor *reactor, size_t bytes)
@@ -81,10 +82,14 @@ static void set_attr(struct io_slot *slot, const struct task_part *part, uint32_
 	const struct cairn_key *parent;
 
 	memset(attr, 0, sizeof(*attr));
-	if (task->xfers && task->xfers[item].attr) {
-		const struct cairn_block_attr *given = task->xfers[item].attr;
+	for (uint32_t i = item; task->xfers && i < task->count && !attr_told(attr) &&
+				same_key(&task->xfers[i].key, &task->xfers[item].key);
+	     i++) {
+		const struct cairn_block_attr *given = task->xfers[i].attr;
 
-		memcpy(attr, given, given->size < sizeof(*attr) ? given->size : sizeof(*attr));
+		if (given)
+			memcpy(attr, given,
+			       given->size < sizeof(*attr) ? given->size : sizeof(*attr));
 	}
 	attr->size = sizeof(*attr);
 	if (!(task->flags & CAIRN_TASK_CHAIN) || !same_key(&attr->parent, &none))

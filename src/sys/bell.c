@@ -46,23 +46,26 @@ bool bell_woken(struct bell *bell)
 	return __atomic_exchange_n(&bell->woken, 0, __ATOMIC_ACQ_REL) != 0;
 }
 
-bool bell_wait(struct bell *bell, const struct sys *sys, uint64_t deadline_ns)
+void bell_clear(struct bell *bell)
+{
+	uint64_t rings;
+
+	if (read(bell->fd, &rings, sizeof(rings)) < 0)
+		assert(errno == EAGAIN || errno == EINTR);
+}
+
+void bell_wait(struct bell *bell, uint64_t wait_ns)
 {
 	struct pollfd ready = {.fd = bell->fd, .events = POLLIN};
-	uint64_t left_ns = deadline_left(sys, deadline_ns);
 	struct timespec ts = {
-		.tv_sec = (time_t)(left_ns / NS_PER_S),
-		.tv_nsec = (long)(left_ns % NS_PER_S),
+		.tv_sec = (time_t)(wait_ns / NS_PER_S),
+		.tv_nsec = (long)(wait_ns % NS_PER_S),
 	};
-	uint64_t rings;
-	int rc = ppoll(&ready, 1, left_ns == UINT64_MAX ? NULL : &ts, NULL);
+	int rc = ppoll(&ready, 1, wait_ns == UINT64_MAX ? NULL : &ts, NULL);
 
 	assert(rc >= 0 || errno == EINTR || errno == ENOMEM);
-	if (rc == 0)
-		return false;
-	if (rc > 0 && read(bell->fd, &rings, sizeof(rings)) < 0)
-		assert(errno == EAGAIN || errno == EINTR);
-	return true;
+	if (rc > 0)
+		bell_clear(bell);
 }
 
 uint64_t deadline_after(const struct sys *sys, uint64_t wait_ns)

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What an engine's owner sleeps on: an eventfd that wake(), workers and the
- * kernel (libaio) write to.
+ * What an engine's owner sleeps on: an eventfd that wake() and workers write to.
  */
 #ifndef SYS_BELL_H
 #define SYS_BELL_H
@@ -16,7 +15,7 @@ struct bell {
 int bell_open(struct bell *bell); /* 0 or a negative errno */
 void bell_close(struct bell *bell, const struct sys *sys);
 
-/* Ends a bell_wait(), the current one or the next. Any thread, async-signal-safe. */
+/* Ends a wait for the bell, the current one or the next. Any thread, async-signal-safe. */
 void bell_ring(struct bell *bell);
 
 /*
@@ -28,8 +27,11 @@ void bell_wake(struct bell *bell);
 /* Takes the mark. Owner. */
 bool bell_woken(struct bell *bell);
 
-/* Waits for a ring until @deadline_ns (UINT64_MAX: none). False: the time is up. Owner. */
-bool bell_wait(struct bell *bell, const struct sys *sys, uint64_t deadline_ns);
+/* Ends the ringing, so that the next ring is heard. Owner. */
+void bell_clear(struct bell *bell);
+
+/* Waits for a ring for at most @wait_ns (UINT64_MAX: for ever), and clears it. Owner. */
+void bell_wait(struct bell *bell, uint64_t wait_ns);
 
 /* The time @wait_ns from now; UINT64_MAX stays. */
 uint64_t deadline_after(const struct sys *sys, uint64_t wait_ns);

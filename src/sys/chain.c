@@ -174,17 +174,68 @@ void chain_note(struct engine_chain *chain, struct chain_cursor *cursor, int64_t
 		chain->ops[cursor->next++].result = -ECANCELED;
 }
 
-void chain_step(const struct sys *sys, struct engine_chain *chain, struct chain_cursor *cursor)
+/* Notes the result; what an open gave is the chain's descriptor. */
+static void take_result(struct engine_chain *chain, struct chain_cursor *cursor, int64_t result)
 {
-	const struct engine_op *op = &chain->ops[cursor->next];
-	int64_t result = run_op(sys, chain_fd(cursor, op), op);
-
-	if (op->code == OP_OPENAT && result >= 0) {
+	if (chain->ops[cursor->next].code == OP_OPENAT && result >= 0) {
 		assert(cursor->fd < 0);
 		cursor->fd = (int)result;
 		result = 0;
 	}
 	chain_note(chain, cursor, result);
+}
+
+void chain_step(const struct sys *sys, struct engine_chain *chain, struct chain_cursor *cursor)
+{
+	const struct engine_op *op = &chain->ops[cursor->next];
+
+	take_result(chain, cursor, run_op(sys, chain_fd(cursor, op), op));
+}
+
+bool chain_only_reads(const struct engine_chain *chain)
+{
+	for (uint32_t i = 0; i < chain->op_count; i++) {
+		const struct engine_op *op = &chain->ops[i];
+
+		if (op->code != OP_OPENAT && op->code != OP_READV && op->code != OP_STATX)
+			return false;
+		if (op->code == OP_OPENAT && (op->flags & (O_ACCMODE | O_CREAT | O_TRUNC)))
+			return false;
+	}
+	return true;
+}
+
+/* The op's result where it can be told without waiting; else another error than -ENOENT. */
+static int64_t try_op(const struct sys *sys, int fd, const struct engine_op *op)
+{
+	int64_t rc;
+
+	if (op->code == OP_OPENAT)
+		return sys->openat_cached(fd, op->path, op->flags);
+	if (op->code == OP_READV) {
+		rc = sys->preadv_cached(fd, op->iov, op->iov_count, (off_t)op->offset);
+		return rc == (int64_t)op->length ? rc : -EAGAIN;
+	}
+	/* What is there may have to be asked for its size: on a network that can hang. */
+	rc = sys->openat_cached(fd, op->path, O_PATH | O_NOFOLLOW);
+	if (rc >= 0)
+		sys->close((int)rc);
+	return rc >= 0 ? -EAGAIN : rc;
+}
+
+bool chain_step_cached(const struct sys *sys, struct engine_chain *chain,
+		       struct chain_cursor *cursor)
+{
+	const struct engine_op *op = &chain->ops[cursor->next];
+	int64_t result;
+
+	assert(op->code == OP_OPENAT || op->code == OP_STATX || !chain->direct);
+	result = try_op(sys, chain_fd(cursor, op), op);
+	/* Any other failure may be the attempt's, not the file's: the plain call will tell. */
+	if (result < 0 && result != -ENOENT)
+		return false;
+	take_result(chain, cursor, result);
+	return true;
 }
 
 void chain_end(const struct sys *sys, struct engine_chain *chain, struct chain_cursor *cursor)

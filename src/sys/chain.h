@@ -57,6 +57,16 @@ void chain_note(struct engine_chain *chain, struct chain_cursor *cursor, int64_t
 /* Runs the next op; blocks as long as its system call does. */
 void chain_step(const struct sys *sys, struct engine_chain *chain, struct chain_cursor *cursor);
 
+/* Whether chain_step_cached() can do all of the chain's ops but direct reads. */
+bool chain_only_reads(const struct engine_chain *chain);
+
+/*
+ * Runs the next op, if it need not wait: an open of what is there, a buffered
+ * read, or a statx of what is not there. False: nothing was done.
+ */
+bool chain_step_cached(const struct sys *sys, struct engine_chain *chain,
+		       struct chain_cursor *cursor);
+
 /* Closes what the chain opened and settles it; every op has its result. */
 void chain_end(const struct sys *sys, struct engine_chain *chain, struct chain_cursor *cursor);
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * I/O engines: chains of file operations, carried by io_uring, by libaio with
- * a few blocking workers, or done in place.
+ * a few blocking workers, or by plain calls on those alone. None makes its
+ * owner wait for a device, but in poll() for as long as the owner said.
  *
  * A chain is a list of ops that run one after the other; when one fails (a
  * short read or write fails the chain too), the rest end -ECANCELED. The first
@@ -19,6 +20,7 @@
 #include "sys/sys.h"
 
 struct engine;
+struct workers;
 
 #define ENGINE_FD_CHAIN (-2) /* what this chain opened */
 
@@ -69,8 +71,8 @@ struct engine_op {
 struct engine_chain {
 	struct engine_op *ops; /* lent until done() */
 	uint32_t op_count;
-	bool direct;	/* the descriptor is O_DIRECT: what libaio needs to be asynchronous */
-	bool small;	/* may be run in place when nothing else is in flight (engine_opts.lone) */
+	bool direct; /* its transfers are O_DIRECT: libaio carries them, and nothing else may wait
+		      */
 	int64_t result; /* out: 0, or the first failure (a short transfer: -EIO) */
 	void (*done)(struct engine_chain *chain);
 	/* The engine's own. */
@@ -81,13 +83,11 @@ struct engine_chain {
 struct engine_opts {
 	const struct sys *sys;
 	uint32_t chains_max; /* in flight at once; further submits return -EAGAIN */
-	/*
-	 * Blocking threads at most, started when they are needed; 0: run in place. A
-	 * ring has its own for all but OP_CALL.
+	uint32_t iowq_max;   /* uring: kernel threads for what blocks; 0: a default */
+	bool shared_owner;   /* the owner changes: no SINGLE_ISSUER */
+	/* For what blocks, kept until close(); uring: OP_CALL alone. NULL: poll() does that itself.
 	 */
-	uint32_t workers;
-	bool lone;	   /* run `small` chains in place when nothing else is in flight */
-	bool shared_owner; /* the owner changes: no SINGLE_ISSUER */
+	struct workers *workers;
 	/*
 	 * A descriptor that must stay open while any I/O is in flight, even after
 	 * a SIGKILL: registered in the ring. -1: none. Not closed by the engine.
@@ -102,7 +102,6 @@ struct engine_opts {
 struct engine_stat {
 	uint64_t chains, ops;	 /* completed */
 	uint64_t fixed, unfixed; /* reads and writes with a registered buffer, and without */
-	uint64_t in_place;	 /* chains run by the lone shortcut */
 	uint32_t in_flight;
 };
 

@@ -67,7 +67,6 @@ struct engine {
 	uint32_t magic;
 	const struct sys *sys;
 	uint32_t chains_max, slot_count, iowq_threads, guard_count;
-	bool lone;
 	bool enabled; /* the first poll() was made: its thread owns the ring */
 	bool wake_armed;
 	int broken; /* negative errno: the ring is of no use any more */
@@ -76,7 +75,7 @@ struct engine {
 	struct chain_queue queue;     /* submitted, not begun */
 	struct chain_queue continued; /* begun: their next piece is due */
 	struct chain_queue refused;   /* what the ring would not take: run in place */
-	struct workers *workers;      /* of OP_CALL; NULL: in place */
+	struct workers_client client; /* for OP_CALL; without workers: in place */
 	struct engine_stat stat;
 	struct uring_buffers *buffers;
 	uint32_t free_slot; /* NO_SLOT: none */
@@ -193,8 +192,7 @@ static struct engine *engine_new(const struct engine_opts *opts)
 	engine->magic = URING_MAGIC;
 	engine->sys = opts->sys;
 	engine->chains_max = opts->chains_max;
-	engine->iowq_threads = opts->workers > 0 ? opts->workers : IOWQ_THREADS;
-	engine->lone = opts->lone;
+	engine->iowq_threads = opts->iowq_max > 0 ? opts->iowq_max : IOWQ_THREADS;
 	return engine;
 }
 
@@ -226,19 +224,16 @@ static int uring_open(const struct engine_opts *opts, struct engine **ret_engine
 	rc = ring_probe(engine);
 	if (rc == 0 && opts->guard_fd >= 0)
 		rc = uring_add_guard(engine, opts->guard_fd);
-	if (rc == 0 && opts->workers > 0)
-		rc = workers_open(sys, opts->workers, &engine->bell, run_call, engine,
-				  &engine->workers);
 	if (rc < 0)
 		goto exit_ring;
+	engine->client = (struct workers_client){
+		.workers = opts->workers, .fn = run_call, .context = engine, .bell = &engine->bell};
 	rc = uring_buffers_open(sys, &engine->ring, opts, &engine->buffers);
 	if (rc < 0)
-		goto close_workers;
+		goto exit_ring;
 	*ret_engine = engine;
 	return 0;
 
-close_workers:
-	workers_close(engine->workers);
 exit_ring:
 	io_uring_queue_exit(&engine->ring);
 close_bell:
@@ -255,7 +250,6 @@ static void uring_close(struct engine *engine)
 
 	assert(engine->magic == URING_MAGIC);
 	assert(engine->stat.in_flight == 0);
-	workers_close(engine->workers);
 	/*
 	 * The kernel tears a ring down later, by itself: the guards are let go
 	 * now. (Refused on another thread than the owner's; then they go later.)
@@ -675,8 +669,8 @@ static int uring_submit(struct engine *engine, struct engine_chain *chain)
 		return -EAGAIN;
 	chain->engine_private[0] = NO_SLOT;
 	engine->stat.in_flight++;
-	if (chain->ops[0].code == OP_CALL && engine->workers != NULL &&
-	    workers_push(engine->workers, chain))
+	if (chain->ops[0].code == OP_CALL && engine->client.workers != NULL &&
+	    workers_push(&engine->client, chain))
 		return 0;
 	chain_queue_push(ring_takes(chain) ? &engine->queue : &engine->refused, chain);
 	return 0;
@@ -688,19 +682,6 @@ static void run_in_place(struct engine *engine, struct engine_chain *chain)
 	for (uint32_t i = 0; i < chain->op_count; i++)
 		engine->stat.unfixed += engine_op_transfers(&chain->ops[i]);
 	finish(engine, chain);
-}
-
-/* Runs the one chain that there is in place, if it may be. */
-static bool run_lone(struct engine *engine)
-{
-	struct engine_chain *chain = engine->queue.first;
-
-	if (!engine->lone || chain == NULL || !chain->small || engine->stat.in_flight != 1)
-		return false;
-	assert(engine->queue.count == 1);
-	engine->stat.in_place++;
-	run_in_place(engine, chain_queue_pop(&engine->queue));
-	return true;
 }
 
 static int run_refused(struct engine *engine)
@@ -721,8 +702,8 @@ static int take_calls(struct engine *engine)
 	struct engine_chain *chain;
 	int ended = 0;
 
-	if (engine->workers != NULL)
-		calls = workers_take(engine->workers);
+	if (engine->client.workers != NULL)
+		calls = workers_take(&engine->client);
 	for (; (chain = chain_queue_pop(&calls)) != NULL; ended++)
 		finish(engine, chain);
 	return ended;
@@ -735,8 +716,6 @@ static int uring_poll(struct engine *engine, uint64_t wait_ns)
 	int ended = 0, rc = 0;
 
 	assert(engine->magic == URING_MAGIC);
-	if (run_lone(engine))
-		return 1;
 	ended = run_refused(engine) + take_calls(engine);
 	if (ended > 0)
 		wait_ns = 0;

@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -40,6 +42,20 @@ static int native_openat(int dirfd, const char *path, int flags, mode_t mode)
 	return rc;
 }
 
+static int native_openat_cached(int dirfd, const char *path, int flags)
+{
+	/* A lease of another program's, or a FIFO, must not make it wait either. */
+	unsigned nonblock = flags & O_PATH ? 0 : O_NONBLOCK;
+	const struct open_how how = {
+		.flags = (unsigned)flags | nonblock | O_CLOEXEC,
+		.resolve = RESOLVE_CACHED,
+	};
+	long rc;
+
+	RETRY(rc, syscall(SYS_openat2, dirfd, path, &how, sizeof(how)));
+	return (int)rc;
+}
+
 static int native_close(int fd)
 {
 	/* Linux has closed it even when it says EINTR. */
@@ -53,6 +69,14 @@ static ssize_t native_preadv(int fd, const struct iovec *iov, int iov_count, off
 	ssize_t rc;
 
 	RETRY(rc, preadv(fd, iov, iov_count, offset));
+	return rc;
+}
+
+static ssize_t native_preadv_cached(int fd, const struct iovec *iov, int iov_count, off_t offset)
+{
+	ssize_t rc;
+
+	RETRY(rc, preadv2(fd, iov, iov_count, offset, RWF_NOWAIT));
 	return rc;
 }
 
@@ -327,7 +351,11 @@ static const struct engine_ops *native_engine(enum engine_kind kind)
 {
 	switch (kind) {
 	case ENGINE_URING:
+#ifdef CAIRN_URING
 		return &engine_uring;
+#else
+		return NULL;
+#endif
 	case ENGINE_AIO:
 		return &engine_aio;
 	case ENGINE_PSYNC:
@@ -340,8 +368,10 @@ const struct sys sys_native = {
 	.version = SYS_VERSION,
 	.size = sizeof(struct sys),
 	.openat = native_openat,
+	.openat_cached = native_openat_cached,
 	.close = native_close,
 	.preadv = native_preadv,
+	.preadv_cached = native_preadv_cached,
 	.pwritev = native_pwritev,
 	.fallocate = native_fallocate,
 	.ftruncate = native_ftruncate,

@@ -28,10 +28,17 @@ enum engine_kind { ENGINE_URING = 0, ENGINE_AIO = 1, ENGINE_PSYNC = 2 };
 
 struct sys {
 	uint32_t version, size;
-	/* openat, shm_open: O_CLOEXEC is added */
+	/* openat, openat_cached, shm_open: O_CLOEXEC is added */
 	int (*openat)(int dirfd, const char *path, int flags, mode_t mode);
+	/*
+	 * The same, for what is there, and only if nothing has to be waited for;
+	 * -EAGAIN: it has. Kernels that cannot say so fail otherwise.
+	 */
+	int (*openat_cached)(int dirfd, const char *path, int flags);
 	int (*close)(int fd);
 	ssize_t (*preadv)(int fd, const struct iovec *iov, int iov_count, off_t offset);
+	/* From the page cache alone: -EAGAIN, fewer bytes, or -EOPNOTSUPP where it is not */
+	ssize_t (*preadv_cached)(int fd, const struct iovec *iov, int iov_count, off_t offset);
 	ssize_t (*pwritev)(int fd, const struct iovec *iov, int iov_count, off_t offset);
 	int (*fallocate)(int fd, int mode, off_t offset, off_t length);
 	int (*ftruncate)(int fd, off_t length);

@@ -2,7 +2,7 @@
 /*
  * Invariants, all under the mutex:
  *  1. Every chain that was pushed is in `todo`, on a worker, with whoever the
- *     worker's function gave it to, or in `ended`.
+ *     worker's function gave it to, or in its client's `ended`.
  *  2. While `todo` is longer than the number of idle threads, `thread_count` is
  *     `thread_max`, or the last start of a thread failed.
  */
@@ -18,19 +18,20 @@
 struct workers {
 	uint32_t magic;
 	const struct sys *sys;
-	struct bell *bell;
-	workers_fn *fn;
-	void *context;
 	pthread_mutex_t mutex;
 	pthread_cond_t work; /* todo is not empty, or stop */
-	struct chain_queue todo, ended;
+	struct chain_queue todo;
 	bool stop;
 	uint32_t idle_count, thread_count, thread_max;
 	pthread_t threads[];
 };
 
-int workers_open(const struct sys *sys, uint32_t max, struct bell *bell, workers_fn *fn,
-		 void *context, struct workers **ret_workers)
+static struct workers_client *client_of(const struct engine_chain *chain)
+{
+	return (struct workers_client *)(uintptr_t)chain->engine_private[1];
+}
+
+int workers_open(const struct sys *sys, uint32_t max, struct workers **ret_workers)
 {
 	struct workers *workers;
 
@@ -38,14 +39,9 @@ int workers_open(const struct sys *sys, uint32_t max, struct bell *bell, workers
 	workers = sys_zalloc(sys, 0, sizeof(*workers) + max * sizeof(workers->threads[0]));
 	if (workers == NULL)
 		return -ENOMEM;
-	*workers = (struct workers){
-		.magic = WORKERS_MAGIC,
-		.sys = sys,
-		.bell = bell,
-		.fn = fn,
-		.context = context,
-		.thread_max = max,
-	};
+	workers->magic = WORKERS_MAGIC;
+	workers->sys = sys;
+	workers->thread_max = max;
 	pthread_mutex_init(&workers->mutex, NULL);
 	pthread_cond_init(&workers->work, NULL);
 	*ret_workers = workers;
@@ -58,7 +54,7 @@ void workers_close(struct workers *workers)
 		return;
 	assert(workers->magic == WORKERS_MAGIC);
 	pthread_mutex_lock(&workers->mutex);
-	assert(workers->todo.count == 0 && workers->ended.count == 0);
+	assert(workers->todo.count == 0);
 	workers->stop = true;
 	pthread_cond_broadcast(&workers->work);
 	pthread_mutex_unlock(&workers->mutex);
@@ -89,17 +85,20 @@ static void *worker_main(void *context)
 	pthread_setname_np(pthread_self(), "cairn-worker");
 	pthread_mutex_lock(&workers->mutex);
 	while ((chain = next_chain(workers)) != NULL) {
+		struct workers_client *client = client_of(chain);
 		bool ended, ring;
 
 		pthread_mutex_unlock(&workers->mutex);
-		ended = workers->fn(workers->context, chain);
+		ended = client->fn(client->context, chain);
 		pthread_mutex_lock(&workers->mutex);
+		/* Who has the chain now may have ended it, and closed the engine. */
 		if (!ended)
 			continue;
-		ring = workers->ended.count == 0;
-		chain_queue_push(&workers->ended, chain);
+		ring = client->ended.count == 0;
+		chain_queue_push(&client->ended, chain);
+		/* Under the mutex: once the chain is taken, the bell may go away. */
 		if (ring)
-			bell_ring(workers->bell);
+			bell_ring(client->bell);
 	}
 	pthread_mutex_unlock(&workers->mutex);
 	return NULL;
@@ -120,11 +119,13 @@ static bool start_thread(struct workers *workers)
 	return rc == 0;
 }
 
-bool workers_push(struct workers *workers, struct engine_chain *chain)
+bool workers_push(struct workers_client *client, struct engine_chain *chain)
 {
+	struct workers *workers = client->workers;
 	bool taken = true;
 
 	assert(workers->magic == WORKERS_MAGIC);
+	chain->engine_private[1] = (uint64_t)(uintptr_t)client;
 	pthread_mutex_lock(&workers->mutex);
 	if (workers->todo.count >= workers->idle_count &&
 	    workers->thread_count < workers->thread_max && !start_thread(workers))
@@ -137,13 +138,14 @@ bool workers_push(struct workers *workers, struct engine_chain *chain)
 	return taken;
 }
 
-struct chain_queue workers_take(struct workers *workers)
+struct chain_queue workers_take(struct workers_client *client)
 {
+	struct workers *workers = client->workers;
 	struct chain_queue ended;
 
 	assert(workers->magic == WORKERS_MAGIC);
 	pthread_mutex_lock(&workers->mutex);
-	ended = chain_queue_take(&workers->ended);
+	ended = chain_queue_take(&client->ended);
 	pthread_mutex_unlock(&workers->mutex);
 	return ended;
 }

@@ -211,6 +211,8 @@ int64_t cairn_list(const char *spec, const struct cairn_store_opts *opts,
 {
 	const struct cairn_namespace_desc desc = {
 		.size = sizeof(desc), .model = "m\"odel", .shard_count = 1, .shard_bytes = 4096};
+	const struct cairn_block_attr attr = {
+		.size = sizeof(attr), .parent = {{0xab}}, .depth = 3, .priority = 7};
 	struct cairn_listed listed = {.stage = "fake",
 				      .shard_count = 1,
 				      .raw_bytes = 4096,
@@ -228,6 +230,7 @@ int64_t cairn_list(const char *spec, const struct cairn_store_opts *opts,
 		*ret_missed = 0;
 	for (uint8_t i = 0; i < 3 && !rc; i++) {
 		listed.key.bytes[15] = i;
+		listed.attr = i ? &attr : NULL;
 		rc = fn(context, &listed);
 	}
 	return rc ? rc : 3;

@@ -110,6 +110,10 @@ class Replay(unittest.TestCase):
     def test_speed(self):
         path = self.trace(line([1], time=0), line([2], time=1000))
         self.assertGreaterEqual(self.replay("--trace", path, "--speed", "5")["seconds"], 0.2)
+        # A file goes on where the one before it ended, whatever its clock began with.
+        late = self.trace(line([3], time=1.7e12), line([4], time=1.7e12 + 1000), name="late.jsonl")
+        self.assertGreaterEqual(
+            self.replay("--trace", path, late, "--speed", "5")["seconds"], 0.4)
 
     def test_limit_and_stdin(self):
         text = "".join(line([n]) for n in range(5))
@@ -234,6 +238,10 @@ class Others(unittest.TestCase):
         r = self.json_of("ls", "fake")
         self.assertEqual((r["count"], len(r["blocks"]), r["complete"]), (3, 3, True))
         self.assertEqual(r["blocks"][0]["model"], 'm"odel')
+        self.assertIsNone(r["blocks"][0]["attributes"])
+        self.assertEqual(r["blocks"][1]["attributes"], {
+            "parent": "ab" + 30 * "0", "chained": False, "depth": 3, "priority": 7,
+            "ttl_ns": 0, "cost_ns": 0})
         for limit, complete in ("1", False), ("2", False), ("3", True):
             r = self.json_of("ls", "fake", "--limit", limit)
             self.assertEqual((r["count"], r["complete"]), (int(limit), complete))

@@ -4,6 +4,8 @@
 
 import json
 import os
+import pty
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,6 +30,37 @@ class Real(unittest.TestCase):
         names = [stage["name"] for stage in cairn("stages")["stages"]]
         self.stores = ["null"] + [f"posix(path={self.path})"] * ("posix" in names)
 
+    def test_stage_that_does_not_load(self):
+        folder = os.path.dirname(self.path)
+        file = os.path.join(folder, "bogus.so")
+        with open(file, "w") as f:
+            f.write("not an object")
+        stages = cairn("stages", "--stage-path", folder)["stages"]
+        self.assertIsNone(stages[0]["error"])
+        self.assertEqual([s["name"] for s in stages if s["error"]], ["bogus"])
+        said = stages[-1]["error"]
+        self.assertTrue(said.startswith(file + ": not loadable: "), said)
+        self.assertEqual(said.count(file), 1)
+        run = subprocess.run([PROGRAM, "stages", "--stage-path", folder], capture_output=True,
+                             text=True)
+        self.assertEqual(run.returncode, 0)
+        self.assertIn(said, run.stdout)
+        run = subprocess.run([PROGRAM, "stages", "bogus", "--stage-path", folder],
+                             capture_output=True, text=True)
+        self.assertEqual((run.returncode, run.stdout), (3, ""))
+        self.assertIn(said, run.stderr)
+
+    def test_bad_values(self):
+        cases = [("fault(rule=laod:EIO:2) | null()", {"stat": 2, "ls": 2, "fsck": 4},
+                  "line 1, column 12: fault: rule, character 1"),
+                 (f"posix(path={self.path}/none)", {"stat": 3, "ls": 3, "fsck": 3},
+                  f"posix: path={self.path}/none: ")]
+        for pipeline, commands, text in cases:
+            for command, status in commands.items():
+                run = subprocess.run([PROGRAM, command, pipeline], capture_output=True, text=True)
+                self.assertEqual((command, run.returncode), (command, status))
+                self.assertIn(text, run.stderr)
+
     def test_replay(self):
         for store in self.stores:
             for extra in [], ["--shards", "4"], ["--clients", "4"]:
@@ -44,6 +77,7 @@ class Real(unittest.TestCase):
             self.assertEqual(cairn(*args)["hit_share"], 1)
             listed = cairn("ls", store)
             self.assertTrue(listed["complete"])
+            self.assertIsNone(listed["owner"])
             self.assertEqual(listed["blocks"][0]["model"], "cairn replay")
             self.assertEqual(cairn("stat", store)["blocks"], listed["count"])
             self.assertEqual(cairn("fsck", store)["verdict"], "sound")
@@ -72,7 +106,9 @@ class Real(unittest.TestCase):
             table = subprocess.run([PROGRAM, "stat", store], capture_output=True, text=True)
             self.assertTrue(table.stdout.startswith(f"open in process {owner.pid}\n"))
             self.assertRegex(table.stdout, r"  blocks +\d+  whole blocks known\n")
-            self.assertGreater(cairn("ls", store)["count"], 0)
+            listed = cairn("ls", store)
+            self.assertGreater(listed["count"], 0)
+            self.assertEqual((listed["owner"], listed["complete"]), (owner.pid, False))
             self.assertIn(f"process {owner.pid}", cairn("fsck", store, status=3))
 
     def test_bench_of_a_shared_lookup(self):
@@ -92,6 +128,76 @@ class Real(unittest.TestCase):
                 self.assertGreater(r["ratio"], 0)
             cairn("bench", store, "--count", "20", "--spaced", "10us", "--pairs", "1")
             self.assertEqual(cairn("ls", store)["count"], 0)
+
+    def test_bench_of_a_bounded_store(self):
+        store = f"posix(path={self.path}, size=4MiB)"
+        size = "--count", "200", "--block", "64KiB", "--pairs", "1"
+        self.assertGreater(cairn("bench", store, "--op", "dump", *size)["ratio"], 0)
+        self.assertRegex(cairn("bench", store, "--op", "load", *size, status=1),
+                         r"keeps \d+ of the 200 blocks that are to be read: give it more size=")
+
+    def test_fsck_of_what_is_not_sound(self):
+        store = f"posix(path={self.path})"
+        cairn("replay", store, "--generate", "rag", "--limit", "5")
+        files = [os.path.join(top, name) for top, _, names in os.walk(os.path.join(self.path, "b"))
+                 for name in names]
+        with open(files[0] + ".t00000001", "wb") as file:
+            file.write(b"left by a process that died")
+        self.assertEqual(cairn("fsck", store, status=1)["verdict"], "repairable")
+        with open(files[0], "r+b") as file:
+            file.seek(5000)
+            file.write(b"not what was dumped")
+        self.assertEqual(cairn("fsck", store, status=2)["verdict"], "damaged")
+
+    def state(self):
+        return {path: os.stat(path).st_mtime_ns for top, dirs, names in os.walk(self.path)
+                for path in [top] + [os.path.join(top, name) for name in names]}
+
+    def test_looking_changes_nothing(self):
+        store = f"posix(path={self.path})"
+        cairn("replay", store, "--generate", "rag", "--limit", "5")
+        before = self.state()
+        for command in "ls", "stat", "fsck":
+            cairn(command, store)
+        self.assertEqual(self.state(), before)
+
+    def test_interrupt(self):
+        run = subprocess.Popen([PROGRAM, "replay", f"posix(path={self.path})", "--generate", "chat",
+                                "--limit", "1000000"], stdout=subprocess.PIPE, text=True)
+        until = time.monotonic() + 60
+        while not os.path.isdir(os.path.join(self.path, "b")) and time.monotonic() < until:
+            time.sleep(0.01)
+        run.send_signal(signal.SIGINT)
+        said, _ = run.communicate(timeout=60)
+        self.assertEqual(run.returncode, 130)
+        self.assertRegex(said, r"wrong bytes +0 ")
+
+    def on_terminal(self, **variables):
+        """What a replay prints when its output is a terminal."""
+        primary, secondary = pty.openpty()
+        environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"}
+        environment.update(TERM="xterm", **variables)
+        run = subprocess.Popen([PROGRAM, "replay", "null", "--generate", "chat", "--limit", "3000"],
+                               stdout=secondary, stderr=secondary, env=environment)
+        os.close(secondary)
+        said = b""
+        while True:
+            try:
+                more = os.read(primary, 65536)
+            except OSError: # the last one closed it
+                break
+            if not more:
+                break
+            said += more
+        os.close(primary)
+        self.assertEqual(run.wait(), 0)
+        return said
+
+    def test_terminal(self):
+        said = self.on_terminal()
+        self.assertIn(b"\r", said)
+        self.assertIn(b"\x1b[1m", said)
+        self.assertNotIn(b"\x1b[1m", self.on_terminal(NO_COLOR="1"))
 
     def test_errors(self):
         self.assertIn("column", cairn("replay", "posx(path=/x)", "--generate", "rag", status=2))

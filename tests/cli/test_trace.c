@@ -166,10 +166,33 @@ static const struct {
 	 "t.jsonl, line 1: \"hash_ids\" is not an array of up to 2^20 integers"},
 	{"{\"timestamp\": 0, \"input_length\": 1, \"output_length\": 1, \"hash_ids\": [1, \"x\"]}",
 	 "t.jsonl, line 1: \"hash_ids\" holds what is not an integer"},
+	{"{\"timestamp\": 0, \"input_length\": 513" REST,
+	 "t.jsonl, line 1: \"hash_ids\" has 1 ids, but \"input_length\" is 2 blocks of 512 tokens"},
 	{"{\"timestamp\": 0, \"input_length\": 1, \"output_length\": 1,"
 	 " \"hash_ids\": [99999999999999999999]}",
 	 "t.jsonl, line 1: not JSON: too big integer"},
 };
+
+/* Times count from the first request of each file, which comes with the last one before it. */
+static void test_times(void **state)
+{
+	static const char text[] =
+		"\xef\xbb\xbf{\"timestamp\": 1700000000000, \"input_length\": 1" REST "\n"
+		"{\"timestamp\": 1700000000500, \"input_length\": 1" REST "\n"
+		"{\"timestamp\": 1600000000000, \"input_length\": 1" REST "\n"
+		"{\"timestamp\": 1700000000500, \"input_length\": 1" REST "\n";
+	static const uint64_t wanted[] = {0, 500000, 0, 500000, 500000, 1000000, 500000, 1000000};
+	char error[TRACE_ERROR_MAX];
+	struct trace trace;
+
+	(void)state;
+	assert_int_equal(parse(&trace, text, sizeof(text) - 1, error), 0);
+	assert_int_equal(trace_parse(&trace, "u", text, sizeof(text) - 1, 0, error), 0);
+	assert_int_equal(trace.count, 8);
+	for (size_t i = 0; i < 8; i++)
+		assert_int_equal(trace.requests[i].timestamp_us, wanted[i]);
+	trace_fini(&trace);
+}
 
 static void test_bad_lines(void **state)
 {
@@ -343,6 +366,7 @@ int main(void)
 		cmocka_unit_test(test_zstd),
 		cmocka_unit_test(test_truncated),
 		cmocka_unit_test(test_damaged),
+		cmocka_unit_test(test_times),
 		cmocka_unit_test(test_bad_lines),
 		cmocka_unit_test(test_long_line),
 		cmocka_unit_test(test_limit),

@@ -212,6 +212,11 @@ static enum verdict other_geometry(struct ctx *ctx)
 	WANT_IS(ctx, block_dump_shard(ctx, &block, 1), 0);
 	WANT_IS(ctx, block_present(&block), 0);
 	WANT_IS(ctx, block_dump_shard(ctx, &block, 2), 0);
+	/* Whole now: of a last shard that is longer nothing is there. */
+	other.shape = (struct shape){3, 1000, 501};
+	WANT_IS(ctx, block_dump_shard(ctx, &other, 2), -EINVAL);
+	other.shape = (struct shape){4, 1000, 500};
+	WANT_IS(ctx, block_dump_shard(ctx, &other, 1), -EINVAL);
 	WANT_IS(ctx, block_load(ctx, &block), 0);
 	return CASE_PASSED;
 }
@@ -255,7 +260,8 @@ static const struct test_case cases[] = {
 	{"strides", "buffers as runs at a distance", strides, 0, 4u << 20},
 	{"variable_geometry", "each block its own shape, the last shard short", variable_geometry,
 	 CASE_TOLERANT, 4u << 20},
-	{"other_geometry", "another shape for a partial block is refused", other_geometry, 0, 0},
+	{"other_geometry", "another shape for a block that is there is refused", other_geometry, 0,
+	 0},
 	{"fixed_geometry", "what does not fit the namespace is refused whole", fixed_geometry, 0,
 	 0},
 };

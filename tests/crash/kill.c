@@ -32,6 +32,16 @@ static const struct kit_shape shape = {4, 16384};
 static const struct kit_shape burst_shape = {1, 65536};
 static const char *const engines[] = {"uring", "aio", "psync"};
 
+static const char *any_engine(struct kit_rng *rng)
+{
+	const char *engine;
+
+	do {
+		engine = engines[kit_below(rng, 3)];
+	} while (!kit_engine(engine));
+	return engine;
+}
+
 enum event { DUMPING = 1, DUMPED, REMOVING, REMOVED, SENT };
 
 struct record {
@@ -329,12 +339,12 @@ static void kill_once(struct world *world, struct kit_rng *rng)
 	uint32_t records = (uint32_t)kit_below(rng, 250);
 	struct cairn_store *store;
 	int pipe;
-	pid_t pid = start(child_writes, world, engines[kit_below(rng, 3)], kit_next(rng), &pipe);
+	pid_t pid = start(child_writes, world, any_engine(rng), kit_next(rng), &pipe);
 
 	read_records(world, pipe, records);
 	nap(kit_below(rng, 3000000));
 	kill(pid, SIGKILL);
-	open_world(world, engines[kit_below(rng, 3)], "reactors=1, buffers=16MiB", &store);
+	open_world(world, any_engine(rng), "reactors=1, buffers=16MiB", &store);
 	read_records(world, pipe, UINT32_MAX);
 	close(pipe);
 	bury(pid);
@@ -352,16 +362,15 @@ static void kill_one_of_two(struct world *world, struct world *other, struct kit
 {
 	struct cairn_store *store;
 	int pipe, other_pipe;
-	pid_t pid = start(child_writes, world, engines[kit_below(rng, 3)], kit_next(rng), &pipe);
-	pid_t stays =
-		start(child_writes, other, engines[kit_below(rng, 3)], kit_next(rng), &other_pipe);
+	pid_t pid = start(child_writes, world, any_engine(rng), kit_next(rng), &pipe);
+	pid_t stays = start(child_writes, other, any_engine(rng), kit_next(rng), &other_pipe);
 
 	read_records(world, pipe, (uint32_t)kit_below(rng, 150));
 	kill(pid, SIGKILL);
 	read_records(world, pipe, UINT32_MAX);
 	close(pipe);
 	bury(pid);
-	open_world(world, engines[kit_below(rng, 3)], "reactors=1, buffers=16MiB", &store);
+	open_world(world, any_engine(rng), "reactors=1, buffers=16MiB", &store);
 	verify(world, store);
 	CHECK(read_records(other, other_pipe, 40) == 40);
 	kill(stays, SIGKILL);
@@ -463,7 +472,7 @@ int main(int argc, char **argv)
 	for (uint64_t i = 0; i < rounds; i++) {
 		kit_at("burst %lu", (unsigned long)i);
 		kit_watch(60);
-		burst_once(bursts, engines[i % 2], &rng);
+		burst_once(bursts, kit_engine(engines[i % 2]) ? engines[i % 2] : "psync", &rng);
 	}
 	kill_shared(rounds, &rng);
 	printf("kill: %lu kills, %lu with %u writes in flight; %lu dumps acknowledged\n",

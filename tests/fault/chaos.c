@@ -147,6 +147,9 @@ WRAP(ssize_t, getdents, (int fd, void *buffer, size_t bytes), (fd, buffer, bytes
 WRAP(int, shm_unlink, (const char *name), (name))
 WRAP(int, random, (void *buffer, size_t bytes), (buffer, bytes))
 
+WRAP(ssize_t, preadv_cached, (int fd, const struct iovec *iov, int iov_count, off_t offset),
+     (fd, iov, iov_count, offset))
+
 /* What makes a descriptor fails before it does. */
 #define WRAP_OPEN(name, parameters, arguments)                                                     \
 	static int chaos_##name parameters                                                         \
@@ -159,6 +162,7 @@ WRAP(int, random, (void *buffer, size_t bytes), (buffer, bytes))
 	}
 
 WRAP_OPEN(openat, (int dirfd, const char *path, int flags, mode_t mode), (dirfd, path, flags, mode))
+WRAP_OPEN(openat_cached, (int dirfd, const char *path, int flags), (dirfd, path, flags))
 WRAP_OPEN(shm_open, (const char *name, int flags, mode_t mode), (name, flags, mode))
 WRAP_OPEN(event_open, (void), ())
 
@@ -398,7 +402,7 @@ static int submit_through(const struct engine_ops *ops, struct engine *engine,
 
 static int uring_submit(struct engine *engine, struct engine_chain *chain)
 {
-	return submit_through(&engine_uring, engine, chain);
+	return submit_through(sys_native.engine(ENGINE_URING), engine, chain);
 }
 
 static int aio_submit(struct engine *engine, struct engine_chain *chain)
@@ -475,8 +479,10 @@ const struct sys chaos_sys = {
 	.version = SYS_VERSION,
 	.size = sizeof(struct sys),
 	.openat = chaos_openat,
+	.openat_cached = chaos_openat_cached,
 	.close = chaos_close,
 	.preadv = chaos_preadv,
+	.preadv_cached = chaos_preadv_cached,
 	.pwritev = chaos_pwritev,
 	.fallocate = chaos_fallocate,
 	.ftruncate = chaos_ftruncate,

@@ -190,6 +190,8 @@ int main(int argc, char **argv)
 		return KIT_SKIP;
 	}
 	for (size_t e = 0; e < 3; e++) {
+		if (!kit_engine(engines[e]))
+			continue;
 		run(disk, engines[e], "");
 		run(disk, engines[e], ", size=64MiB");
 		run(disk, engines[e], ", min_free=1MiB");

@@ -16,7 +16,8 @@
 
 #include "kit.h"
 
-#define ID 1u
+#define ID	1u
+#define CLEARED 9u
 
 static bool shared; /* the store is opened with shared=yes */
 static const struct kit_shape shape = {2, 70000};
@@ -340,6 +341,7 @@ static bool open_damaged(const char *spec)
 		return false;
 	}
 	ret = kit_namespace(store, "flip", shape, &ns);
+	CHECK(ret < 0 || kit_load(ns, shape, CLEARED) == -ENOENT, "what was cleared came back");
 	CHECK(ret == 0 || ret == -EPROTO || ret == -EIO, "namespace: %d", ret);
 	for (uint64_t id = 1; ret == 0 && id < 4; id++) {
 		int got = kit_load(ns, shape, id);
@@ -392,7 +394,9 @@ static void at_rest(void)
 	struct copy *copy = calloc(1, sizeof(*copy));
 
 	CHECK(copy);
-	open_victim(&victim, "flip-rest", "flip", 1);
+	open_victim(&victim, "flip-rest", "flip", CLEARED);
+	CHECK(cairn_clear(victim.ns, CAIRN_WRITTEN) == 0);
+	CHECK(kit_dump(victim.ns, shape, 1, 0, shape.shards, CAIRN_WRITTEN) == 0);
 	CHECK(kit_dump(victim.ns, shape, 2, 0, shape.shards, CAIRN_WRITTEN) == 0);
 	CHECK(kit_dump(victim.ns, shape, 3, 0, 1, CAIRN_WRITTEN) == 0);
 	close_victim(&victim);

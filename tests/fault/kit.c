@@ -386,6 +386,28 @@ int kit_load(struct cairn_namespace *ns, struct kit_shape shape, uint64_t id)
 	return ret;
 }
 
+bool kit_engine(const char *name)
+{
+	static const char *const names[] = {"uring", "aio", "psync"};
+	static enum { UNKNOWN, HERE, MISSING } known[3];
+	struct cairn_error error = {0};
+	struct cairn_store *store;
+	char spec[64];
+	size_t i = 0;
+
+	while (strcmp(names[i], name) != 0)
+		CHECK(++i < 3, "no engine %s", name);
+	if (known[i] == UNKNOWN) {
+		snprintf(spec, sizeof(spec), "store(engine=%s) | null", name);
+		known[i] = cairn_store_open(spec, NULL, &store, &error) == 0 ? HERE : MISSING;
+		if (known[i] == HERE)
+			CHECK(cairn_store_close(store, UINT64_MAX) == 0);
+		else
+			printf("skipped: %s\n", error.text);
+	}
+	return known[i] == HERE;
+}
+
 bool kit_present(struct cairn_namespace *ns, uint64_t id)
 {
 	struct cairn_key key = kit_key(id);

@@ -80,6 +80,11 @@ unsigned kit_descriptors(void);
 /* Calls @fn with each file below @path, folders not. */
 void kit_each_file(const char *path, void (*fn)(void *context, const char *file), void *context);
 
+/* ---- engines ------------------------------------------------------------------------ */
+
+/* Whether this build and this machine have the I/O engine @name; says once if not. */
+bool kit_engine(const char *name);
+
 /* ---- blocks ------------------------------------------------------------------------ */
 
 struct kit_shape {

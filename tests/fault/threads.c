@@ -232,7 +232,8 @@ int main(int argc, char **argv)
 	kit_init(argc, argv);
 	steps = kit_number("steps", kit_sanitized() ? 150 : 400, 50000);
 	for (size_t e = 0; e < 3; e++)
-		if (strcmp(kit_text("engine", engines[e]), engines[e]) == 0)
+		if (strcmp(kit_text("engine", engines[e]), engines[e]) == 0 &&
+		    kit_engine(engines[e]))
 			run(engines[e], steps);
 	return 0;
 }

@@ -379,7 +379,7 @@ int main(int argc, char **argv)
 	for (size_t e = 0; e < 3; e++)
 		for (size_t k = 0; k < 3; k++)
 			for (enum mode mode = 0; mode < MODES; mode++)
-				if (wanted("engine", engines[e]) &&
+				if (wanted("engine", engines[e]) && kit_engine(engines[e]) &&
 				    wanted("counted", kinds[k].name) &&
 				    wanted("mode", mode_names[mode]))
 					walk(engines[e], mode, kinds[k].counted, kinds[k].name);

@@ -49,7 +49,7 @@ ATOMIC_FILES = {
     "src/base/ring.h", "src/base/ring.c",  # posting to a reactor
     "src/base/atomic.h",  # counters, hints, flags
     "src/sys/bell.c",                      # waking a reactor
-    "src/sys/engine_aio.c",                # a slot's way through the kernel, which TSan cannot see
+    "src/sys/aio.c",                       # a slot's way through the kernel, which TSan cannot see
     "include/cairn/stage.h",               # relaxed figures of stages
 }
 ATOMIC = re.compile(r"\b(__atomic_\w+|__sync_\w+|_Atomic|atomic_\w+)\b|<stdatomic\.h>")

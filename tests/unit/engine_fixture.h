@@ -26,6 +26,7 @@
 #include <cmocka.h>
 
 #include "sys/engine.h"
+#include "sys/workers.h"
 
 #define BLOCK	    16384u
 #define CHAINS_MAX  32u
@@ -67,6 +68,7 @@ struct fixture {
 	int dir, fds_before;
 	bool direct;
 	uint8_t *pool;
+	struct workers *workers;
 	uint32_t chains_max; /* 0: CHAINS_MAX */
 };
 
@@ -137,13 +139,11 @@ static inline struct engine_op *add_transfer(struct job *job, enum engine_code c
 	return op;
 }
 
-static inline int engine_start(struct fixture *fixture, bool lone)
+static inline int engine_start(struct fixture *fixture)
 {
-	const struct engine_opts opts = {
+	struct engine_opts opts = {
 		.sys = sys,
 		.chains_max = fixture->chains_max > 0 ? fixture->chains_max : CHAINS_MAX,
-		.workers = fixture->config->workers,
-		.lone = lone,
 		.shared_owner = fixture->config->shared_owner,
 		.guard_fd = -1,
 		.pool_base = fixture->pool,
@@ -151,7 +151,18 @@ static inline int engine_start(struct fixture *fixture, bool lone)
 		.pool_chunk = POOL_CHUNK,
 	};
 
+	if (fixture->config->workers > 0)
+		assert_int_equal(workers_open(sys, fixture->config->workers, &fixture->workers), 0);
+	opts.workers = fixture->workers;
 	return fixture->ops->open(&opts, &fixture->engine);
+}
+
+/* The engine, and what was opened for it. */
+static inline void engine_end(struct fixture *fixture)
+{
+	fixture->ops->close(fixture->engine);
+	workers_close(fixture->workers);
+	fixture->workers = NULL;
 }
 
 static inline void poll_until(struct fixture *fixture, const int *count, int want)
@@ -264,7 +275,7 @@ static inline int setup(void **state)
 	struct fixture *fixture = malloc(sizeof(*fixture));
 
 	fixture_open(fixture, *state);
-	assert_int_equal(engine_start(fixture, false), 0);
+	assert_int_equal(engine_start(fixture), 0);
 	*state = fixture;
 	return 0;
 }
@@ -278,7 +289,7 @@ static inline int teardown(void **state)
 	assert_int_equal(stat.in_flight, 0);
 	if (fixture->config->kind == ENGINE_URING)
 		assert_int_equal(count_ring_files(), 0);
-	fixture->ops->close(fixture->engine);
+	engine_end(fixture);
 	assert_int_equal(count_fds(), fixture->fds_before);
 	fixture_close(fixture);
 	free(fixture);
@@ -374,11 +385,12 @@ static inline void dump_and_load_all(struct fixture *fixture)
 static inline bool have_uring(void)
 {
 	const struct engine_opts opts = {.sys = sys, .chains_max = 1, .guard_fd = -1};
+	const struct engine_ops *ops = sys->engine(ENGINE_URING);
 	struct engine *engine;
 
-	if (engine_uring.open(&opts, &engine) < 0)
+	if (ops == NULL || ops->open(&opts, &engine) < 0)
 		return false;
-	engine_uring.close(engine);
+	ops->close(engine);
 	return true;
 }
 

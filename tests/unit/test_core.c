@@ -11,6 +11,9 @@
 #include <string.h>
 #include <unistd.h>
 
+/* Before cmocka, which has a macro of the name of one of its functions. */
+#include "core/store.h"
+
 #include <cmocka.h>
 
 #include <cairn/task.h>
@@ -79,6 +82,21 @@ static void union_of_two_tiers(void **state)
 	assert_int_equal(cairn_remove(ns, keys, MANY, NULL, NULL, NULL), 0);
 	assert_int_equal(cairn_lookup(ns, keys, MANY, found, NULL, NULL), 0);
 	assert_int_equal(cairn_remove(ns, keys, 1, NULL, NULL, NULL), -ENOENT);
+	close_store();
+}
+
+static void stages_have_names(void **state)
+{
+	(void)state;
+	open_store("store(reactors=1) | null() | delay() | null() | null()");
+	assert_string_equal(cairn_stage_name(store, 0), "null"); /* store() is no stage */
+	assert_string_equal(cairn_stage_name(store, 1), "delay");
+	assert_string_equal(cairn_stage_name(store, 2), "null.2");
+	assert_string_equal(cairn_stage_name(store, 3), "null.3");
+	assert_null(cairn_stage_name(store, 4));
+	assert_null(cairn_stage_name(store, CAIRN_STAGE_NONE));
+	assert_null(cairn_stage_name(store, UINT32_MAX));
+	assert_null(cairn_stage_name(NULL, 0));
 	close_store();
 }
 
@@ -298,10 +316,39 @@ static void one_description_one_handle(void **state)
 	close_store();
 }
 
+static const struct engine_ops *no_ring(enum engine_kind kind)
+{
+	return kind == ENGINE_URING ? NULL : sys_native.engine(kind);
+}
+
+/* As where the library was built without liburing. */
+static void a_build_without_a_ring_says_so(void **state)
+{
+	struct cairn_stat st = {.size = sizeof(st)};
+	struct cairn_error error = {0};
+	struct sys table = sys_native;
+	struct cairn_store *without;
+
+	(void)state;
+	table.engine = no_ring;
+	assert_int_equal(
+		store_open(&table, "store(engine=uring) | null(size=1MiB)", NULL, &without, &error),
+		-EOPNOTSUPP);
+	assert_string_equal(
+		error.text,
+		"store: engine: this library was built without io_uring; use engine=auto");
+	assert_int_equal(store_open(&table, "null(size=1MiB)", NULL, &without, &error), 0);
+	assert_int_equal(cairn_stat(without, &st), 0);
+	assert_string_equal(st.engine, "aio");
+	assert_string_equal(st.engine_note, "built without io_uring");
+	assert_int_equal(cairn_store_close(without, UINT64_MAX), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(union_of_two_tiers),
+		cmocka_unit_test(stages_have_names),
 		cmocka_unit_test(prefetch_asks_every_tier),
 		cmocka_unit_test(a_failing_tier_is_passed_by),
 		cmocka_unit_test(slots_run_out),
@@ -311,6 +358,7 @@ int main(void)
 		cmocka_unit_test(pipelines_that_do_not_open),
 		cmocka_unit_test(a_file_that_is_no_stage),
 		cmocka_unit_test(one_description_one_handle),
+		cmocka_unit_test(a_build_without_a_ring_says_so),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -13,12 +13,12 @@ static int run_without_memlock(struct fixture *fixture, rlim_t bytes)
 	if (setrlimit(RLIMIT_MEMLOCK, &limit) < 0 ||
 	    (geteuid() == 0 && setresuid(65534, 65534, 65534) < 0))
 		return 2;
-	rc = engine_start(fixture, false);
+	rc = engine_start(fixture);
 	if (rc < 0)
 		return rc == -EOPNOTSUPP && bytes == 0 ? 0 : 3;
 	dump_and_load_all(fixture);
 	fixture->ops->stat(fixture->engine, &stat);
-	fixture->ops->close(fixture->engine);
+	engine_end(fixture);
 	return stat.unfixed > 0 && stat.fixed + stat.unfixed == 2 * CHAINS_MAX ? 0 : 1;
 }
 
@@ -59,10 +59,10 @@ static void few_files_may_be_open(void **state)
 	if (child == 0) {
 		const struct rlimit limit = {24, 24}; /* below chains and guards */
 
-		if (setrlimit(RLIMIT_NOFILE, &limit) < 0 || engine_start(&fixture, false) < 0)
+		if (setrlimit(RLIMIT_NOFILE, &limit) < 0 || engine_start(&fixture) < 0)
 			_exit(1);
 		dump_and_load_all(&fixture);
-		fixture.ops->close(fixture.engine);
+		engine_end(&fixture);
 		_exit(0);
 	}
 	assert_int_equal(waitpid(child, &status, 0), child);
@@ -93,18 +93,20 @@ static void without_io_uring_the_others_carry(void **state)
 			pid_t child;
 			int status, rc;
 
+			if (sys->engine(configs[i].kind) == NULL)
+				continue;
 			fixture_open(&fixture, &configs[i]);
 			child = fork();
 			assert_true(child >= 0);
 			if (child == 0) {
 				forbid_io_uring(SCMP_ACT_ERRNO((uint16_t)codes[code]));
-				rc = engine_start(&fixture, false);
+				rc = engine_start(&fixture);
 				if (configs[i].kind == ENGINE_URING)
 					_exit(rc == -codes[code] ? 0 : 1);
 				if (rc < 0)
 					_exit(1);
 				dump_and_load_all(&fixture);
-				fixture.ops->close(fixture.engine);
+				engine_end(&fixture);
 				_exit(count_fds() == fixture.fds_before ? 0 : 1);
 			}
 			assert_int_equal(waitpid(child, &status, 0), child);
@@ -149,7 +151,7 @@ static _Noreturn void write_until_killed(struct fixture *fixture, int ready)
 		_exit(1);
 	memset(memory, 0xab, GUARD_BYTES);
 	fixture->chains_max = GUARD_WRITES;
-	if (engine_start(fixture, false) < 0 || fixture->ops->add_guard(fixture->engine, lock) < 0)
+	if (engine_start(fixture) < 0 || fixture->ops->add_guard(fixture->engine, lock) < 0)
 		_exit(2);
 	for (uint32_t i = 0; i < GUARD_WRITES; i++) {
 		struct engine_op *op;

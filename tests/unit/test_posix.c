@@ -442,6 +442,71 @@ static void budget_is_hard(void **state)
 	fixture_close(&f);
 }
 
+/* Blocks of one size at the budget: each takes the file of one that goes. */
+static void victims_files_are_reused(void **state)
+{
+	const uint64_t size = 2u << 20;
+	uint64_t evicted, reused;
+
+	(void)state;
+	fixture_open(&f, "size=2MiB");
+	fixture_space(&f, "b", 1, SHARD);
+	for (uint32_t i = 0; i < 1000; i++) {
+		assert_int_equal(dump_one(&f, i, 0, SHARD, 0), 0);
+		assert_true(bytes_used(&f) <= size);
+		if (i % 64 == 0)
+			assert_true(du(f.path) <= size);
+	}
+	evicted = counter(&f, "evicted_blocks");
+	reused = counter(&f, "evicted_reused");
+	assert_true(evicted > 0);
+	assert_true(reused > evicted / 2);
+	assert_int_equal(bytes_used(&f), du(f.path));
+	for (int turn = 0; turn < 2; turn++) {
+		uint32_t there = 0;
+
+		for (uint32_t i = 0; i < 1000; i++) {
+			if (!present(&f, i))
+				continue;
+			assert_int_equal(load_one(&f, i, 0, SHARD), 0);
+			there++;
+		}
+		assert_true(there >= 1000 - evicted);
+		if (turn)
+			break;
+		fixture_close(&f);
+		fixture_open(&f, "size=2MiB");
+		fixture_space(&f, "b", 1, SHARD);
+	}
+	assert_int_equal(bytes_used(&f), du(f.path));
+	assert_int_equal(counter(&f, "damaged_blocks"), 0);
+	fixture_close(&f);
+}
+
+static void unlink_block(const char *file)
+{
+	unlink(file);
+}
+
+/* Victims whose files somebody took away. */
+static void victims_that_cannot_be_reused_go(void **state)
+{
+	(void)state;
+	fixture_open(&f, "size=2MiB");
+	fixture_space(&f, "b", 1, SHARD);
+	for (uint32_t i = 0; i < 400; i++)
+		assert_int_equal(dump_one(&f, i, 0, SHARD, 0), 0);
+	assert_true(counter(&f, "evicted_reused") > 0);
+	assert_true(each_file(f.path, unlink_block) > 0);
+	for (uint32_t i = 400; i < 800; i++)
+		assert_int_equal(dump_one(&f, i, 0, SHARD, 0), 0);
+	assert_true(counter(&f, "evict_failed") > 0);
+	for (uint32_t i = 790; i < 800; i++)
+		assert_int_equal(load_one(&f, i, 0, SHARD), 0);
+	assert_true(du(f.path) <= 2u << 20);
+	fixture_close(&f);
+}
+
 /* What was cleared goes before what lives, the very first block of a store too. */
 static void cleared_blocks_go_first(void **state)
 {
@@ -685,6 +750,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(another_owner_is_busy, setup, teardown),
 		cmocka_unit_test_setup_teardown(budget_is_hard, setup, teardown),
 		cmocka_unit_test_setup_teardown(cleared_blocks_go_first, setup, teardown),
+		cmocka_unit_test_setup_teardown(victims_files_are_reused, setup, teardown),
+		cmocka_unit_test_setup_teardown(victims_that_cannot_be_reused_go, setup, teardown),
 		cmocka_unit_test_setup_teardown(budget_under_concurrency, setup, teardown),
 		cmocka_unit_test_setup_teardown(leaves_go_before_parents, setup, teardown),
 		cmocka_unit_test_setup_teardown(held_blocks_stay, setup, teardown),

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/attr.h"
 #include "stages/null/null.h"
 
 #define RECLAIM_BATCH 8 /* dead blocks freed by one call: bounds its length */
@@ -271,9 +272,9 @@ void null_publish(struct null_stage *stage, struct null_block *block, uint64_t s
 void null_set_parent(struct null_stage *stage, struct null_block *block,
 		     const struct cairn_key *parent)
 {
-	struct null_block *above = null_find(stage, block->space, parent);
+	static const struct cairn_key none;
 
-	if (above && block->attr.depth > 0 && above->attr.depth >= block->attr.depth)
+	if (memcmp(parent, &none, sizeof(none)) == 0)
 		return;
 	/* False: no entry for a ghost. The block then counts as one without a parent. */
 	(void)index_set_parent(stage->index, index_at(stage->index, block->entry), parent);
@@ -282,17 +283,12 @@ void null_set_parent(struct null_stage *stage, struct null_block *block,
 void null_tell(struct null_stage *stage, struct null_block *block,
 	       const struct cairn_block_attr *attr)
 {
-	static const struct cairn_key none;
-	bool parent = memcmp(&attr->parent, &none, sizeof(none)) != 0;
-
-	if (!parent && !attr->depth && !attr->priority && !attr->ttl_ns && !attr->cost_ns)
-		return;
-	if (block->attr.size > 0)
+	if (!attr_told(attr) || block->attr.size > 0)
 		return;
 	block->attr = *attr;
 	block->attr.size = sizeof(*attr);
-	if (parent)
-		null_set_parent(stage, block, &attr->parent);
+	index_at(stage->index, block->entry)->depth = attr->depth;
+	null_set_parent(stage, block, &attr->parent);
 }
 
 void null_clear_space(struct null_stage *stage, struct null_space *space)

@@ -54,6 +54,20 @@ static int geometry_check(const struct cairn_io *io, const struct cairn_part *pa
 	return 0;
 }
 
+/* The length of the last shard counts as soon as both sides know it. */
+static bool same_geometry(const struct cairn_io *io, const struct cairn_part *part,
+			  const struct null_block *block)
+{
+	const struct null_shard *there;
+
+	if (block->shard_count != io->shard_count || block->shard_bytes != io->shard_bytes)
+		return false;
+	if (part->shard != block->shard_count - 1)
+		return true;
+	there = &block->shards[part->shard];
+	return !there->payload || there->raw_length == part->raw_length;
+}
+
 /* Copies the payload of a dump into memory of its own, with its CRCs. No lock is held. */
 static int shard_copy(const struct null_stage *stage, const struct cairn_part *part,
 		      struct null_shard *ret_shard)
@@ -97,11 +111,12 @@ static int dump_prepare(struct null_stage *stage, const struct cairn_io *io,
 	struct null_block *block = null_find(stage, space, &io->key);
 	int ret;
 
-	if (block && block->whole)
-		return CAIRN_PRESENT;
-	if (block &&
-	    (block->shard_count != io->shard_count || block->shard_bytes != io->shard_bytes))
+	if (block && !same_geometry(io, part, block))
 		return -EINVAL;
+	if (block && block->whole) {
+		null_set_parent(stage, block, &io->attr.parent);
+		return CAIRN_PRESENT;
+	}
 	if (block && block->shards[part->shard].payload)
 		return CAIRN_PRESENT;
 	if (charge + (block ? block->charge : null_block_charge(io->shard_count)) >

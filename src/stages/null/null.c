@@ -193,8 +193,8 @@ static void null_lookup(void *self, const struct cairn_ns_view *ns, const struct
 			continue;
 		if (!ret_probes[i].present)
 			break;
-		if (i > 0)
-			null_set_parent(stage, block, &keys[i - 1]);
+		if (i > 0 || (flags & CAIRN_PROBE_BEFORE))
+			null_set_parent(stage, block, keys + i - 1);
 	}
 	pthread_mutex_unlock(&stage->lock);
 }

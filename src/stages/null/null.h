@@ -142,7 +142,7 @@ void null_partial_touch(struct null_stage *stage, struct null_block *block, uint
 /* Partial -> whole, when all shards are in. */
 void null_publish(struct null_stage *stage, struct null_block *block, uint64_t sequence);
 
-/* The first parent told stays; one that is not shallower than the block is ignored. */
+/* The first parent told stays; index_set_parent() says which are ignored. All zero: none. */
 void null_set_parent(struct null_stage *stage, struct null_block *block,
 		     const struct cairn_key *parent);
 

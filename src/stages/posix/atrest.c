@@ -101,7 +101,7 @@ static int rest_open(struct rest *rest, const struct cairn_stage_env *env, void 
 	if (rc < 0 || !rest->arena || !rest->piece)
 		return tier_error(reterr, -ENOMEM, "%s: no memory", rest->path);
 	rest->spaces = memory;
-	rc = spaces_load(rest->sys, rest->space_fd, rest->spaces, &rest->space_end);
+	rc = spaces_load(rest->sys, rest->space_fd, rest->spaces, &rest->space_end, NULL);
 	return rc < 0 ? tier_error(reterr, rc, "%s/ns: %s", rest->path, strerror(-rc)) : 0;
 }
 
@@ -178,6 +178,7 @@ static int list_block(struct rest *rest, int fd, const struct block_id *id)
 {
 	const struct space *space = rest_space(rest, id->space);
 	struct cairn_namespace_desc desc;
+	struct cairn_block_attr attr;
 	struct cairn_listed out;
 	enum head_verdict verdict;
 	struct block_head head;
@@ -201,6 +202,9 @@ static int list_block(struct rest *rest, int fd, const struct block_id *id)
 	out.shard_count = geo.shard_count;
 	out.sequence = head.sequence;
 	out.whole = 1;
+	head_attr(&head, &attr);
+	out.attr = head.flags & BLOCK_ATTR && attr_told(&attr) ? &attr : NULL;
+	out.chained = (head.flags & BLOCK_CHAIN) != 0;
 	for (uint32_t i = 0; i < geo.shard_count; i++) {
 		struct block_entry entry;
 

@@ -51,6 +51,7 @@ static void dump_pass_over(struct pio *p)
 {
 	p->mine = 0;
 	p->partial = INDEX_NONE;
+	p->reused = false;
 	if (p->ws)
 		p->tier->host->buffer_put(p->io, p->ws);
 	p->ws = NULL;
@@ -83,20 +84,13 @@ static void dropped_gone(struct pio *p)
 	dump_pass_over(p);
 }
 
-/* Nobody writes this partial any more and it is out of the index. */
-static void dropped_unlink(struct pio *p)
+/* Nobody writes this partial any more and it is out of the index. @named: perhaps it got its name.
+ */
+static void dropped_unlink(struct pio *p, bool named)
 {
 	pio_chain(p, 0);
-	pio_unlink(p, 0, p->temp);
-	pio_stat_dir(p, 0);
-	pio_go(p, 1, dropped_gone);
-}
-
-/* The same, when it may have got its final name. */
-static void dropped_unlink_both(struct pio *p)
-{
-	pio_chain(p, 0);
-	pio_unlink(p, 0, p->path);
+	if (named)
+		pio_unlink(p, 0, p->path);
 	pio_unlink(p, 0, p->temp);
 	pio_stat_dir(p, 0);
 	pio_go(p, 1, dropped_gone);
@@ -149,7 +143,7 @@ static void dump_failed(struct pio *p, int32_t status)
 			 partial_drop(p->tier, partial);
 	tier_unlock(p->tier);
 	if (unlink)
-		dropped_unlink(p);
+		dropped_unlink(p, false);
 	else
 		dump_pass_over(p);
 }
@@ -281,7 +275,7 @@ static void publish_undo(struct pio *p, int32_t status)
 	idle = partial_drop(p->tier, partial);
 	tier_unlock(p->tier);
 	assert(idle);
-	dropped_unlink_both(p);
+	dropped_unlink(p, true);
 }
 
 static void publish_done(struct pio *p)
@@ -372,7 +366,7 @@ static void shards_written(struct pio *p)
 		count_written(p);
 	parts_set(p, p->mine, dropped ? -ESTALE : 0);
 	if (unlink)
-		dropped_unlink(p);
+		dropped_unlink(p, false);
 	else
 		dump_pass_over(p);
 }
@@ -425,6 +419,7 @@ static void dir_make(struct pio *p)
 static void rewrite(struct pio *p)
 {
 	p->started = false;
+	p->reused = false;
 	dump_rewind(p);
 	dump_next_round(p);
 }
@@ -449,6 +444,8 @@ static void write_failed(struct pio *p, int64_t result)
 	bool created;
 
 	tier_lock(p->tier);
+	if (p->reuse) /* its new directory could not be made */
+		room_reused(p, false);
 	created = my_partial(p)->created;
 	tier_unlock(p->tier);
 	if (result == -ENOENT && !created && !p->dir_tries) {
@@ -499,11 +496,33 @@ static void round_build(struct pio *p, struct partial *partial)
 	assert(p->run_count > 0);
 }
 
+/* A victim's file is ours, or stays its own: then room is to be found another way. */
+static void reuse_over(struct pio *p)
+{
+	struct partial *partial = my_partial(p);
+	bool idle;
+
+	tier_lock(p->tier);
+	partial->created = p->reused;
+	if (p->reused) {
+		tier_unlock(p->tier);
+		dump_next_round(p);
+		return;
+	}
+	partial->publishing = false;
+	claims_give(p, false);
+	idle = partial_drop(p->tier, partial);
+	assert(idle);
+	partial_free(p->tier, partial);
+	tier_unlock(p->tier);
+	dump_pass_over(p);
+}
+
 static void dump_next_round(struct pio *p)
 {
 	struct partial *partial = my_partial(p);
 	int flags = O_WRONLY | (p->tier->direct ? O_DIRECT : 0);
-	bool exists;
+	bool exists, fresh;
 
 	tier_lock(p->tier);
 	/* Made once: if it is gone then, a new one would lack what is written. */
@@ -514,10 +533,15 @@ static void dump_next_round(struct pio *p)
 		dir_make(p);
 		return;
 	}
+	if (p->reuse) {
+		room_reuse(p, reuse_over);
+		return;
+	}
+	fresh = p->whole && !p->started && !p->reused;
 	round_build(p, partial);
 	pio_chain(p, 0);
-	pio_open(p, 0, p->temp, flags | (p->whole && !p->started ? O_TRUNC : 0));
-	if (p->whole && !p->started && p->all_raw) {
+	pio_open(p, 0, p->temp, flags | (fresh ? O_TRUNC : 0));
+	if (fresh && p->all_raw) {
 		struct engine_op *op = pio_op(p, 0, OP_FALLOCATE, ENGINE_FD_CHAIN);
 
 		op->length = geometry_file_bytes(&p->geo);
@@ -578,8 +602,10 @@ static void look_present(struct pio *p, struct index_entry *entry)
 	bool same = same_geometry(p, entry->shard_count, entry->shard_bytes, entry->last_bytes);
 	bool sync = same && p->io->durability == CAIRN_DURABLE && !(entry->flags & ENTRY_DURABLE);
 
-	if (same)
+	if (same) {
 		index_touch(p->tier->index, entry, p->io->sequence);
+		entry_parent(p->tier, entry, &p->io->attr.parent);
+	}
 	if (sync && !entry_pin(p, entry)) {
 		tier_unlock(p->tier);
 		pio_retry(p, 1000000, dump_look);
@@ -629,14 +655,13 @@ static void tell(struct pio *p, struct partial *partial)
 	partial->durable = partial->durable || p->io->durability == CAIRN_DURABLE;
 	if (!partial->geo.last_bytes)
 		partial->geo.last_bytes = p->geo.last_bytes;
-	if (partial->attr_told || !attr->size)
+	if (partial->attr_told || !attr_told(attr))
 		return;
 	partial->attr = *attr;
 	partial->attr_told = true;
 	partial->chain = p->io->flags & CAIRN_IO_CHAIN;
-	if (!key_is_zero(&attr->parent))
-		index_set_parent(p->tier->index, index_at(p->tier->index, partial->entry),
-				 &attr->parent);
+	index_at(p->tier->index, partial->entry)->depth = attr->depth;
+	entry_parent(p->tier, index_at(p->tier->index, partial->entry), &attr->parent);
 }
 
 /* [m] taken, given back. */
@@ -685,8 +710,11 @@ static void look_begin(struct pio *p)
 	bool made;
 
 	if (number == INDEX_NONE) {
-		bool idle = room_pick_idle(p);
+		bool idle;
 
+		if (p->reuse)
+			room_reused(p, false);
+		idle = room_pick_idle(p);
 		room_untake(tier, p->need);
 		if (!idle)
 			pio_wait_room(p, dump_look);
@@ -713,7 +741,7 @@ static void look_absent(struct pio *p)
 
 	p->need = room_need(p->tier, &p->id, &p->geo);
 	verdict = room_take(p);
-	if (verdict == ROOM_TAKEN) {
+	if (verdict == ROOM_TAKEN || verdict == ROOM_REUSE) {
 		look_begin(p);
 		return;
 	}

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "base/attr.h"
 #include "base/crc32c.h"
 
 /* ---- helpers ------------------------------------------------------------ */
@@ -94,7 +95,7 @@ void head_init(struct block_head *head, const struct block_id *id, const struct 
 	head->shard_bytes = geo->shard_bytes;
 	head->last_bytes = geo->last_bytes;
 	head->pieces = geo->pieces;
-	if (!attr || !attr->size)
+	if (!attr || !attr_told(attr))
 		return;
 	head->flags |= BLOCK_ATTR | (chain ? BLOCK_CHAIN : 0u);
 	head->parent = attr->parent;
@@ -102,6 +103,19 @@ void head_init(struct block_head *head, const struct block_id *id, const struct 
 	head->priority = attr->priority;
 	head->ttl_ns = attr->ttl_ns;
 	head->cost_ns = attr->cost_ns;
+}
+
+void head_attr(const struct block_head *head, struct cairn_block_attr *ret_attr)
+{
+	memset(ret_attr, 0, sizeof(*ret_attr));
+	ret_attr->size = sizeof(*ret_attr);
+	if (!(head->flags & BLOCK_ATTR))
+		return;
+	ret_attr->parent = head->parent;
+	ret_attr->depth = head->depth;
+	ret_attr->priority = head->priority;
+	ret_attr->ttl_ns = head->ttl_ns;
+	ret_attr->cost_ns = head->cost_ns;
 }
 
 void head_seal(struct block_head *head)
@@ -376,6 +390,6 @@ bool snapshot_entry_check(const struct snapshot_entry *entry)
 {
 	struct geometry geo;
 
-	return entry->last_bytes && !(entry->flags & ~SNAPSHOT_RAW) && !entry->zero &&
+	return entry->last_bytes && !(entry->flags & ~SNAPSHOT_RAW) &&
 	       geometry_init(&geo, entry->shard_count, entry->shard_bytes, entry->last_bytes);
 }

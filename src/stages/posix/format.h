@@ -99,10 +99,12 @@ struct block_entry {
 };
 _Static_assert(sizeof(struct block_entry) == 128, "format");
 
-/* Fills everything but the CRC from @id, @geo, @sequence, @attr (size 0: none). */
+/* Fills everything but the CRC from @id, @geo, @sequence, @attr (NULL or all zero: none). */
 void head_init(struct block_head *head, const struct block_id *id, const struct geometry *geo,
 	       uint64_t sequence, const struct cairn_block_attr *attr, bool chain);
 void head_seal(struct block_head *head);
+/* All zero but size: none were told. */
+void head_attr(const struct block_head *head, struct cairn_block_attr *ret_attr);
 
 enum head_verdict {
 	HEAD_OK = 0,
@@ -224,7 +226,7 @@ struct snapshot_entry {
 	uint64_t sequence, charge;
 	uint32_t shard_bytes, last_bytes;
 	uint16_t shard_count, flags;
-	uint32_t zero;
+	uint32_t depth; /* 0: not told */
 };
 _Static_assert(sizeof(struct snapshot_entry) == 72, "format");
 

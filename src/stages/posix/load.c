@@ -17,9 +17,7 @@
 #include "base/crc32c.h"
 
 /* A head up to here is read whole. */
-#define HEAD_WHOLE  16384u
-/* A load up to here may run in place when nothing else is in flight. */
-#define SMALL_BYTES (1u << 20)
+#define HEAD_WHOLE 16384u
 
 static void load_pass(struct pio *p);
 static void load_rounds(struct pio *p);
@@ -617,13 +615,9 @@ static void round_send(struct pio *p)
 	int flags = O_RDONLY | (p->tier->direct ? O_DIRECT : 0);
 	/* The head and what does not lie behind it are asked for at once. */
 	uint32_t split = p->head_runs && p->head_runs < p->run_count ? p->head_runs : p->run_count;
-	uint64_t bytes = 0;
 
-	for (uint32_t i = 0; i < p->run_count; i++)
-		bytes += p->runs[i].length;
 	for (uint32_t slot = 0; slot < (split < p->run_count ? 2u : 1u); slot++) {
 		pio_chain(p, slot);
-		p->slots[slot].chain.small = bytes <= SMALL_BYTES;
 		pio_open(p, slot, p->path, flags);
 		pio_run_ops(p, slot, OP_READV, ENGINE_FD_CHAIN, slot ? split : 0,
 			    slot ? p->run_count : split);
@@ -770,6 +764,8 @@ void load_submit(struct pio *p)
 		assert(p->geo_known);
 		p->all_raw = entry->flags & ENTRY_RAW;
 		index_touch(tier->index, entry, p->io->sequence);
+		if (p->io->flags & CAIRN_IO_CHAIN)
+			entry_parent(tier, entry, &p->io->attr.parent);
 	}
 	p->unfinished = !entry && (p->io->flags & CAIRN_IO_PARTIAL) && unfinished_find(p);
 	tier_unlock(tier);

@@ -115,13 +115,12 @@ int part_unlink(struct posix *tier, const char *path)
 
 /* ---- publishing ----------------------------------------------------------------------- */
 
-/* All entries, if all are valid, into the workspace. 1: they are. */
+/* The head and all entries, if these are valid, into the workspace. 1: they are. */
 static int entries_read(struct pio *p)
 {
 	const struct geometry *geo = &p->geo;
-	size_t bytes = geo->shard_count * sizeof(struct block_entry);
-	int rc = sys_pread_full(p->tier->sys, p->fd, p->ws + sizeof(struct block_head), bytes,
-				sizeof(struct block_head));
+	size_t bytes = sizeof(struct block_head) + geo->shard_count * sizeof(struct block_entry);
+	int rc = sys_pread_full(p->tier->sys, p->fd, p->ws, bytes, 0);
 
 	if (rc < 0)
 		return rc == -EIO ? 0 : rc; /* the file ends before */
@@ -140,8 +139,14 @@ static int head_write(struct pio *p)
 	const struct block_entry *last =
 		(const void *)(p->ws + geometry_entry_at(&p->geo, p->geo.shard_count - 1));
 
+	struct block_head told;
+	struct cairn_block_attr attr;
+
+	/* What was told first stands in the head that is there: see head_agree(). */
+	memcpy(&told, p->ws, sizeof(told));
+	head_attr(&told, &attr);
 	p->geo.last_bytes = last->raw_length;
-	dump_seal(p, p->ws, &p->io->attr, p->io->flags & CAIRN_IO_CHAIN);
+	dump_seal(p, p->ws, &attr, told.flags & BLOCK_CHAIN);
 	return sys_pwrite_full(p->tier->sys, p->fd, p->ws, sizeof(struct block_head), 0);
 }
 
@@ -369,7 +374,10 @@ static int claim(struct pio *p)
 	return 0;
 }
 
-/* The fixed part, by the first who comes. 1: it fits; 0: it is another geometry's. */
+/*
+ * The fixed part, by the first who comes; the attributes, by the first who tells
+ * any. 1: it fits; 0: it is another geometry's.
+ */
 static int head_agree(struct pio *p)
 {
 	struct geometry geo = p->geo, found;
@@ -379,10 +387,17 @@ static int head_agree(struct pio *p)
 	if (rc < 0 && rc != -EIO)
 		return rc;
 	if (rc == 0 && head_decode(&head, &found) == HEAD_OK &&
-	    memcmp(&head.id, &p->id, sizeof(head.id)) == 0)
-		return found.shard_count == geo.shard_count && found.shard_bytes == geo.shard_bytes;
+	    memcmp(&head.id, &p->id, sizeof(head.id)) == 0) {
+		if (found.shard_count != geo.shard_count || found.shard_bytes != geo.shard_bytes)
+			return 0;
+		/* One without flag PART is final: only the name is missing. */
+		if ((head.flags & (BLOCK_ATTR | BLOCK_PART)) != BLOCK_PART ||
+		    !attr_told(&p->io->attr))
+			return 1;
+	}
 	geo.last_bytes = 0;
-	head_init(&head, &p->id, &geo, p->io->sequence, NULL, false);
+	head_init(&head, &p->id, &geo, p->io->sequence, &p->io->attr,
+		  p->io->flags & CAIRN_IO_CHAIN);
 	head.flags |= BLOCK_PART;
 	head_seal(&head);
 	rc = sys_pwrite_full(p->tier->sys, p->fd, &head, sizeof(head), 0);

@@ -50,6 +50,7 @@ static const struct cairn_counter_row counters[CNT_COUNT] = {
 	[CNT_CLEARS] = {"clears", "namespaces cleared", 0},
 	[CNT_EVICTED] = {"evicted_blocks", "blocks that went for the budget", 0},
 	[CNT_EVICTED_FULL_INDEX] = {"evicted_index_full", "of these: because of entries=", 0},
+	[CNT_EVICTED_REUSED] = {"evicted_reused", "of these: whose file took the next block", 0},
 	[CNT_EVICT_FAILED] = {"evict_failed", "victims that could not be unlinked", 0},
 	[CNT_DAMAGED] = {"damaged_blocks", "blocks that did not check", 0},
 	[CNT_QUARANTINED] = {"quarantined_blocks", "of these: kept in quarantine/", 0},
@@ -67,14 +68,28 @@ static const struct cairn_counter_row counters[CNT_COUNT] = {
 
 /* ---- open ------------------------------------------------------------------------------ */
 
+static int posix_check_values(const struct cairn_stage_env *env, struct cairn_error *reterr)
+{
+	const struct cairn_value *values = env->values;
+	const size_t most = sizeof(((struct posix *)0)->path) - 1;
+
+	if (strlen(values[OPT_PATH].s) > most)
+		return tier_error(reterr, -EINVAL, "path= has more than %zu bytes", most);
+	if (values[OPT_SHARED].u && values[OPT_SIZE].set)
+		return tier_error(reterr, -EINVAL,
+				  "size= does not go with shared=yes: no process owns the budget; "
+				  "leave size= out, or use shared=no");
+	return 0;
+}
+
 static int options_take(struct posix *tier, struct cairn_error *reterr)
 {
 	const struct cairn_value *values = tier->env->values;
 	uint64_t entries;
+	int rc = posix_check_values(tier->env, reterr);
 
-	if (strlen(values[OPT_PATH].s) >= sizeof(tier->path))
-		return tier_error(reterr, -EINVAL, "path= has more than %zu bytes",
-				  sizeof(tier->path) - 1);
+	if (rc < 0)
+		return rc;
 	snprintf(tier->path, sizeof(tier->path), "%s", values[OPT_PATH].s);
 	tier->shared = values[OPT_SHARED].u;
 	tier->limit = values[OPT_SIZE].set ? values[OPT_SIZE].u : UINT64_MAX;
@@ -84,10 +99,6 @@ static int options_take(struct posix *tier, struct cairn_error *reterr)
 	tier->quarantine_max = values[OPT_QUARANTINE].u;
 	if (tier->limit != UINT64_MAX && tier->quarantine_max > tier->limit / 16)
 		tier->quarantine_max = tier->limit / 16;
-	if (tier->shared && values[OPT_SIZE].set)
-		return tier_error(reterr, -EINVAL,
-				  "size= does not go with shared=yes: no process owns the budget; "
-				  "leave size= out, or use shared=no");
 	entries = tier->limit == UINT64_MAX ? ENTRIES_UNBOUNDED : tier->limit / FORMAT_PAGE;
 	if (values[OPT_ENTRIES].set)
 		entries = values[OPT_ENTRIES].u;
@@ -152,7 +163,7 @@ static int direct_probe(struct posix *tier, struct cairn_error *reterr)
 	tier->direct = fd >= 0 && got > 0;
 	if (choice == DIRECT_YES && !tier->direct)
 		return tier_error(reterr, -EOPNOTSUPP,
-				  "%s: direct=yes, but this file system has no O_DIRECT: use "
+				  "direct=yes, but the file system of %s has no O_DIRECT: use "
 				  "direct=auto",
 				  tier->path);
 	return 0;
@@ -172,6 +183,7 @@ static void staging_choose(struct posix *tier)
 	char path[96];
 
 	tier->staging = choice == STAGING_YES && tier->direct;
+	tier->staged_dump_min = choice == STAGING_YES ? STAGED_MIN : STAGED_DUMP_MIN;
 	if (choice != STAGING_AUTO || !tier->direct || tier->sys->fstat(tier->dir_fd, &st) < 0)
 		return;
 	for (int i = 0; i < 2 && !tier->staging; i++) {
@@ -267,7 +279,7 @@ static int open_steps(struct posix *tier, struct cairn_error *reterr)
 	if (rc < 0)
 		return tier_error(reterr, rc, "entries=%u: address space for the index: %s",
 				  tier->entries_max, strerror(-rc));
-	rc = spaces_load(tier->sys, tier->space_fd, tier->spaces, &tier->space_end);
+	rc = spaces_open(tier);
 	if (rc < 0)
 		return tier_error(reterr, rc, "%s/ns: %s", tier->path, strerror(-rc));
 	rc = direct_probe(tier, reterr);
@@ -425,8 +437,8 @@ static bool lookup_batch(struct posix *tier, struct space *space, const struct c
 	index_find_batch(tier->index, space->id, space->generation, keys, count, chain, entries);
 	for (size_t i = 0; i < count && (whole || !chain); i++) {
 		whole = probe_fill(entries[i], flags, &ret_probes[i]);
-		if (whole && chain && i && entries[i]->parent == INDEX_NONE)
-			index_set_parent(tier->index, entries[i], &keys[i - 1]);
+		if (whole && chain && (i || (flags & CAIRN_PROBE_BEFORE)))
+			index_set_parent(tier->index, entries[i], keys + i - 1);
 	}
 	tier_unlock(tier);
 	return whole || !chain;
@@ -452,6 +464,8 @@ static void posix_lookup(void *self, const struct cairn_ns_view *ns, const struc
 		}
 		memset(ret_probes + at, 0, some * sizeof(*ret_probes));
 		more = lookup_batch(tier, space, keys + at, some, flags, ret_probes + at);
+		if (flags & CAIRN_PROBE_CHAIN)
+			flags |= CAIRN_PROBE_BEFORE;
 	}
 }
 
@@ -544,5 +558,6 @@ const struct cairn_stage_ops cairn_stage_posix = {
 	.list = atrest_list,
 	.check = atrest_check,
 	.identify = atrest_identify,
+	.check_values = posix_check_values,
 	.shards = posix_shards,
 };

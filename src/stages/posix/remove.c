@@ -160,6 +160,8 @@ void prefetch_submit(struct pio *p)
 	entry = entry_find(tier, &p->id);
 	if (entry)
 		index_touch(tier->index, entry, p->io->sequence);
+	if (entry && (p->io->flags & CAIRN_IO_CHAIN))
+		entry_parent(tier, entry, &p->io->attr.parent);
 	tier_unlock(tier);
 	p->io->status = entry ? 0 : -ENOENT;
 	pio_complete(p);

@@ -10,6 +10,8 @@
  *  3. A victim is absent for lookups before its unlink is sent, and its key is
  *     not written before the unlink has ended.
  *  4. Blocks of cleared namespaces go first, then the coldest leaves.
+ *  5. A victim whose file is to be reused has left `used` when it is picked: its
+ *     bytes are part of the reservation that they were picked for.
  */
 #include "stages/posix/tier.h"
 
@@ -24,6 +26,15 @@
 #define DISK_FREE_NS	  20000000u
 
 #define VICTIM_PARTIAL 0x80000000u
+
+/*
+ * A file that was just unlinked leaves an inode that ext4 without a journal
+ * passes over for a minute, one by one, at each create: a tier that lives at its
+ * budget spends its time on that. So near the budget a victim's file takes the
+ * next block. This much room is kept for what dumps in flight reserve beyond
+ * the file that each took over; a 64th of the budget at most.
+ */
+#define REUSE_ROOM_MAX (1u << 20)
 
 /* Rounds of unlinks of which none succeeded, before a dump gives up. */
 #define ROOM_TRIES_MAX 4u
@@ -194,7 +205,7 @@ static uint64_t budget_deficit(const struct posix *tier, uint64_t need)
 }
 
 /* Not even if every block went: so none has to go for it. */
-static bool never_fits(const struct posix *tier, uint64_t need)
+bool room_never(const struct posix *tier, uint64_t need)
 {
 	uint64_t fixed = tier->used - tier->block_bytes + room_snapshot(tier, 1);
 
@@ -354,6 +365,104 @@ bool room_pick_idle(struct pio *p)
 	return true;
 }
 
+/* The whole block in one io, each shard stored as it is: its file has one size. */
+static bool dump_is_plain(const struct pio *p)
+{
+	uint64_t shards = 0;
+
+	for (uint32_t i = 0; i < p->io->part_count; i++) {
+		const struct cairn_part *part = &p->io->parts[i];
+
+		if (part->status != CAIRN_PENDING || part->stored_length != part->raw_length)
+			return false;
+		shards |= 1ull << part->shard % 64;
+	}
+	return (uint32_t)__builtin_popcountll(shards) == p->geo.shard_count;
+}
+
+/* Reserves p->need out of the file of a block like it, of which @deficit is wanted. */
+static bool reuse_pick(struct pio *p, uint64_t deficit)
+{
+	struct posix *tier = p->tier;
+	struct index_entry *entry;
+	struct geometry geo;
+	struct block_id id;
+
+	if (p->reuse_failed || !dump_is_plain(p))
+		return false;
+	entry = next_victim(tier);
+	if (!entry || !(entry->flags & ENTRY_RAW) || entry->charge < deficit ||
+	    entry->charge > p->need)
+		return false;
+	if (!geometry_init(&geo, entry->shard_count, entry->shard_bytes, entry->last_bytes) ||
+	    geometry_file_bytes(&geo) != geometry_file_bytes(&p->geo))
+		return false;
+	entry_id_of(entry, &id);
+	name_block(&id, tier->dirs_log2, p->victim_path[0]);
+	p->victims[0] = index_id(tier->index, entry);
+	p->victim_count = 1;
+	p->reuse = true;
+	p->reuse_charge = entry->charge;
+	assert(tier->used >= entry->charge && tier->block_bytes >= entry->charge);
+	tier->used -= entry->charge;
+	tier->block_bytes -= entry->charge;
+	entry->charge = 0;
+	entry_removing(tier, entry);
+	tier->reserved += p->need;
+	tier->disk_taken += p->need - p->reuse_charge;
+	tier->writers++;
+	return true;
+}
+
+void room_reused(struct pio *p, bool gone)
+{
+	struct posix *tier = p->tier;
+
+	assert(p->reuse && p->victim_count == 1);
+	if (!gone) {
+		index_at(tier->index, p->victims[0])->charge = p->reuse_charge;
+		tier->used += p->reuse_charge;
+		tier->block_bytes += p->reuse_charge;
+		tier->freeing += p->reuse_charge;
+	}
+	cairn_count(tier->env, gone ? CNT_EVICTED : CNT_EVICT_FAILED, 1);
+	cairn_count(tier->env, CNT_EVICTED_REUSED, gone);
+	p->victim_count = 0;
+	p->reuse = false;
+	p->reused = gone;
+	p->reuse_failed = !gone;
+	entry_removed(tier, p->victims[0], gone);
+}
+
+static void reuse_renamed(struct pio *p)
+{
+	void (*after)(struct pio *) = p->after;
+
+	tier_lock(p->tier);
+	room_reused(p, p->slots[0].ops[0].result == 0);
+	tier_unlock(p->tier);
+	after(p);
+}
+
+void room_reuse(struct pio *p, void (*after)(struct pio *))
+{
+	struct engine_op *op;
+
+	assert(p->reuse && p->victim_count == 1);
+	p->after = after;
+	pio_chain(p, 0);
+	op = pio_op(p, 0, OP_RENAMEAT, p->tier->blocks_fd);
+	op->path = p->victim_path[0];
+	op->fd2 = p->tier->blocks_fd;
+	op->path2 = p->temp;
+	pio_go(p, 1, reuse_renamed);
+}
+
+static uint64_t reuse_room(const struct posix *tier)
+{
+	return tier->limit / 64 < REUSE_ROOM_MAX ? tier->limit / 64 : REUSE_ROOM_MAX;
+}
+
 enum room_verdict room_take(struct pio *p)
 {
 	struct posix *tier = p->tier;
@@ -363,11 +472,14 @@ enum room_verdict room_take(struct pio *p)
 
 	index_figures(tier->index, &figures);
 	need_entry = figures.whole + figures.partial + figures.ghost >= figures.entries_max;
-	if (never_fits(tier, p->need))
+	if (room_never(tier, p->need))
 		return ROOM_TOO_BIG;
 	deficit = disk > deficit ? disk : deficit;
 	if (p->room_tries > ROOM_TRIES_MAX)
 		return ROOM_NONE; /* nothing can be unlinked */
+	if (!need_entry && (deficit || budget_deficit(tier, p->need + reuse_room(tier))) &&
+	    reuse_pick(p, deficit))
+		return ROOM_REUSE;
 	if (!deficit && !need_entry) {
 		tier->reserved += p->need;
 		tier->disk_taken += p->need;
@@ -468,6 +580,8 @@ void tier_dir_statted(struct pio *p, uint32_t slot)
 
 int room_settle(struct posix *tier, uint64_t extra)
 {
+	if (room_never(tier, extra))
+		return -ENOSPC;
 	while (budget_deficit(tier, extra)) {
 		struct index_entry *entry = next_victim(tier);
 		char path[NAME_MAX_BYTES];

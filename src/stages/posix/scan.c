@@ -9,6 +9,8 @@
  *     seen even when the clean mark survived.
  *  2. The order: what the snapshot knows, in its order; then the rest by mtime.
  *  3. Everything found is counted, or unlinked.
+ *  4. No block goes before it is known that the budget holds what has to stay:
+ *     an open that is refused leaves all of them.
  */
 #include "stages/posix/tier.h"
 
@@ -29,6 +31,8 @@ struct recovery {
 	uint32_t dir; /* its number */
 	struct found *found;
 	size_t found_count, found_max;
+	struct block_id *surplus; /* blocks that find no place in the index */
+	size_t surplus_count, surplus_max;
 	uint64_t sequence_max, stamp;
 };
 
@@ -172,13 +176,57 @@ static struct index_entry *entry_new(struct posix *tier, const struct block_id *
 	return entry;
 }
 
-static void block_unlink(struct posix *tier, const struct block_id *id)
+/* A list of @count places of @bytes each, as long again; NULL: no memory, the old one stays. */
+static void *list_grow(const struct sys *sys, void *list, size_t count, size_t *max, size_t bytes)
 {
-	char path[NAME_MAX_BYTES];
+	size_t more = *max ? *max * 2 : 1024;
+	void *longer = sys->alloc(64, more * bytes);
 
-	name_block(id, tier->dirs_log2, path);
-	tier->sys->unlinkat(tier->blocks_fd, path, 0);
-	cairn_count(tier->env, CNT_EVICTED, 1);
+	if (!longer)
+		return NULL;
+	if (list) {
+		memcpy(longer, list, count * bytes);
+		sys->free(list);
+	}
+	*max = more;
+	return longer;
+}
+
+/* Goes when it is known that the store can be opened at all. */
+static int surplus_add(struct recovery *r, const struct block_id *id)
+{
+	if (r->surplus_count == r->surplus_max) {
+		void *more = list_grow(r->tier->sys, r->surplus, r->surplus_count, &r->surplus_max,
+				       sizeof(*r->surplus));
+
+		if (!more)
+			return -ENOMEM;
+		r->surplus = more;
+	}
+	r->surplus[r->surplus_count++] = *id;
+	return 0;
+}
+
+/* What cannot be unlinked is counted, and looked at again at the next open. */
+static int surplus_unlink(struct recovery *r)
+{
+	struct posix *tier = r->tier;
+	int rc = 0;
+
+	r->fd = tier->blocks_fd;
+	for (size_t i = 0; i < r->surplus_count && rc == 0; i++) {
+		char path[NAME_MAX_BYTES];
+
+		name_block(&r->surplus[i], tier->dirs_log2, path);
+		rc = tier->sys->unlinkat(tier->blocks_fd, path, 0);
+		if (rc == 0) {
+			cairn_count(tier->env, CNT_EVICTED, 1);
+			continue;
+		}
+		tier->dirs[name_dir_of(&r->surplus[i].key, tier->dirs_log2)].leftover = true;
+		rc = charge_name(r, path, NULL);
+	}
+	return rc;
 }
 
 static void geometry_into(struct index_entry *entry, const struct geometry *geo)
@@ -189,7 +237,7 @@ static void geometry_into(struct index_entry *entry, const struct geometry *geo)
 }
 
 /* Hottest first, so that what does not fit any more is the coldest. */
-static void snapshot_add(struct recovery *r)
+static int snapshot_add(struct recovery *r)
 {
 	struct posix *tier = r->tier;
 	uint64_t count = r->snapshot ? r->snapshot->head.entry_count : 0;
@@ -199,8 +247,13 @@ static void snapshot_add(struct recovery *r)
 		struct index_entry *entry = entry_new(tier, &in->id);
 		uint32_t number = name_dir_of(&in->id.key, tier->dirs_log2);
 
-		if (!entry) {
-			block_unlink(tier, &in->id);
+		space_burn(tier, in->id.space);
+		space_raise(tier, &in->id);
+		if (!entry) { /* the walk finds it, where the names are read */
+			int rc = dir_believed(r, number) ? surplus_add(r, &in->id) : 0;
+
+			if (rc < 0)
+				return rc;
 			continue;
 		}
 		entry->sequence = in->sequence;
@@ -208,10 +261,12 @@ static void snapshot_add(struct recovery *r)
 		entry->shard_count = in->shard_count;
 		entry->shard_bytes = in->shard_bytes;
 		entry->last_bytes = in->last_bytes;
+		entry->depth = in->depth;
 		entry->flags = in->flags & SNAPSHOT_RAW ? ENTRY_RAW : 0;
 		if (dir_believed(r, number))
 			entry->flags |= ENTRY_CONFIRMED;
 	}
+	return 0;
 }
 
 /* Reads the head's fixed part. -EBADMSG: it is not the block of that name. */
@@ -235,20 +290,13 @@ static int head_read(struct recovery *r, const char *name, const struct block_id
 
 static bool found_add(struct recovery *r, uint32_t entry, uint64_t mtime_ns)
 {
-	const struct sys *sys = r->tier->sys;
-
 	if (r->found_count == r->found_max) {
-		size_t max = r->found_max ? r->found_max * 2 : 1024;
-		struct found *more = sys->alloc(64, max * sizeof(*more));
+		void *more = list_grow(r->tier->sys, r->found, r->found_count, &r->found_max,
+				       sizeof(*r->found));
 
 		if (!more)
 			return false;
-		if (r->found)
-			memcpy(more, r->found, r->found_count * sizeof(*more));
-		if (r->found)
-			sys->free(r->found);
 		r->found = more;
-		r->found_max = max;
 	}
 	r->found[r->found_count++] = (struct found){entry, mtime_ns};
 	return true;
@@ -262,8 +310,8 @@ static void head_into(struct recovery *r, struct index_entry *entry, const struc
 	entry->flags = head->flags & BLOCK_RAW ? ENTRY_RAW : 0;
 	if (head->sequence > r->sequence_max)
 		r->sequence_max = head->sequence;
-	if (!key_is_zero(&head->parent))
-		index_set_parent(r->tier->index, entry, &head->parent);
+	entry->depth = head->depth;
+	entry_parent(r->tier, entry, &head->parent);
 }
 
 /* Unlinks a block's file; when it stays it is counted, and looked at again at the next open. */
@@ -306,13 +354,11 @@ static int block_found(struct recovery *r, const char *name, const struct block_
 		cairn_count(tier->env, CNT_DAMAGED, 1);
 		return leave_out(r, name);
 	}
+	space_raise(tier, id);
 	if (!known)
 		entry = entry_new(tier, id);
 	if (!entry || (!known && !found_add(r, index_id(tier->index, entry), stat_mtime_ns(st)))) {
-		if (entry)
-			return -ENOMEM;
-		cairn_count(tier->env, CNT_EVICTED, 1);
-		return leave_out(r, name);
+		return entry ? -ENOMEM : surplus_add(r, id);
 	}
 	head_into(r, entry, &head, &geo);
 	entry->charge = stat_charge(st);
@@ -329,6 +375,8 @@ static int block_named(void *context, const char *name)
 	struct stat st;
 	int rc;
 
+	if (kind != NAME_OTHER)
+		space_burn(tier, id.space);
 	if (kind == NAME_TEMP || kind == NAME_PART) {
 		cairn_count(tier->env, CNT_SWEPT, 1);
 		return leave_out(r, name);
@@ -339,7 +387,8 @@ static int block_named(void *context, const char *name)
 	if (kind == NAME_BLOCK && S_ISREG(st.st_mode) &&
 	    name_dir_of(&id.key, tier->dirs_log2) == r->dir)
 		return block_found(r, name, &id, &st);
-	tier->used += stat_charge(&st); /* somebody else's */
+	tier->used += stat_charge(&st); /* somebody else's: counted again by a walk alone */
+	tier->dirs[r->dir].leftover = true;
 	return 0;
 }
 
@@ -398,8 +447,7 @@ static void snapshot_place(struct recovery *r)
 			index_remove(tier->index, entry);
 			continue;
 		}
-		if (!key_is_zero(&in->parent))
-			index_set_parent(tier->index, entry, &in->parent);
+		entry_parent(tier, entry, &in->parent);
 		entry_place(r, entry);
 	}
 }
@@ -436,23 +484,28 @@ int recover(struct posix *tier, struct cairn_error *reterr)
 		  r.snapshot->head.snapshot_id == tier->super.snapshot_id;
 	if (rc == 0)
 		rc = small_files(&r);
-	if (rc == 0) {
-		snapshot_add(&r);
+	if (rc == 0)
+		rc = snapshot_add(&r);
+	if (rc == 0)
 		rc = dirs_scan(&r);
-	}
+	if (rc == 0)
+		rc = spaces_mark(tier);
 	if (rc == 0) {
 		snapshot_place(&r);
 		found_place(&r);
-		rc = room_settle(tier, 0);
+		rc = room_never(tier, 0) ? -ENOSPC : surplus_unlink(&r);
 	}
+	if (rc == 0)
+		rc = room_settle(tier, 0);
 	if (r.found)
 		tier->sys->free(r.found);
+	if (r.surplus)
+		tier->sys->free(r.surplus);
 	snapshot_free(tier->sys, r.snapshot);
 	if (rc == -ENOSPC)
-		return tier_error(
-			reterr, -EINVAL,
-			"%s: size=%llu is less than what the store takes empty: give more",
-			tier->path, (unsigned long long)tier->limit);
+		return tier_error(reterr, -EINVAL,
+				  "size=%llu is less than what %s takes empty: give more",
+				  (unsigned long long)tier->limit, tier->path);
 	if (rc < 0)
 		return tier_error(reterr, rc, "%s: could not be read: %s", tier->path,
 				  strerror(-rc));

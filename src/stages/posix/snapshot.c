@@ -75,6 +75,7 @@ static uint64_t add_entries(struct writer *writer)
 		out.charge = entry->charge;
 		out.shard_bytes = entry->shard_bytes;
 		out.last_bytes = entry->last_bytes;
+		out.depth = entry->depth;
 		out.shard_count = entry->shard_count;
 		out.flags = entry->flags & ENTRY_RAW ? SNAPSHOT_RAW : 0;
 		writer_add(writer, &out, sizeof(out));

@@ -7,14 +7,20 @@
  *  1. Ids are taken in order, by a link that fails when there is one: whoever
  *     takes an id has seen every description below it. So two ids never have
  *     the same description, whoever writes.
- *  2. Ids are never used again, not even those of damaged files.
- *  3. The generation is the highest marker. Under shared=yes no marker is ever
+ *  2. Ids are never used again, not even those of damaged files. Nor those of
+ *     lost ones: an id below one that is known, and one that a marker or a block
+ *     names, is looked at again and never taken. Else the blocks under it would
+ *     be another namespace's, or come back from before a clear.
+ *  3. The generation is the highest marker, or that of a block when the marker
+ *     was lost, which is then made again (shared=no). Under shared=yes no marker is ever
  *     taken away, so that one probe for the next one tells of a clear; else
  *     the one before goes when the next is durable.
  */
 #include "stages/posix/tier.h"
 
 #include <stdio.h>
+
+#include "base/crc32c.h"
 
 /* ---- reading ------------------------------------------------------------------------ */
 
@@ -62,6 +68,7 @@ struct space_walk {
 	int space_fd;
 	struct space **spaces;
 	uint32_t *end;
+	uint64_t *burnt; /* NULL: not asked for */
 };
 
 static int space_named(void *context, const char *name)
@@ -86,14 +93,17 @@ static int generation_named(void *context, const char *name)
 
 	if (name_parse_space(name, &id, &generation) != NAME_GENERATION || id >= SPACES_MAX)
 		return 0;
+	if (walk->burnt)
+		walk->burnt[id / 64] |= 1ull << (id % 64);
 	if (walk->spaces[id] && walk->spaces[id]->generation < generation)
 		walk->spaces[id]->generation = generation;
 	return 0;
 }
 
-int spaces_load(const struct sys *sys, int space_fd, struct space **spaces, uint32_t *ret_end)
+int spaces_load(const struct sys *sys, int space_fd, struct space **spaces, uint32_t *ret_end,
+		uint64_t *burnt)
 {
-	struct space_walk walk = {sys, space_fd, spaces, ret_end};
+	struct space_walk walk = {sys, space_fd, spaces, ret_end, burnt};
 	int fd, rc;
 
 	*ret_end = 0;
@@ -120,6 +130,36 @@ void spaces_free(const struct sys *sys, struct space **spaces, uint32_t end)
 
 /* ---- binding --------------------------------------------------------------------------- */
 
+void space_burn(struct posix *tier, uint32_t id)
+{
+	if (id < SPACES_MAX)
+		tier->burnt[id / 64] |= 1ull << (id % 64);
+}
+
+static struct space **space_bucket(struct posix *tier, const void *desc, size_t length)
+{
+	return &tier->space_buckets[crc32c(0, desc, length) % SPACE_BUCKETS];
+}
+
+static void space_chain(struct posix *tier, struct space *space)
+{
+	struct space **bucket = space_bucket(tier, space->desc, space->desc_length);
+
+	space->next = *bucket;
+	*bucket = space;
+}
+
+int spaces_open(struct posix *tier)
+{
+	int rc =
+		spaces_load(tier->sys, tier->space_fd, tier->spaces, &tier->space_end, tier->burnt);
+
+	for (uint32_t id = 0; rc == 0 && id < tier->space_end; id++)
+		if (tier->spaces[id] && tier->spaces[id]->readable)
+			space_chain(tier, tier->spaces[id]);
+	return rc;
+}
+
 /* Counts the new file @name (NULL: none), and what the directory grew by. */
 static void charge_space_dir(struct posix *tier, const char *name)
 {
@@ -140,7 +180,20 @@ static void charge_space_dir(struct posix *tier, const char *name)
 	tier_unlock(tier);
 }
 
-/* Room for a file and for the growth of its directory, before either is made. */
+/* A file and the growth of its directory. */
+#define SPACE_ROOM (4u * FORMAT_PAGE)
+
+static bool space_never(struct posix *tier)
+{
+	bool never;
+
+	tier_lock(tier);
+	never = !tier->shared && room_never(tier, SPACE_ROOM);
+	tier_unlock(tier);
+	return never;
+}
+
+/* Room for both, before either is made. */
 static int space_room(struct posix *tier)
 {
 	int rc;
@@ -148,7 +201,7 @@ static int space_room(struct posix *tier)
 	if (tier->shared)
 		return 0;
 	tier_lock(tier);
-	rc = room_settle(tier, 4 * FORMAT_PAGE);
+	rc = room_settle(tier, SPACE_ROOM);
 	tier_unlock(tier);
 	return rc;
 }
@@ -200,10 +253,16 @@ static int space_take(struct posix *tier, uint32_t id, const struct cairn_ns_vie
 	return rc;
 }
 
-static bool space_is(const struct space *space, const struct cairn_ns_view *ns)
+static struct space *space_find(struct posix *tier, const struct cairn_ns_view *ns)
 {
-	return space->readable && space->desc_length == ns->desc_length &&
-	       memcmp(space->desc, ns->desc, ns->desc_length) == 0;
+	struct space *space = *space_bucket(tier, ns->desc, ns->desc_length), *found = NULL;
+
+	for (; space; space = space->next)
+		if (space->desc_length == ns->desc_length &&
+		    memcmp(space->desc, ns->desc, ns->desc_length) == 0 &&
+		    (!found || space->id < found->id))
+			found = space;
+	return found;
 }
 
 /* Reads what stands under @id into the table. */
@@ -219,41 +278,69 @@ static int space_learn(struct posix *tier, uint32_t id)
 	if (id >= tier->space_end)
 		tier->space_end = id + 1;
 	tier_unlock(tier);
+	if (space->readable)
+		space_chain(tier, space);
+	return 0;
+}
+
+/* Nobody has @id, or the file of who had it was lost. */
+static bool id_lost(const struct posix *tier, uint32_t id)
+{
+	return id < tier->space_end || (tier->burnt[id / 64] >> (id % 64) & 1);
+}
+
+/* The lowest id that may be free becomes @ns's, or known as another's. */
+static int space_step(struct posix *tier, const struct cairn_ns_view *ns)
+{
+	uint32_t id = tier->space_next;
+	bool lost;
+	int rc = 0;
+
+	tier_lock(tier); /* a sweep learns of ids, too */
+	lost = id_lost(tier, id);
+	tier_unlock(tier);
+	if (!tier->spaces[id] && !lost)
+		rc = space_take(tier, id, ns);
+	if (rc < 0 && rc != -EEXIST)
+		return rc;
+	/* One that others have made while the names were read is there after all. */
+	if (!tier->spaces[id])
+		rc = space_learn(tier, id);
+	if (rc < 0 && !(lost && rc == -ENOENT))
+		return rc;
+	tier->space_next++;
 	return 0;
 }
 
 int space_bind(struct posix *tier, const struct cairn_ns_view *ns, struct space **ret_space,
 	       struct cairn_error *reterr)
 {
+	struct space *space;
 	int rc = 0;
 
 	if (ns->desc_length > SPACE_DESC_BYTES_MAX)
 		return tier_error(reterr, -EINVAL, "a namespace description has at most %u bytes",
 				  SPACE_DESC_BYTES_MAX);
-	for (uint32_t id = 0; id < SPACES_MAX; id++) {
-		struct space *space;
-
-		tier_lock(tier);
-		space = tier_space(tier, id);
-		tier_unlock(tier);
-		if (!space) {
-			rc = space_take(tier, id, ns);
-			if (rc < 0 && rc != -EEXIST)
-				break;
-			rc = space_learn(tier, id);
-			if (rc < 0)
-				break;
-			space = tier->spaces[id];
-		}
-		if (!space_is(space, ns))
-			continue;
+	space = space_find(tier, ns);
+	while (!space && rc == 0 && tier->space_next < SPACES_MAX) {
+		rc = space_step(tier, ns);
+		space = rc == 0 ? space_find(tier, ns) : NULL;
+	}
+	if (space) {
 		space_refresh(tier, space);
 		*ret_space = space;
 		return 0;
 	}
 	if (rc == 0)
-		return tier_error(reterr, -ENOSPC, "%s: all %u namespace ids are taken", tier->path,
-				  SPACES_MAX);
+		return tier_error(reterr, -ENOSPC,
+				  "%s: all %u namespace ids are taken, for as long as the store "
+				  "lives: use another path=",
+				  tier->path, SPACES_MAX);
+	if (rc == -ENOSPC && space_never(tier))
+		return tier_error(reterr, -ENOSPC,
+				  "%s: size=%llu has no room for one more namespace, of %u in it: "
+				  "give more",
+				  tier->path, (unsigned long long)tier->limit, tier->space_end);
 	return tier_error(reterr, rc, "%s/ns: a namespace could not be written: %s", tier->path,
 			  strerror(-rc));
 }
@@ -341,6 +428,33 @@ static int marker_sync(struct posix *tier, uint32_t id, uint32_t generation)
 		return rc;
 	name_generation(id, generation, name);
 	tier->sys->unlinkat(tier->space_fd, name, 0);
+	return rc;
+}
+
+void space_raise(struct posix *tier, const struct block_id *id)
+{
+	struct space *space = tier_space(tier, id->space);
+
+	if (!space || space->generation >= id->generation)
+		return;
+	space->generation = id->generation;
+	space->unmarked = true;
+}
+
+int spaces_mark(struct posix *tier)
+{
+	int rc = 0;
+
+	for (uint32_t id = 0; id < tier->space_end && rc == 0; id++) {
+		struct space *space = tier->spaces[id];
+
+		if (!space || !space->unmarked)
+			continue;
+		rc = marker_make(tier, id, space->generation);
+		if (rc == 0 || rc == -EEXIST)
+			rc = marker_sync(tier, id, space->generation);
+		space->unmarked = false;
+	}
 	return rc;
 }
 

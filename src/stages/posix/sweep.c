@@ -43,6 +43,9 @@ static int sweep_named(void *context, const char *name)
 
 	if (kind == NAME_OTHER)
 		return 0;
+	tier_lock(tier);
+	space_burn(tier, id.space);
+	tier_unlock(tier);
 	if (kind == NAME_BLOCK) {
 		if (cleared(tier, &id) && tier->sys->unlinkat(sweep->fd, name, 0) == 0)
 			cairn_count(tier->env, CNT_SWEPT, 1);
