@@ -478,7 +478,7 @@ def flash_blocks(op, mode, size, words, block):
         return turns_figure(b, ours, Fio(b, mode, block, b.bytes))
 
     def without(b):
-        total = b.bytes // 2
+        total = b.bytes // 4
         ours = Turns(b, b.flash("aio"), op, block, total, "--depth", 32, *more)
         return turns_figure(b, ours, Turns(b, b.flash(), op, block, total, "--depth", 32, *more))
 
@@ -503,8 +503,8 @@ def flash_lone(b):
 @row("flash-4k", "flash load 4 KiB, depth 32, against fio randread on one thread; a second",
      Target(">=", 0.9), group="flash", slow=True)
 def flash_small(b):
-    ours = Turns(b, b.flash(), "load", 4 * KIB, b.bytes // 4, "--depth", 32)
-    return turns_figure(b, ours, Fio(b, "randread", 4 * KIB, b.bytes // 4), "ops_per_s")
+    ours = Turns(b, b.flash(), "load", 4 * KIB, b.bytes // 8, "--depth", 32)
+    return turns_figure(b, ours, Fio(b, "randread", 4 * KIB, b.bytes // 8), "ops_per_s")
 
 
 @row("flash-reopen", "flash, open after a kill, 1 M records of 512 bytes",
