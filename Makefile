@@ -43,7 +43,7 @@ test: ## all that CI runs; closes with "N passed, N failed"
 	@tools/deps.sh build test
 	@tools/test.sh
 
-bench: ## the figures of bench/README.md, each with its command (ROW="words of a row" for some)
+bench: ## the figures of bench/README.md, each with its command (ROW="words of a row, options" for some)
 	@tools/deps.sh build
 	@test -f build-release/build.ninja || meson setup build-release --buildtype=release
 	@ninja -C build-release

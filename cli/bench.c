@@ -151,6 +151,52 @@ static double p50_of(const struct bench_figures *f)
 	return (double)histogram_percentile(&f->latency, 50) + 1e-9;
 }
 
+/* Another program's turn, until it says by a line that it has ended. */
+static bool others_turn(void)
+{
+	int c;
+
+	do
+		c = getchar();
+	while (c != EOF && c != '\n');
+	return c == '\n';
+}
+
+/*
+ * The store's runs alone: whoever wants to compare them with something else
+ * has a turn before each, and sees a line after each.
+ */
+static int run_turns(const struct bench_plan *plan, struct bench_side *ours,
+		     struct bench_result *result)
+{
+	struct bench_figures *f = calloc(1, sizeof(*f));
+	int rc = 0;
+
+	if (!f)
+		out_die("no memory for figures");
+	for (uint32_t run = 0; run <= plan->pairs && rc == 0; run++) {
+		struct bench_run now;
+
+		if (run && !others_turn()) {
+			rc = out_stop_asked() ? -EINTR : -EPIPE;
+			break;
+		}
+		rc = run_side(ours, run, f);
+		rc = rc == 0 && out_stop_asked() ? -EINTR : rc;
+		now = bench_run_of(f);
+		if (rc == 0)
+			bench_report_run(&now);
+		if (run == 0 || rc < 0)
+			continue;
+		add_figures(&result->ours, f);
+		result->runs[run - 1] = now;
+	}
+	if (rc == -EPIPE)
+		out_error("bench", "--turns: the standard input ended before the last run");
+	free(f);
+	return rc;
+}
+
 /* Run 0 of each side warms up, and its bytes are verified; the pairs follow. */
 static int run_pairs(const struct bench_plan *plan, struct bench_side *ours,
 		     struct bench_side *bare, struct bench_result *result)
@@ -178,6 +224,7 @@ static int run_pairs(const struct bench_plan *plan, struct bench_side *ours,
 			continue;
 		add_figures(&result->ours, &f[0]);
 		add_figures(&result->bare, &f[1]);
+		result->runs[run - 1] = bench_run_of(&f[0]);
 		result->ours_rate[run - 1] = rate_of(&f[0]);
 		result->bare_rate[run - 1] = rate_of(&f[1]);
 		result->ratio[run - 1] = rate_of(&f[0]) / rate_of(&f[1]);
@@ -192,21 +239,24 @@ static int bench(struct bench_plan *plan)
 {
 	struct bench_result *result = calloc(1, sizeof(*result));
 	double *figures = calloc(4 * plan->pairs, sizeof(*figures));
+	struct bench_run *runs = calloc(plan->pairs, sizeof(*runs));
 	struct bench_side ours = {0}, bare = {0};
 	int rc;
 
 	plan->keep = bench_bare_keeps(plan);
 	rc = bench_store_open(plan, &ours);
-	if (!result || !figures)
+	if (!result || !figures || !runs)
 		out_die("no memory for %llu pairs", (unsigned long long)plan->pairs);
+	result->runs = runs;
 	result->ours_rate = figures;
 	result->bare_rate = figures + plan->pairs;
 	result->ratio = figures + 2 * plan->pairs;
 	result->ratio_p50 = figures + 3 * plan->pairs;
-	if (rc == CLI_OK)
+	if (rc == CLI_OK && !plan->turns)
 		rc = bench_bare_open(plan, &bare);
 	if (rc == CLI_OK) {
-		int ran = run_pairs(plan, &ours, &bare, result);
+		int ran = plan->turns ? run_turns(plan, &ours, result)
+				      : run_pairs(plan, &ours, &bare, result);
 
 		if (ran == 0)
 			bench_report(plan, &bare, result);
@@ -219,6 +269,7 @@ static int bench(struct bench_plan *plan)
 	free(plan->keys);
 	free(plan->order);
 	free(figures);
+	free(runs);
 	free(result);
 	return rc;
 }
@@ -256,7 +307,9 @@ static int settle(struct bench_plan *plan, const struct given *given)
 				    "--block: %llu bytes are not %llu equal shards of up to 64 MiB",
 				    (unsigned long long)plan->block_bytes,
 				    (unsigned long long)plan->shard_count);
-	return bench_bare_check(plan);
+	if (plan->turns && !plan->json)
+		return option_error("bench", "--turns prints a line after each run: --json");
+	return plan->turns ? -1 : bench_bare_check(plan);
 }
 
 static int parse(struct bench_plan *plan, struct given *given, int argc, char **argv)
@@ -286,6 +339,10 @@ static int parse(struct bench_plan *plan, struct given *given, int argc, char **
 		 "runs of each, in turns (default: 9; one more warms up)", 1, 10000, NULL},
 		{"bare-dir", OPTION_TEXT, &plan->bare_dir, "DIR",
 		 "for the bare files (default: the last stage's path\nand \"-bare\")", 0, 0, NULL},
+		{"turns", OPTION_FLAG, &plan->turns, NULL,
+		 "no bare side: wait for a line on stdin before each run,\nand print one after it "
+		 "(with --json)",
+		 0, 0, NULL},
 		OPTION_STORE_ROWS(&plan->store, &plan->json),
 	};
 	const struct option_command command = {

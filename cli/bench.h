@@ -41,6 +41,7 @@ struct bench_plan {
 	uint64_t pairs;
 	const char *bare_dir;
 	bool json;
+	bool turns; /* nothing bare; a line on the standard input before each run */
 	/*
 	 * Dumps: what was written stays until the end. A file system may pass over what
 	 * was freed a moment ago, at a cost that grows with it and falls on either side.
@@ -83,8 +84,14 @@ struct bench_figures {
 	struct histogram latency;
 };
 
+/* A run of the store's, as it is reported. */
+struct bench_run {
+	double bytes_per_s, ops_per_s, p50_us, p99_us, cpu_s_per_gb;
+};
+
 /* All of them. */
 struct bench_result {
+	struct bench_run *runs;		 /* one a pair */
 	struct bench_figures ours, bare; /* summed over the pairs */
 	double *ours_rate, *bare_rate;	 /* ops/s, one a pair */
 	double *ratio, *ratio_p50;	 /* ours / bare; p50 of latency: likewise */
@@ -129,7 +136,12 @@ void bench_stamp(const struct cairn_key *key, void *buffer, uint64_t bytes);
 /* The chain that call @call of a client looks up: the first of its count keys. */
 const struct cairn_key *bench_chain(const struct bench_plan *plan, uint32_t client, uint64_t call);
 
-/* Prints the result; for people, or one JSON object. */
+struct bench_run bench_run_of(const struct bench_figures *figures);
+
+/* A run by itself, for the other program that takes turns: one line of JSON. */
+void bench_report_run(const struct bench_run *run);
+
+/* Prints the result; for people, or one JSON object. @bare: of no use when the plan has turns. */
 void bench_report(const struct bench_plan *plan, const struct bench_side *bare,
 		  const struct bench_result *result);
 

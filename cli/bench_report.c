@@ -24,13 +24,62 @@ static double cpu_per_gb(const struct bench_figures *f)
 	return f->bytes ? f->cpu_seconds / (1e-9 * (double)f->bytes) : 0;
 }
 
+struct bench_run bench_run_of(const struct bench_figures *figures)
+{
+	return (struct bench_run){.bytes_per_s = per_second(figures->bytes, figures),
+				  .ops_per_s = per_second(figures->ops, figures),
+				  .p50_us = percentile_us(figures, 50),
+				  .p99_us = percentile_us(figures, 99),
+				  .cpu_s_per_gb = cpu_per_gb(figures)};
+}
+
+static json_t *json_of(const struct bench_run *run)
+{
+	json_t *o = json_object();
+
+	out_json_number(o, "bytes_per_s", run->bytes_per_s);
+	out_json_number(o, "ops_per_s", run->ops_per_s);
+	out_json_number(o, "p50_us", run->p50_us);
+	out_json_number(o, "p99_us", run->p99_us);
+	out_json_number(o, "cpu_s_per_gb", run->cpu_s_per_gb);
+	return o;
+}
+
+void bench_report_run(const struct bench_run *run)
+{
+	out_json(json_of(run));
+	fflush(stdout);
+}
+
+static void json_median(json_t *o, const char *name, struct figures_median m)
+{
+	char low[32], high[32];
+
+	snprintf(low, sizeof(low), "%s_lo", name);
+	snprintf(high, sizeof(high), "%s_hi", name);
+	out_json_number(o, name, m.median);
+	out_json_number(o, low, m.low);
+	out_json_number(o, high, m.high);
+}
+
+static void json_bare(json_t *o, const struct bench_plan *plan, const struct bench_side *bare,
+		      const struct bench_result *r)
+{
+	json_t *b = json_object();
+
+	out_json_set(b, "what", out_json_text(bare->what));
+	out_json_number(b, "bytes_per_s", per_second(r->bare.bytes, &r->bare));
+	out_json_number(b, "p50_us", percentile_us(&r->bare, 50));
+	out_json_set(o, "bare", b);
+	json_median(o, "ratio", figures_median(r->ratio, plan->pairs));
+	json_median(o, "ratio_p50", figures_median(r->ratio_p50, plan->pairs));
+}
+
 static void report_json(const struct bench_plan *plan, const struct bench_side *bare,
 			const struct bench_result *r)
 {
 	static const char *const ops[] = {"load", "dump", "lookup", "mixed"};
-	struct figures_median ratio = figures_median(r->ratio, plan->pairs);
-	struct figures_median p50 = figures_median(r->ratio_p50, plan->pairs);
-	json_t *o = json_object(), *b = json_object();
+	json_t *o = json_object(), *runs = json_array();
 
 	out_json_set(o, "op", out_json_text(ops[plan->op]));
 	out_json_count(o, "block_bytes", plan->block_bytes);
@@ -44,14 +93,11 @@ static void report_json(const struct bench_plan *plan, const struct bench_side *
 	out_json_number(o, "p99_us", percentile_us(&r->ours, 99));
 	out_json_number(o, "p999_us", percentile_us(&r->ours, 99.9));
 	out_json_number(o, "cpu_s_per_gb", cpu_per_gb(&r->ours));
-	out_json_set(b, "what", out_json_text(bare->what));
-	out_json_number(b, "bytes_per_s", per_second(r->bare.bytes, &r->bare));
-	out_json_number(b, "p50_us", percentile_us(&r->bare, 50));
-	out_json_set(o, "bare", b);
-	out_json_number(o, "ratio", ratio.median);
-	out_json_number(o, "ratio_lo", ratio.low);
-	out_json_number(o, "ratio_hi", ratio.high);
-	out_json_number(o, "ratio_p50", p50.median);
+	if (!plan->turns)
+		json_bare(o, plan, bare, r);
+	for (uint64_t i = 0; i < plan->pairs; i++)
+		json_array_append_new(runs, json_of(&r->runs[i]));
+	out_json_set(o, "runs", runs);
 	out_json(o);
 }
 

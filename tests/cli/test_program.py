@@ -5,6 +5,8 @@
 import gzip
 import json
 import os
+import re
+import select
 import subprocess
 import sys
 import tempfile
@@ -16,7 +18,9 @@ REPLAY_FIELDS = """requests prompt_tokens tokens_saved blocks blocks_hit hit_sha
     bytes_loaded load_p50_us load_p99_us seconds bytes_per_s wrong_bytes damaged failed_xfers
     refused evicted_blocks cpu_seconds peak_rss_bytes""".split()
 BENCH_FIELDS = """op block_bytes count depth clients pairs bytes_per_s ops_per_s p50_us p99_us
-    p999_us cpu_s_per_gb bare ratio ratio_lo ratio_hi ratio_p50""".split()
+    p999_us cpu_s_per_gb bare ratio ratio_lo ratio_hi ratio_p50 ratio_p50_lo ratio_p50_hi
+    runs""".split()
+RUN_FIELDS = "bytes_per_s ops_per_s p50_us p99_us cpu_s_per_gb".split()
 
 
 def cairn(*args, stdin=None):
@@ -142,6 +146,9 @@ class Bench(unittest.TestCase):
         self.assertGreater(result["ratio"], 0)
         self.assertLessEqual(result["ratio_lo"], result["ratio"])
         self.assertLessEqual(result["ratio"], result["ratio_hi"])
+        self.assertLessEqual(result["ratio_p50_lo"], result["ratio_p50"])
+        self.assertLessEqual(result["ratio_p50"], result["ratio_p50_hi"])
+        self.assertEqual([list(r) for r in result["runs"]], [RUN_FIELDS] * 2)
         return result
 
     def test_memory(self):
@@ -167,6 +174,30 @@ class Bench(unittest.TestCase):
             self.assertEqual((run.returncode, run.stdout), (3, "")) # the store has made no files
             self.assertIn("files of all keys", run.stderr)
             self.assertEqual(os.listdir(dir), [])
+
+    def test_turns(self):
+        """A run waits for its line; without a bare side, so without a place for its files."""
+        args = ["bench", "null", "--count", "4", "--pairs", "2", "--turns", "--json"]
+        with subprocess.Popen([PROGRAM, *args], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                              text=True) as run:
+            warm = json.loads(run.stdout.readline())
+            self.assertEqual(list(warm), RUN_FIELDS)
+            self.assertEqual(select.select([run.stdout], [], [], 0.2)[0], [])
+            turns = []
+            for _ in range(2):
+                run.stdin.write("\n")
+                run.stdin.flush()
+                turns.append(json.loads(run.stdout.readline()))
+            last = json.loads(run.stdout.read())
+        self.assertEqual(run.returncode, 0)
+        self.assertEqual(last["runs"], turns)
+        self.assertEqual(list(last), [f for f in BENCH_FIELDS if not re.match("bare|ratio", f)])
+        run = cairn(*args, stdin="\n")
+        self.assertEqual(run.returncode, 1)
+        self.assertIn("ended before the last run", run.stderr)
+        run = cairn(*args[:-1])
+        self.assertEqual((run.returncode, run.stdout), (2, ""))
+        self.assertIn("--json", run.stderr)
 
     def test_wrong_bytes(self):
         run = cairn("bench", "null(wrong=5)", "--count", "4", "--pairs", "1", "--depth", "1")
