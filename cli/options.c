@@ -33,10 +33,16 @@ int option_store_load(const char *name, const struct option_store *store)
 	return CLI_CANNOT;
 }
 
+/* A wrong pipeline, as against a right one that cannot be opened. */
+static bool is_usage(int rc, const struct cairn_error *error)
+{
+	return rc == -EINVAL || (rc == -ENOENT && error->line && strstr(error->text, ": no stage"));
+}
+
 int option_store_error(const char *name, int rc, const struct cairn_error *error)
 {
 	out_error(name, "%s", *error->text ? error->text : cairn_strerror(rc));
-	return rc == -EINVAL || error->line ? CLI_USAGE : CLI_CANNOT;
+	return is_usage(rc, error) ? CLI_USAGE : CLI_CANNOT;
 }
 
 void option_list_add(struct option_list *list, const char *item)

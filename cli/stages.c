@@ -12,7 +12,7 @@
 struct stages {
 	const char *wanted; /* NULL: all, in short */
 	json_t *list;	    /* NULL: print */
-	bool found;
+	bool found, broken;
 	const char *names[NAMES_MAX + 1];
 	char texts[NAMES_MAX][32];
 	size_t count;
@@ -43,6 +43,7 @@ static void stage_json(struct stages *stages, const struct cairn_stage_info *sta
 	out_json_set(o, "file", out_json_text(stage->file));
 	out_json_set(o, "tier", json_boolean(stage->tier));
 	out_json_set(o, "options", options);
+	out_json_set(o, "error", out_json_text(stage->error));
 	json_array_append_new(stages->list, o);
 }
 
@@ -88,11 +89,16 @@ static int show_stage(void *context, const struct cairn_stage_info *stage)
 	}
 	if (stages->wanted && strcmp(stages->wanted, stage->name))
 		return 0;
-	stages->found = true;
+	stages->found |= !stage->error;
+	stages->broken |= stage->error != NULL;
 	if (stages->list)
 		stage_json(stages, stage);
+	else if (stages->wanted && stage->error)
+		out_error("stages", "%s", stage->error);
 	else if (stages->wanted)
 		print_stage(stage);
+	else if (stage->error)
+		printf("  %-12s %-5s %s\n", stage->name, "no", stage->error);
 	else
 		printf("  %-12s %-5s %s\n", stage->name, stage->tier ? "tier" : "", stage->summary);
 	return 0;
@@ -138,7 +144,7 @@ static int show(struct stages *stages, const struct option_store *store, bool as
 	rc = cairn_stages(&store->opts, show_stage, stages, &error);
 	if (rc < 0) {
 		out_error("stages", "%s", *error.text ? error.text : cairn_strerror(rc));
-	} else if (stages->wanted && !stages->found) {
+	} else if (stages->wanted && !stages->found && !stages->broken) {
 		rc = unknown(stages);
 	} else if (!stages->wanted) {
 		if (!as_json)
@@ -154,6 +160,8 @@ static int show(struct stages *stages, const struct option_store *store, bool as
 			out_json_set(o, "compositions", json_incref(compositions));
 		rc = out_json(o);
 	}
+	if (rc == 0 && stages->wanted && !stages->found)
+		rc = CLI_CANNOT;
 	json_decref(compositions);
 	json_decref(stages->list);
 	return rc < 0 ? CLI_CANNOT : rc;

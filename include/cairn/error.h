@@ -14,10 +14,11 @@
  *   -EPROTO      ABI or format version
  *   -EOPNOTSUPP  this pipeline cannot
  *   -ENOSPC      not taken: no room even after eviction, or declined by policy
- *   -EBUSY       owned by another process
+ *   -EBUSY       in use: a store by another process, its queues or a close; a
+ *                queue by its tasks or a drain
  *   -EOWNERDEAD  a child after a fork: the store belongs to the parent
  *   -ECANCELED   cancelled, or the store is closing
- *   -ENOMEM      memory could not be had at open
+ *   -ENOMEM      memory could not be had: at open, or for the digest of a key
  *
  * Calls of the control plane also fill a struct cairn_error, which the caller
  * keeps on its stack; NULL is allowed where one is taken. The data path never

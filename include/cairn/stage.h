@@ -263,7 +263,12 @@ struct cairn_stage_ops {
 	size_t instance_bytes; /* zeroed before open() */
 	size_t io_bytes;       /* scratch in each io, zeroed before submit(); 16-aligned */
 
-	/* On an error the host calls nothing more of this instance, not close() either. */
+	/*
+	 * On an error the host calls nothing more of this instance, not close() either.
+	 * @reterr: one line, "NAME: what is wrong, and what would be right". Where an
+	 * option's name follows NAME ("posix: size= does not go ..."), the host puts that
+	 * option's line and column in front; else, of -EINVAL, the stage's.
+	 */
 	int (*open)(void *self, const struct cairn_stage_env *env, struct cairn_error *reterr);
 	/* No io is in flight, and none comes. */
 	void (*close)(void *self);
@@ -293,6 +298,14 @@ struct cairn_stage_ops {
 	/* The uuid of the store at rest, for its counters page. */
 	int (*identify)(const struct cairn_stage_env *env, uint8_t ret_uuid[16],
 			struct cairn_error *reterr);
+
+	/* ---- since minor version 1: all may be NULL ---- */
+
+	/*
+	 * Whether the values can be right, beyond what their rows say; opens nothing.
+	 * Before open(), and of stores at rest: @env has values and name. As open().
+	 */
+	int (*check_values)(const struct cairn_stage_env *env, struct cairn_error *reterr);
 
 	/*
 	 * Tiers without done(): the shards of a block that can be loaded, under

@@ -5,6 +5,11 @@
  * Threads: every call here may be made from any thread, any number at once,
  * but a handle must not be used during or after the call that closes it.
  * Fork: in a child every call returns -EOWNERDEAD and touches nothing.
+ *
+ * Structs that begin with `size` grow at their end only. The caller zeroes one, and
+ * sets size to its sizeof. A library that knows less of it takes it when what it
+ * does not know is zero, else -EINVAL; so is a size below the struct's first version.
+ * struct cairn_stat, which is filled in, is so as far as its size goes.
  */
 #ifndef CAIRN_STORE_H
 #define CAIRN_STORE_H
@@ -67,6 +72,8 @@ CAIRN_API int cairn_store_open(const char *spec, const struct cairn_store_opts *
  * success the handle and its namespaces are gone. -ETIMEDOUT: something still runs;
  * the store stays open and takes tasks again, and this call may be made again.
  * -EBUSY: a queue is open, close it first; or another thread is closing. NULL is 0.
+ * What tiers write last (a snapshot of the index) is written on the caller's thread,
+ * after the wait, and no timeout ends that.
  */
 CAIRN_API int cairn_store_close(struct cairn_store *store, uint64_t timeout_ns);
 
@@ -108,10 +115,11 @@ struct cairn_namespace_desc {
 
 /*
  * Opens the namespace @desc of @store; every tier binds it to a 32-bit id of
- * its own, durably, at the first use. @desc is lent for the call. Opening the
- * same description again gives the same handle, counted. A posix tier keeps a
- * namespace, once it was opened, for as long as the store lives: a file of some
- * KiB, which counts against size=, and one of 65536 ids.
+ * its own, durably, at the first use: that is file I/O on the caller's thread, which
+ * no deadline ends. @desc is lent for the call. Opening the same description again
+ * gives the same handle, counted. A posix tier keeps a namespace, once it was opened,
+ * for as long as the store lives: a file of some KiB, which counts against size=,
+ * and one of 65536 ids.
  *
  * Errors: -EINVAL (a field; @reterr names it), -EIO or -ENOSPC (a tier could
  * not bind it: the disk, the budget or the ids are used up), -ECANCELED
@@ -135,7 +143,7 @@ CAIRN_API void cairn_namespace_close(struct cairn_namespace *ns);
  *
  * with D the namespace's description in the encoding of docs/format.md. So
  * neither two layouts nor two tenants can meet. Any thread, no lock, no I/O.
- * -EINVAL: no name; -EOWNERDEAD.
+ * -EINVAL: no name; -ENOMEM: the digest could not be had; -EOWNERDEAD.
  */
 CAIRN_API int cairn_key_derive(const struct cairn_namespace *ns, const void *name, size_t length,
 			       struct cairn_key *ret_key);
@@ -160,6 +168,14 @@ struct cairn_stat {
 
 /* Fills @st as far as @st->size goes. Any thread; a lock is taken to copy a figure, no longer. */
 CAIRN_API int cairn_stat(struct cairn_store *store, struct cairn_stat *st);
+
+/*
+ * The name of the stage at place @index of the pipeline, 0 the hottest: "posix",
+ * "posix.2" for a second; what `stage` of a cairn_result or cairn_found counts.
+ * NULL: there is none (CAIRN_STAGE_NONE), or the store is not open in this process.
+ * Any thread, no lock; lives as long as the store.
+ */
+CAIRN_API const char *cairn_stage_name(const struct cairn_store *store, uint32_t index);
 
 /* One counter: monotone, unless @gauge. The names are stable. */
 struct cairn_counter {
@@ -264,9 +280,15 @@ struct cairn_stage_info {
 	int tier;	  /* keeps data */
 	const struct cairn_option_info *options;
 	size_t option_count;
+	const char *error; /* of a file that is no stage of this build: one line; else NULL */
 };
 
-/* Calls @fn for `store` and every stage that can be found. */
+/*
+ * Calls @fn for `store`, every stage that is linked in, and every .so file of the
+ * stage path: of one that does not load, `name` is the file's, and `error` says why.
+ * Strings and options are lent for the call. A nonzero return of @fn ends the walk
+ * and is returned.
+ */
 CAIRN_API int cairn_stages(const struct cairn_store_opts *opts,
 			   int (*fn)(void *context, const struct cairn_stage_info *stage),
 			   void *context, struct cairn_error *reterr);

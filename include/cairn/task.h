@@ -35,7 +35,7 @@ extern "C" {
 
 struct cairn_result {
 	int32_t status;	  /* 0, CAIRN_PRESENT, or a negative errno */
-	uint16_t stage;	  /* the stage that answered: 0 is the hottest; see CAIRN_STAGE_NONE */
+	uint16_t stage;	  /* that answered: see cairn_stage_name(); or CAIRN_STAGE_NONE */
 	uint16_t reached; /* a dump: how far it got, enum cairn_durability + 1; else 0 */
 };
 /*
@@ -65,7 +65,7 @@ enum cairn_memory {
 
 /*
  * What the engine knows of a block; stored with it. The first attribute told
- * stays. Fields beyond what this library knows must be zero (-EINVAL).
+ * stays.
  */
 struct cairn_block_attr {
 	size_t size;		 /* sizeof(struct cairn_block_attr) */
@@ -161,7 +161,9 @@ struct cairn_task_opts {
  * only with @ret_task; without it the call waits for one until its deadline),
  * -EOPNOTSUPP (durability or memory kind), -ECANCELED (closing), -EOWNERDEAD.
  * -ETIMEDOUT with NULL: the deadline passed; then memory that was in flight is
- * not yet free: see cairn_store_quiesce().
+ * not yet free: see cairn_store_quiesce(). Where a call with NULL found no slot until
+ * its deadline, or the store closed meanwhile, every item's result says so
+ * (-ETIMEDOUT or -ECANCELED, CAIRN_STAGE_NONE).
  */
 CAIRN_API int cairn_load(struct cairn_namespace *ns, struct cairn_xfer *xfers, size_t count,
 			 const struct cairn_task_opts *opts, uint64_t *ret_task);
@@ -189,7 +191,8 @@ CAIRN_API int cairn_prefetch(struct cairn_namespace *ns, const struct cairn_key 
  * Empties the namespace: raises its generation in every tier, O(1) whatever
  * the store holds. Blocks dumped by calls that began before it may be absent
  * or present. @durability as for a task; CAIRN_DURABLE: stays cleared over
- * power loss. Blocks the caller for a few small writes. 0, -EINVAL, -EIO,
+ * power loss. A few small writes, and syncs where durable, on the caller's thread,
+ * which no deadline ends. 0, -EINVAL, -EIO,
  * -EOPNOTSUPP.
  */
 CAIRN_API int cairn_clear(struct cairn_namespace *ns, uint32_t durability);
@@ -257,6 +260,8 @@ CAIRN_API int cairn_drain(struct cairn_queue *queue, struct cairn_completion *co
 
 #define CAIRN_LOOKUP_HOLD 0x1u
 
+#define CAIRN_HOLDS_MAX 4096u /* in force at once, in one store */
+
 struct cairn_found {
 	uint32_t present; /* 1: whole */
 	uint16_t stage;	  /* the hottest that has it */
@@ -269,7 +274,7 @@ struct cairn_lookup_opts {
 	size_t size;	   /* sizeof(struct cairn_lookup_opts) */
 	uint32_t flags;	   /* CAIRN_LOOKUP_* */
 	uint32_t reserved; /* zero */
-	uint64_t hold_ns;  /* how long to hold; 0: the store's `hold_time` */
+	uint64_t hold_ns;  /* how long to hold; 0: the store's `hold_time`; `hold_max` caps it */
 };
 
 /*
@@ -277,16 +282,18 @@ struct cairn_lookup_opts {
  * many are. cairn_lookup_prefix() takes the keys as one prefix in order, each
  * the parent of the next, and returns how many leading ones are whole (@found,
  * which may be NULL here, is set for those). Memory probes for every tier that
- * this machine owns; one file-system probe a key under `shared=yes`.
+ * this machine owns. Under `shared=yes` one probe of the file system a key, on the
+ * caller's thread: it takes as long as the file system does, and no deadline ends it.
  *
  * With CAIRN_LOOKUP_HOLD, @ret_hold (else NULL) becomes a hold that keeps what
  * was counted in every tier that this machine owns until it is released,
- * expires, or its owner dies. What would exceed the store's `hold_bytes`
- * counts as absent; so does a block that is whole only over several tiers,
- * for none of them can promise its part. Removes and clears win over holds.
+ * expires, or its owner dies. Holds are bounded: in time by the store's `hold_max`;
+ * what would exceed `hold_bytes` or `hold_keys`, or comes when CAIRN_HOLDS_MAX holds
+ * are in force, counts as absent; so does a block that is whole only over several
+ * tiers, for none of them can promise its part. Removes and clears win over holds.
  * *ret_hold is 0 when nothing was counted.
  *
- * Errors: -EINVAL, -EOWNERDEAD, -ECANCELED.
+ * Errors: -EINVAL, -EOWNERDEAD.
  */
 CAIRN_API int64_t cairn_lookup(struct cairn_namespace *ns, const struct cairn_key *keys,
 			       size_t count, struct cairn_found *found,

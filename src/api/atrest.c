@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A store at rest, and what this build has: pipelines that are read, not opened. */
 #include <assert.h>
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -180,44 +178,30 @@ static int tell_ops(const struct cairn_stage_ops *ops, const char *file,
 	return tell_stage(&info, ops->options, ops->option_count, fn, context);
 }
 
-static int tell_file(const char *folder, const char *name,
-		     int (*fn)(void *context, const struct cairn_stage_info *stage), void *context)
+struct telling {
+	int (*fn)(void *context, const struct cairn_stage_info *stage);
+	void *context;
+};
+
+/* One that does not load is told of too, with the reason. */
+static int tell_file(void *context, const char *folder, const char *name)
 {
+	const struct telling *telling = context;
 	struct loaded_stage stage;
-	char file[8192];
-	size_t length = strlen(name);
+	struct cairn_error error = {0};
+	char file[8192], stem[256];
 	int ret;
 
-	if (length < 4 || strcmp(name + length - 3, ".so") != 0)
-		return 0;
 	snprintf(file, sizeof(file), "%.4095s/%s", folder, name);
-	if (stage_open_file(file, &stage, NULL) < 0)
-		return 0;
-	ret = tell_ops(stage.ops, file, fn, context);
+	if (stage_open_file(file, &stage, &error) < 0) {
+		struct cairn_stage_info info = {
+			.name = stem, .summary = "", .file = file, .error = error.text};
+
+		snprintf(stem, sizeof(stem), "%.*s", (int)strlen(name) - 3, name);
+		return telling->fn(telling->context, &info);
+	}
+	ret = tell_ops(stage.ops, file, telling->fn, telling->context);
 	stage_unload(&stage);
-	return ret;
-}
-
-/* The stages of one folder of the path; those that do not load are passed over. */
-static int tell_folder(const char *folder,
-		       int (*fn)(void *context, const struct cairn_stage_info *stage),
-		       void *context)
-{
-	int dir = sys_native.openat(AT_FDCWD, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-	char buffer[4096] __attribute__((aligned(8)));
-	int ret = 0;
-	ssize_t bytes;
-
-	if (dir < 0)
-		return 0;
-	while (ret == 0 && (bytes = sys_native.getdents(dir, buffer, sizeof(buffer))) > 0)
-		for (ssize_t at = 0; ret == 0 && at < bytes;) {
-			const struct dirent64 *entry = (const void *)(buffer + at);
-
-			at += entry->d_reclen;
-			ret = tell_file(folder, entry->d_name, fn, context);
-		}
-	sys_native.close(dir);
 	return ret;
 }
 
@@ -229,23 +213,18 @@ int cairn_stages(const struct cairn_store_opts *opts,
 		.name = "store", .summary = "what belongs to no stage; stands first, or nowhere"};
 	uint32_t count;
 	const struct cairn_option *rows = settings_rows(&count);
-	const char *path = stage_path(opts);
+	struct telling telling = {fn, context};
 	int ret;
 
 	if (!fn)
 		return fail(reterr, -EINVAL, "cairn_stages: no function to call");
+	ret = pipeline_check_opts(opts, reterr);
+	if (ret < 0)
+		return ret;
 	ret = tell_stage(&info, rows, count, fn, context);
 	for (size_t i = 0; ret == 0 && i < stages_linked_count; i++)
 		ret = tell_ops(stages_linked[i], NULL, fn, context);
-	while (ret == 0 && *path) {
-		size_t length = strcspn(path, ":");
-		char folder[4096];
-
-		snprintf(folder, sizeof(folder), "%.*s", (int)length, path);
-		ret = tell_folder(folder, fn, context);
-		path += length + (path[length] == ':');
-	}
-	return ret;
+	return ret ? ret : stage_files_each(stage_path(opts), tell_file, &telling);
 }
 
 int cairn_compositions(int (*fn)(void *context, const char *name, const char *spec,

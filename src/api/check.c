@@ -3,23 +3,7 @@
 #include <string.h>
 
 #include "api/check.h"
-
-static bool all_zero(const void *bytes, size_t length)
-{
-	const uint8_t *at = bytes;
-
-	for (size_t i = 0; i < length; i++)
-		if (at[i] != 0)
-			return false;
-	return true;
-}
-
-/* The first version of a sized struct ends where it does today; a longer one must be zero there. */
-static bool sized(const void *given, size_t size, size_t known)
-{
-	return size >= known && size < 65536 &&
-	       all_zero((const uint8_t *)given + known, size - known);
-}
+#include "base/sized.h"
 
 int check_task_opts(const struct cairn_store *store, const struct cairn_task_opts *opts, bool sync,
 		    struct cairn_task_opts *ret_opts)

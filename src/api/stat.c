@@ -51,6 +51,13 @@ int cairn_stat(struct cairn_store *store, struct cairn_stat *ret_stat)
 	return 0;
 }
 
+const char *cairn_stage_name(const struct cairn_store *store, uint32_t index)
+{
+	if (store_enter(store) < 0 || index >= store->level_count)
+		return NULL;
+	return store->levels[index].name;
+}
+
 static int walk_rows(const char *stage, const struct cairn_counter_row *rows, uint32_t count,
 		     const uint64_t *values,
 		     int (*fn)(void *context, const struct cairn_counter *counter), void *context)

@@ -7,6 +7,7 @@
 
 #include "base/encode.h"
 #include "base/nsdesc.h"
+#include "base/sized.h"
 
 struct text_field {
 	const char *name, *text;
@@ -59,9 +60,8 @@ bool nsdesc_check(const struct cairn_namespace_desc *desc, char why[NSDESC_WHY_M
 {
 	struct text_field fields[TEXT_FIELDS];
 
-	if (!desc || desc->size != sizeof(*desc))
-		return bad(why, "size is %zu; it must be %zu", desc ? desc->size : 0,
-			   sizeof(*desc));
+	if (!desc || !sized(desc, desc->size, sizeof(*desc)))
+		return bad(why, SIZED_RULE, desc ? desc->size : 0, sizeof(*desc));
 	text_fields(desc, fields);
 	for (int i = 0; i < TEXT_FIELDS; i++)
 		if (strnlen(fields[i].text, CAIRN_NAME_MAX + 1) > CAIRN_NAME_MAX)

@@ -4,6 +4,7 @@
  * earlier ones of its name, and what was found stays readable without the lock.
  */
 #include "core/spec.h"
+#include "core/store.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -17,22 +18,51 @@ struct composition {
 	const char *name, *text, *help;
 };
 
-static struct composition local = {
-	.name = "local",
-	.text = "posix(path=/var/lib/cairn)",
-	.help = "the best that this build has on one machine",
+/* They come first, one after the other, and the list never ends before them. */
+static struct composition predefined[] = {
+	{&predefined[1], "local", "posix(path=/var/lib/cairn)",
+	 "the best that this build has on one machine"},
+	{&predefined[2], "shared", "posix(path=/var/lib/cairn-shared, shared=yes)",
+	 "a directory that processes and machines share"},
+	{&predefined[3], "ranks", "posix(path=\"/var/lib/cairn-rank{rank}\")",
+	 "a store for each rank of a parallel engine"},
+	{NULL, "memory", "null(size=1GiB)", "in this process, gone with it: to try things out"},
 };
 
-static struct composition *const first = &local; /* the predefined come first */
+#define PREDEFINED (sizeof(predefined) / sizeof(predefined[0]))
+
+static struct composition *const first = &predefined[0];
+static struct composition *const last_predefined = &predefined[PREDEFINED - 1];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct composition *last = &local; /* the lock's */
+static struct composition *last = &predefined[PREDEFINED - 1]; /* the lock's */
+
+static bool is_predefined(const struct composition *c)
+{
+	return c >= first && c <= last_predefined;
+}
+
+static void list_lock(void)
+{
+	fork_watch();
+	pthread_mutex_lock(&lock);
+}
+
+void compositions_hold(void)
+{
+	pthread_mutex_lock(&lock);
+}
+
+void compositions_go_on(void)
+{
+	pthread_mutex_unlock(&lock);
+}
 
 /* The next one, or NULL. */
 static const struct composition *following(const struct composition *c)
 {
 	const struct composition *next;
 
-	pthread_mutex_lock(&lock);
+	list_lock();
 	next = c->next;
 	pthread_mutex_unlock(&lock);
 	return next;
@@ -106,7 +136,7 @@ static void list_free(const struct sys *sys, struct composition *c)
 
 static void publish(struct composition *begin, struct composition *end)
 {
-	pthread_mutex_lock(&lock);
+	list_lock();
 	assert(!last->next && !end->next);
 	last->next = begin;
 	last = end;
@@ -130,7 +160,7 @@ int compositions_define(const struct sys *sys, const char *name, const char *spe
 	if (err)
 		return err;
 	there = find(name);
-	if (there && there != first && strcmp(there->text, spec) == 0)
+	if (there && !is_predefined(there) && strcmp(there->text, spec) == 0)
 		return 0;
 	c = composition_new(sys, name, strlen(name), spec, strlen(spec));
 	if (!c)
@@ -258,10 +288,10 @@ void compositions_reset(const struct sys *sys)
 {
 	struct composition *users;
 
-	pthread_mutex_lock(&lock);
-	users = first->next;
-	first->next = NULL;
-	last = first;
+	list_lock();
+	users = last_predefined->next;
+	last_predefined->next = NULL;
+	last = last_predefined;
 	pthread_mutex_unlock(&lock);
 	list_free(sys, users);
 }

@@ -39,7 +39,7 @@ const char *cairn_strerror(int code)
 		{-EPROTO, "another ABI or format version"},
 		{-EOPNOTSUPP, "this pipeline cannot"},
 		{-ENOSPC, "no room, or declined by policy"},
-		{-EBUSY, "owned by another process"},
+		{-EBUSY, "in use, or owned by another process"},
 		{-EOWNERDEAD, "the store belongs to the parent process"},
 		{-ECANCELED, "cancelled, or the store is closing"},
 		{-ENOMEM, "no memory"},

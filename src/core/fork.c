@@ -4,11 +4,13 @@
  * anything else does: it raises the generation, by which every handle of the
  * parent's is known, and closes the descriptors that would keep a lock or a ring
  * of the parent's alive. What holds such a descriptor is made known, and is taken
- * off, under fork_hold(): no child is born in between.
+ * off, under fork_hold(): no child is born in between. Compositions are no store's:
+ * a child goes on with what its parent had defined.
  */
 #include <errno.h>
 #include <pthread.h>
 
+#include "core/grammar.h"
 #include "core/reactor.h"
 #include "sys/page.h"
 
@@ -20,10 +22,12 @@ static uint32_t generation; /* written in a child while it has one thread only *
 static void before(void)
 {
 	pthread_mutex_lock(&lock);
+	compositions_hold();
 }
 
 static void after_in_parent(void)
 {
+	compositions_go_on();
 	pthread_mutex_unlock(&lock);
 }
 
@@ -48,6 +52,7 @@ static void after_in_child(void)
 			page_abandon(store->page);
 	}
 	open_stores = NULL;
+	compositions_go_on();
 	pthread_mutex_unlock(&lock);
 }
 
@@ -61,9 +66,14 @@ uint32_t fork_generation(void)
 	return generation;
 }
 
-void fork_register(struct cairn_store *store)
+void fork_watch(void)
 {
 	pthread_once(&once, install);
+}
+
+void fork_register(struct cairn_store *store)
+{
+	fork_watch();
 	pthread_mutex_lock(&lock);
 	store->fork_generation = generation;
 	store->next_open = open_stores;

@@ -76,6 +76,10 @@ int options_resolve(const struct sys *sys, const struct spec_stage *stage,
 		    const struct cairn_option *rows, uint32_t row_count,
 		    const struct options_context *context, struct cairn_value *ret_values,
 		    void **ret_strings, struct cairn_error *reterr);
+
+/* Where the value of option @name stands in the text; the stage's place, where it is not given. */
+void options_place(const struct spec_stage *stage, const char *name, int *ret_line,
+		   int *ret_column);
 void options_free(const struct sys *sys, void *strings);
 
 /*
@@ -92,6 +96,10 @@ int compositions_define_file(const struct sys *sys, const char *path, struct cai
 int compositions_each(int (*fn)(void *context, const char *name, const char *spec,
 				const char *help),
 		      void *context);
+
+/* Around a fork(), so that no child is born with the list's lock taken. */
+void compositions_hold(void);
+void compositions_go_on(void);
 
 /* Frees the user's own; nothing else of the above may run. @sys: the one they were made with. */
 void compositions_reset(const struct sys *sys);

@@ -2,9 +2,9 @@
 #include <assert.h>
 #include <errno.h>
 
-#include "core/holds.h"
+#include <cairn/task.h>
 
-#define HOLDS_MAX 4096u
+#include "core/holds.h"
 
 struct held_key {
 	struct cairn_key key;
@@ -27,7 +27,7 @@ struct holds {
 	uint64_t bytes, bytes_max;
 	uint64_t next_ns; /* a hint when to look */
 	uint32_t free_key, free_hold, highest;
-	struct hold holds[HOLDS_MAX];
+	struct hold holds[CAIRN_HOLDS_MAX];
 	uint32_t key_count;
 	struct held_key keys[];
 };
@@ -46,10 +46,10 @@ int holds_init(struct cairn_store *store)
 	holds->key_count = keys;
 	for (uint32_t i = 0; i < keys; i++)
 		holds->keys[i].next = i + 1 < keys ? i + 1 : HOLD_NONE;
-	for (uint32_t i = 0; i < HOLDS_MAX; i++) {
+	for (uint32_t i = 0; i < CAIRN_HOLDS_MAX; i++) {
 		holds->holds[i].id = i + 1u;
 		holds->holds[i].first = HOLD_NONE;
-		holds->holds[i].next_free = i + 1 < HOLDS_MAX ? i + 1 : HOLD_NONE;
+		holds->holds[i].next_free = i + 1 < CAIRN_HOLDS_MAX ? i + 1 : HOLD_NONE;
 	}
 	store->holds = holds;
 	return 0;
@@ -188,7 +188,7 @@ int hold_release(struct cairn_store *store, uint64_t id)
 	uint64_t now_ns = store->sys->now_ns();
 	bool found = false, expired = false;
 
-	if ((uint32_t)id == 0 || slot >= HOLDS_MAX)
+	if ((uint32_t)id == 0 || slot >= CAIRN_HOLDS_MAX)
 		return -ENOENT;
 	pthread_mutex_lock(&holds->lock);
 	if (holds->holds[slot].used && !holds->holds[slot].building &&

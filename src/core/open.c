@@ -75,6 +75,7 @@ static int open_stages(struct cairn_store *store, struct cairn_error *reterr)
 {
 	for (uint32_t i = store->level_count; i-- > 0;) {
 		struct level *level = &store->levels[i];
+		struct cairn_error said = {0};
 		int ret;
 
 		level->internal.engine = io_engine;
@@ -85,9 +86,9 @@ static int open_stages(struct cairn_store *store, struct cairn_error *reterr)
 		level->self = sys_zalloc(store->sys, 64, level->ops->instance_bytes + 1);
 		if (!level->self)
 			return fail(reterr, -ENOMEM, "no memory for %s", level->name);
-		ret = level->ops->open(level->self, &level->env, reterr);
+		ret = level->ops->open(level->self, &level->env, &said);
 		if (ret < 0)
-			return ret;
+			return pipeline_fail(level, ret, &said, reterr);
 		level->opened = true;
 	}
 	return 0;

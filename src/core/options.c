@@ -360,6 +360,14 @@ int options_resolve(const struct sys *sys, const struct spec_stage *stage,
 	return 0;
 }
 
+void options_place(const struct spec_stage *stage, const char *name, int *ret_line, int *ret_column)
+{
+	const struct spec_option *o = find_option(stage, name);
+
+	*ret_line = o ? o->value_line : stage->line;
+	*ret_column = o ? o->value_column : stage->column;
+}
+
 void options_free(const struct sys *sys, void *strings)
 {
 	if (strings)

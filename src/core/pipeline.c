@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/sized.h"
 #include "core/grammar.h"
 #include "core/pipeline.h"
 #include "core/settings.h"
@@ -52,6 +53,72 @@ static void name_level(struct cairn_store *store, uint32_t index)
 		snprintf(level->name, sizeof(level->name), "%.19s.%u", level->ops->name, same);
 }
 
+/* The places lie behind the values. */
+static void take_places(struct level *level, const struct spec_stage *spec)
+{
+	uint32_t count = level->ops->option_count;
+
+	level->places = (struct place *)(level->values + count + 1);
+	level->places[0] = (struct place){spec->line, spec->column};
+	for (uint32_t i = 0; i < count; i++)
+		options_place(spec, level->ops->options[i].name, &level->places[i + 1].line,
+			      &level->places[i + 1].column);
+}
+
+/* The option that an error's text begins with, counted from 1; 0: none. */
+static uint32_t option_named(const struct level *level, const char *text)
+{
+	size_t length = strlen(level->ops->name);
+
+	if (strncmp(text, level->ops->name, length) == 0) {
+		length += strspn(text + length, ".0123456789"); /* "posix.2" or just "posix" */
+		if (strncmp(text + length, ": ", 2) == 0)
+			text += length + 2;
+	}
+	for (uint32_t i = 0; i < level->ops->option_count; i++) {
+		const char *name = level->ops->options[i].name;
+
+		length = strlen(name);
+		if (strncmp(text, name, length) == 0 && strchr("=,: ", text[length]))
+			return i + 1;
+	}
+	return 0;
+}
+
+int pipeline_fail(const struct level *level, int code, const struct cairn_error *said,
+		  struct cairn_error *reterr)
+{
+	uint32_t option = option_named(level, said->text);
+	const struct place *place = &level->places[option];
+
+	if (!said->text[0])
+		return fail(reterr, code, "%s: could not be opened: %s", level->name,
+			    strerror(-code));
+	fail(reterr, code, "%s", said->text);
+	if (!reterr || (!option && code != -EINVAL))
+		return code;
+	fail(reterr, code, "line %d, column %d: %.440s", place->line, place->column, said->text);
+	reterr->line = place->line;
+	reterr->column = place->column;
+	return code;
+}
+
+static int check_values(const struct cairn_store *store, struct cairn_error *reterr)
+{
+	int ret = 0;
+
+	for (uint32_t i = 0; ret == 0 && i < store->level_count; i++) {
+		const struct level *level = &store->levels[i];
+		struct cairn_error said = {0};
+
+		if (level->ops->check_values)
+			ret = level->ops->check_values(&level->env, &said);
+		if (ret < 0)
+			ret = pipeline_fail(level, ret, &said, reterr);
+	}
+	return ret;
+}
+
 static int add_level(struct cairn_store *store, const struct spec_stage *spec,
 		     const struct cairn_store_opts *opts, const struct options_context *context,
 		     struct cairn_error *reterr)
@@ -76,12 +143,15 @@ static int add_level(struct cairn_store *store, const struct spec_stage *spec,
 	level = &store->levels[store->level_count++];
 	level->ops = loaded.ops;
 	level->module = loaded.module;
+	level->table = loaded.table;
 	level->tier_below = -1;
 	name_level(store, store->level_count - 1);
-	level->values =
-		sys_zalloc(store->sys, 16, (loaded.ops->option_count + 1) * sizeof(*level->values));
+	level->values = sys_zalloc(store->sys, 16,
+				   (loaded.ops->option_count + 1) *
+					   (sizeof(*level->values) + sizeof(*level->places)));
 	if (!level->values)
 		return fail(reterr, -ENOMEM, "no memory for the options of %s", level->name);
+	take_places(level, spec);
 	return options_resolve(store->sys, spec, level->ops->options, level->ops->option_count,
 			       context, level->values, &level->strings, reterr);
 }
@@ -182,7 +252,15 @@ static int resolve(struct cairn_store *store, const struct spec *spec,
 	if (ret < 0)
 		return ret;
 	link_tiers(store);
-	return check_shape(store, spec, reterr);
+	ret = check_shape(store, spec, reterr);
+	return ret < 0 ? ret : check_values(store, reterr);
+}
+
+int pipeline_check_opts(const struct cairn_store_opts *opts, struct cairn_error *reterr)
+{
+	if (!opts || sized(opts, opts->size, sizeof(*opts)))
+		return 0;
+	return fail(reterr, -EINVAL, "cairn_store_opts: " SIZED_RULE, opts->size, sizeof(*opts));
 }
 
 int pipeline_resolve(struct cairn_store *store, const char *text,
@@ -194,10 +272,9 @@ int pipeline_resolve(struct cairn_store *store, const char *text,
 
 	if (!text)
 		return fail(reterr, -EINVAL, "no pipeline given, for example posix(path=...)");
-	if (opts && opts->size != sizeof(*opts))
-		return fail(reterr, -EINVAL, "cairn_store_opts: size is %zu; it must be %zu",
-			    opts->size, sizeof(*opts));
-	ret = spec_parse(store->sys, text, rows_of, &rows, &spec, reterr);
+	ret = pipeline_check_opts(opts, reterr);
+	if (ret == 0)
+		ret = spec_parse(store->sys, text, rows_of, &rows, &spec, reterr);
 	if (ret == 0)
 		ret = resolve(store, spec, opts, reterr);
 	spec_free(spec);
@@ -210,7 +287,8 @@ void pipeline_fini(struct cairn_store *store)
 {
 	while (store->level_count > 0) {
 		struct level *level = &store->levels[--store->level_count];
-		struct loaded_stage loaded = {.ops = level->ops, .module = level->module};
+		struct loaded_stage loaded = {
+			.ops = level->ops, .module = level->module, .table = level->table};
 
 		options_free(store->sys, level->strings);
 		store->sys->free(level->values);

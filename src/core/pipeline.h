@@ -12,4 +12,14 @@ int pipeline_resolve(struct cairn_store *store, const char *text,
 		     const struct cairn_store_opts *opts, struct cairn_error *reterr);
 void pipeline_fini(struct cairn_store *store);
 
+/*
+ * An error that a stage found, as it @said it, with its place in the text where it
+ * is a value's (stage.h, open()). Returns @code.
+ */
+int pipeline_fail(const struct level *level, int code, const struct cairn_error *said,
+		  struct cairn_error *reterr);
+
+/* Of @opts, which may be NULL. 0 or -EINVAL. */
+int pipeline_check_opts(const struct cairn_store_opts *opts, struct cairn_error *reterr);
+
 #endif

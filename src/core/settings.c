@@ -62,6 +62,12 @@ static const struct cairn_option rows[SET_ROWS] = {
 			    .type = CAIRN_OPTION_SIZE,
 			    .preset = "1MiB",
 			    .help = "a lone load up to here runs on the thread that waits for it"},
+	[SET_HOLD_MAX] = {.name = "hold_max",
+			  .type = CAIRN_OPTION_TIME,
+			  .preset = "10m",
+			  .min = "1ms",
+			  .max = "24h",
+			  .help = "the longest that a hold lasts, whatever its lookup asks"},
 };
 
 static const struct cairn_counter_row counter_rows[COUNT_STORE_ROWS] = {

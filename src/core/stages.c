@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Stages by name: linked in, or a .so in the search path. */
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -19,6 +20,18 @@ const char *stage_path(const struct cairn_store_opts *opts)
 	return path ? path : CAIRN_STAGE_DIR;
 }
 
+/* What a table of minor 0 has; later minors only add behind it. */
+#define OPS_BYTES_MIN                                                                              \
+	(offsetof(struct cairn_stage_ops, identify) +                                              \
+	 sizeof(((struct cairn_stage_ops *)0)->identify))
+
+static bool ops_bytes_fit(const struct cairn_stage_ops *ops)
+{
+	if (ops->abi_minor == CAIRN_STAGE_ABI_MINOR)
+		return ops->size == sizeof(*ops);
+	return ops->size >= OPS_BYTES_MIN && ops->size <= sizeof(*ops);
+}
+
 static int check_abi(const struct cairn_stage_ops *ops, const char *file,
 		     struct cairn_error *reterr)
 {
@@ -27,7 +40,7 @@ static int check_abi(const struct cairn_stage_ops *ops, const char *file,
 			    "%s: built for stage ABI %u.%u; this library has %u.%u: build it again",
 			    file, ops->abi_major, ops->abi_minor, CAIRN_STAGE_ABI_MAJOR,
 			    CAIRN_STAGE_ABI_MINOR);
-	if (ops->size != sizeof(*ops))
+	if (!ops_bytes_fit(ops))
 		return fail(
 			reterr, -EPROTO,
 			"%s: its stage table has %u bytes; this library's has %zu: build it again",
@@ -43,6 +56,46 @@ static int check_abi(const struct cairn_stage_ops *ops, const char *file,
 	return 0;
 }
 
+/* The name that a stage in @file must have: that of the file without its ".so". */
+static int check_name(const struct cairn_stage_ops *ops, const char *file,
+		      struct cairn_error *reterr)
+{
+	const char *slash = strrchr(file, '/'), *base = slash ? slash + 1 : file;
+	size_t length = strlen(base);
+
+	length -= length > 3 ? 3 : 0;
+	if (strlen(ops->name) == length && memcmp(ops->name, base, length) == 0)
+		return 0;
+	return fail(reterr, -EPROTO,
+		    "%s: its stage is named \"%.64s\"; a file has its stage's name: \"%.64s.so\"",
+		    file, ops->name, ops->name);
+}
+
+/* A table of an older minor is shorter: what it lacks is zero in a copy. */
+static int fill_up(struct loaded_stage *stage, const char *file, struct cairn_error *reterr)
+{
+	if (stage->ops->size == sizeof(*stage->ops))
+		return 0;
+	stage->table = sys_zalloc(&sys_native, 16, sizeof(*stage->table));
+	if (!stage->table)
+		return fail(reterr, -ENOMEM, "%s: no memory for its table", file);
+	memcpy(stage->table, stage->ops, stage->ops->size);
+	stage->ops = stage->table;
+	return 0;
+}
+
+static const char *load_error(const char *file)
+{
+	const char *text = dlerror();
+	size_t length = strlen(file);
+
+	if (!text)
+		return "no reason given";
+	return strncmp(text, file, length) == 0 && strncmp(text + length, ": ", 2) == 0
+		       ? text + length + 2
+		       : text;
+}
+
 int stage_open_file(const char *file, struct loaded_stage *ret_stage, struct cairn_error *reterr)
 {
 	void *module = dlopen(file, RTLD_NOW | RTLD_LOCAL);
@@ -50,19 +103,60 @@ int stage_open_file(const char *file, struct loaded_stage *ret_stage, struct cai
 	int ret;
 
 	if (!module)
-		return fail(reterr, -EPROTO, "%s: not loadable: %s", file, dlerror());
+		return fail(reterr, -EPROTO, "%s: not loadable: %s", file, load_error(file));
 	ops = dlsym(module, "cairn_stage");
-	if (!ops)
-		ret = fail(reterr, -EPROTO,
-			   "%s: has no symbol \"cairn_stage\": not a stage of this library", file);
-	else
-		ret = check_abi(ops, file, reterr);
-	if (ret < 0) {
+	if (!ops) {
 		dlclose(module);
-		return ret;
+		return fail(reterr, -EPROTO,
+			    "%s: has no symbol \"cairn_stage\": not a stage of this library", file);
 	}
+	ret = check_abi(ops, file, reterr);
+	if (ret == 0)
+		ret = check_name(ops, file, reterr);
 	*ret_stage = (struct loaded_stage){.ops = ops, .module = module};
-	return 0;
+	if (ret == 0)
+		ret = fill_up(ret_stage, file, reterr);
+	if (ret < 0)
+		stage_unload(ret_stage);
+	return ret;
+}
+
+/* The .so files of one folder. */
+static int each_in_folder(const char *folder, stage_file_fn *fn, void *context)
+{
+	int dir = sys_native.openat(AT_FDCWD, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+	char buffer[4096] __attribute__((aligned(8)));
+	int ret = 0;
+	ssize_t bytes;
+
+	if (dir < 0)
+		return 0;
+	while (ret == 0 && (bytes = sys_native.getdents(dir, buffer, sizeof(buffer))) > 0)
+		for (ssize_t at = 0; ret == 0 && at < bytes;) {
+			const struct dirent64 *entry = (const void *)(buffer + at);
+			size_t length = strlen(entry->d_name);
+
+			at += entry->d_reclen;
+			if (length > 3 && strcmp(entry->d_name + length - 3, ".so") == 0)
+				ret = fn(context, folder, entry->d_name);
+		}
+	sys_native.close(dir);
+	return ret;
+}
+
+int stage_files_each(const char *path, stage_file_fn *fn, void *context)
+{
+	int ret = 0;
+
+	while (ret == 0 && *path) {
+		size_t length = strcspn(path, ":");
+		char folder[4096];
+
+		snprintf(folder, sizeof(folder), "%.*s", (int)length, path);
+		ret = each_in_folder(folder, fn, context);
+		path += length + (path[length] == ':');
+	}
+	return ret;
 }
 
 /* Writes "FOLDER/NAME.so" for the @nth folder of the path; false when there are no more. */
@@ -80,15 +174,35 @@ static bool nth_file(const char *path, int nth, const char *name, char *ret_file
 	return true;
 }
 
+#define FILES_HINTED_MAX 32u
+
+/* Names to choose the closest from. */
+struct hint {
+	const char *names[1 + CAIRN_STAGES_LINKED_MAX + FILES_HINTED_MAX];
+	size_t count, files;
+	char texts[FILES_HINTED_MAX][64];
+};
+
+static int hint_file(void *context, const char *folder, const char *name)
+{
+	struct hint *hint = context;
+	char *text = hint->texts[hint->files];
+
+	(void)folder;
+	snprintf(text, sizeof(hint->texts[0]), "%.*s", (int)strlen(name) - 3, name);
+	hint->names[hint->count++] = text;
+	return ++hint->files == FILES_HINTED_MAX;
+}
+
 static int unknown_stage(const char *name, const char *path, struct cairn_error *reterr)
 {
-	const char *names[CAIRN_STAGES_LINKED_MAX + 1] = {"store"};
+	struct hint hint = {.names = {"store"}, .count = 1};
 	const char *close;
-	size_t n = 1;
 
-	for (size_t i = 0; i < stages_linked_count && n <= CAIRN_STAGES_LINKED_MAX; i++)
-		names[n++] = stages_linked[i]->name;
-	close = spec_closest(name, names, n);
+	for (size_t i = 0; i < stages_linked_count && i < CAIRN_STAGES_LINKED_MAX; i++)
+		hint.names[hint.count++] = stages_linked[i]->name;
+	stage_files_each(path, hint_file, &hint);
+	close = spec_closest(name, hint.names, hint.count);
 	if (close)
 		return fail(reterr, -ENOENT, "no stage \"%s\"; did you mean \"%s\"?", name, close);
 	return fail(reterr, -ENOENT,
@@ -123,6 +237,7 @@ int stage_load(const struct cairn_store_opts *opts, const char *name,
 
 void stage_unload(struct loaded_stage *stage)
 {
+	sys_native.free(stage->table);
 	if (stage->module)
 		dlclose(stage->module);
 	*stage = (struct loaded_stage){0};

@@ -8,7 +8,8 @@
 
 struct loaded_stage {
 	const struct cairn_stage_ops *ops;
-	void *module; /* NULL: linked in */
+	void *module;		       /* NULL: linked in */
+	struct cairn_stage_ops *table; /* a copy, where the stage's own is shorter; else NULL */
 };
 
 /* The search path in force. */
@@ -18,6 +19,10 @@ const char *stage_path(const struct cairn_store_opts *opts);
 int stage_load(const struct cairn_store_opts *opts, const char *name,
 	       struct loaded_stage *ret_stage, struct cairn_error *reterr);
 int stage_open_file(const char *file, struct loaded_stage *ret_stage, struct cairn_error *reterr);
+
+/* Calls @fn for each file *.so in the folders of @path, until it returns nonzero: that. */
+typedef int stage_file_fn(void *context, const char *folder, const char *name);
+int stage_files_each(const char *path, stage_file_fn *fn, void *context);
 void stage_unload(struct loaded_stage *stage);
 
 #endif

@@ -59,13 +59,20 @@ bool io_seek(struct reactor *reactor, struct task_part *part)
 	return false;
 }
 
-/* The key before the first item's in the chain, or NULL at its head. */
-static const struct cairn_key *chain_parent(const struct task *task, uint32_t item)
+/* Where the items of the key of @item begin. */
+static uint32_t key_first(const struct task *task, uint32_t item)
 {
 	const struct cairn_key *key = task_key(task, item);
 
 	while (item > 0 && same_key(key, task_key(task, item - 1)))
 		item--;
+	return item;
+}
+
+/* The key before the first item's in the chain, or NULL at its head. */
+static const struct cairn_key *chain_parent(const struct task *task, uint32_t item)
+{
+	item = key_first(task, item);
 	return item > 0 ? task_key(task, item - 1) : NULL;
 }
 
@@ -82,8 +89,10 @@ static void set_attr(struct io_slot *slot, const struct task_part *part, uint32_
 	const struct cairn_key *parent;
 
 	memset(attr, 0, sizeof(*attr));
-	for (uint32_t i = item; task->xfers && i < task->count && !attr_told(attr) &&
-				same_key(&task->xfers[i].key, &task->xfers[item].key);
+	/* All ios of a key in a task tell the same: the first that any of its items does. */
+	for (uint32_t i = key_first(task, item);
+	     task->xfers && i < task->count && !attr_told(attr) &&
+	     same_key(&task->xfers[i].key, &task->xfers[item].key);
 	     i++) {
 		const struct cairn_block_attr *given = task->xfers[i].attr;
 
@@ -171,7 +180,7 @@ static uint32_t measure(const struct task *task, uint32_t first, uint64_t bounce
 		segments += io_segments(xfer);
 		if (must_bounce(task, xfer) != *ret_bounce ||
 		    (*ret_bounce && *ret_bytes + xfer->length > bounce_max) ||
-		    (!*ret_bounce && segments > IO_IOVS_MAX) || xfer->attr != xfers[first].attr ||
+		    (!*ret_bounce && segments > IO_IOVS_MAX) ||
 		    xfer->shard_count != xfers[first].shard_count ||
 		    xfer->shard_bytes != xfers[first].shard_bytes)
 			break;

@@ -63,6 +63,7 @@ enum store_setting {
 	SET_HOLD_TIME,
 	SET_HOLD_KEYS,
 	SET_INLINE_MAX,
+	SET_HOLD_MAX,
 	SET_ROWS,
 };
 
@@ -71,14 +72,20 @@ struct task;
 struct holds;
 struct page;
 
+struct place {
+	int line, column;
+};
+
 /* One stage of the pipeline, opened. */
 struct level {
 	const struct cairn_stage_ops *ops;
 	void *self;
 	void *module; /* dlopen handle, NULL when linked in */
+	void *table;  /* of ops, where it is a copy; else NULL */
 	struct cairn_stage_env env;
 	struct stage_env internal;
 	struct cairn_value *values;
+	struct place *places; /* in the text: the stage's, then each value's; with the values */
 	void *strings;
 	char name[24];
 	size_t scratch_offset;
@@ -164,7 +171,8 @@ static inline void store_count(struct cairn_store *store, enum store_counter row
 uint32_t fork_generation(void);
 void fork_register(struct cairn_store *store);
 void fork_forget(struct cairn_store *store);
-void fork_hold(void); /* a fork() elsewhere waits until fork_go_on() */
+void fork_watch(void); /* from here on a fork() runs the handlers; again and again */
+void fork_hold(void);  /* a fork() elsewhere waits until fork_go_on() */
 void fork_go_on(void);
 
 /* core/open.c: with the sys table of the caller's choice, which tests wrap. */

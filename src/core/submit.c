@@ -136,6 +136,19 @@ static int run_sync(struct task *task, const struct submission *s)
 	return finish_sync(task);
 }
 
+/* A call that waits for its items tells each of them that no slot came free. */
+static void refuse_items(const struct submission *s, int32_t status)
+{
+	for (uint32_t i = 0; i < s->count; i++) {
+		struct cairn_result *result =
+			s->xfers ? &s->xfers[i].result : (s->results ? &s->results[i] : NULL);
+
+		if (result)
+			*result =
+				(struct cairn_result){.status = status, .stage = CAIRN_STAGE_NONE};
+	}
+}
+
 int submit(const struct submission *s, uint64_t *ret_task)
 {
 	struct cairn_store *store = s->ns->store;
@@ -151,6 +164,8 @@ int submit(const struct submission *s, uint64_t *ret_task)
 	ret = task_take(store, ret_task ? 0 : deadline_ns, &task);
 	if (ret < 0 && s->opts.queue)
 		queue_leave(s->opts.queue);
+	if (ret < 0 && !ret_task)
+		refuse_items(s, ret);
 	if (ret < 0)
 		return ret;
 	init_task(task, s, deadline_ns, !ret_task);

@@ -30,6 +30,37 @@ class Real(unittest.TestCase):
         names = [stage["name"] for stage in cairn("stages")["stages"]]
         self.stores = ["null"] + [f"posix(path={self.path})"] * ("posix" in names)
 
+    def test_stage_that_does_not_load(self):
+        folder = os.path.dirname(self.path)
+        file = os.path.join(folder, "bogus.so")
+        with open(file, "w") as f:
+            f.write("not an object")
+        stages = cairn("stages", "--stage-path", folder)["stages"]
+        self.assertIsNone(stages[0]["error"])
+        self.assertEqual([s["name"] for s in stages if s["error"]], ["bogus"])
+        said = stages[-1]["error"]
+        self.assertTrue(said.startswith(file + ": not loadable: "), said)
+        self.assertEqual(said.count(file), 1)
+        run = subprocess.run([PROGRAM, "stages", "--stage-path", folder], capture_output=True,
+                             text=True)
+        self.assertEqual(run.returncode, 0)
+        self.assertIn(said, run.stdout)
+        run = subprocess.run([PROGRAM, "stages", "bogus", "--stage-path", folder],
+                             capture_output=True, text=True)
+        self.assertEqual((run.returncode, run.stdout), (3, ""))
+        self.assertIn(said, run.stderr)
+
+    def test_bad_values(self):
+        cases = [("fault(rule=laod:EIO:2) | null()", {"stat": 2, "ls": 2, "fsck": 4},
+                  "line 1, column 12: fault: rule, character 1"),
+                 (f"posix(path={self.path}/none)", {"stat": 3, "ls": 3, "fsck": 3},
+                  f"posix: path={self.path}/none: ")]
+        for pipeline, commands, text in cases:
+            for command, status in commands.items():
+                run = subprocess.run([PROGRAM, command, pipeline], capture_output=True, text=True)
+                self.assertEqual((command, run.returncode), (command, status))
+                self.assertIn(text, run.stderr)
+
     def test_replay(self):
         for store in self.stores:
             for extra in [], ["--shards", "4"], ["--clients", "4"]:

@@ -1,6 +1,7 @@
 #!/bin/sh
 # install.sh BUILD COMPILER...: what `meson install` leaves under DESTDIR is what a program needs:
-# headers, both libraries, cairn.pc, manual pages; a program builds with it, both ways, and runs.
+# headers, both libraries, cairn.pc, manual pages; a program builds with it, both ways, from C and
+# from C++, and runs; so does the skeleton of a stage, through its own Makefile.
 set -eu
 build=$1
 shift
@@ -52,8 +53,30 @@ version=$(pkg-config --modversion cairn)
 # shellcheck disable=SC2046
 "$@" "$root/program.c" -o "$root/static" $(flags --cflags) "$(one libcairn.a)" \
     $(flags --static --libs-only-l | sed 's/-lcairn\b//')
-for way in shared static; do
+# The same from C++, where there is a compiler of it.
+if command -v c++ >/dev/null; then
+    sed 's/^int crc32c(void); .*/extern "C" int crc32c(void);/' "$root/program.c" \
+        >"$root/program.cc"
+    # shellcheck disable=SC2046
+    c++ -std=c++17 "$root/program.cc" -o "$root/cxx" $(flags --cflags --libs) \
+        "-Wl,-rpath,$(dirname "$library")"
+    # shellcheck disable=SC2046
+    c++ -std=c++17 "$root/program.cc" -o "$root/cxx_static" $(flags --cflags) \
+        "$(one libcairn.a)" $(flags --static --libs-only-l | sed 's/-lcairn\b//')
+    ways='cxx cxx_static'
+fi
+for way in shared static ${ways:-}; do
     said=$("$root/$way")
     [ "$said" = "$version" ] || fail "cairn_version() said \"$said\" ($way), not $version"
 done
+# The skeleton of a stage: copied, built and checked with what is installed alone.
+here=$(cd "$(dirname "$0")" && pwd)
+cp -r "$here/../../examples/stage" "$root/mine"
+PATH=$(dirname "$(one cairn-conformance)"):$PATH
+LD_LIBRARY_PATH=$(dirname "$library")
+export PATH LD_LIBRARY_PATH
+make -s -C "$root/mine" clean
+make -s -C "$root/mine" CC="$*" CAIRN_CFLAGS="$(flags --cflags)"
+said=$(cairn stages xor --stage-path "$root/mine" 2>&1) || fail "the skeleton: $said"
+said=$(make -s -C "$root/mine" check 2>&1) || fail "make check of the skeleton: $said"
 echo "install: as it should be"

@@ -76,6 +76,7 @@ static void all_refused(struct opened *opened)
 	REFUSED(cairn_drain(opened->queue, &completion, 1, 0));
 	REFUSED(cairn_queue_close(opened->queue));
 	REFUSED(cairn_stat(opened->store, &st));
+	CHECK(!cairn_stage_name(opened->store, 0));
 	REFUSED(cairn_counters(opened->store, ignore_counter, NULL));
 	REFUSED(kit_namespace(opened->store, "fork", shape, &ns));
 	cairn_namespace_close(opened->ns);
@@ -249,6 +250,68 @@ static void fork_meanwhile(const char *spec)
 	}
 }
 
+/* ---- forks while compositions are looked up -------------------------------------- */
+
+static int see_composition(void *context, const char *name, const char *spec, const char *help)
+{
+	(void)name;
+	(void)spec;
+	(void)help;
+	++*(uint32_t *)context;
+	return 0;
+}
+
+static void *keep_listing(void *argument)
+{
+	struct forker *forker = argument;
+	bool stop = false;
+
+	while (!stop) {
+		uint32_t count = 0;
+
+		for (int i = 0; i < 100; i++)
+			CHECK(cairn_compositions(see_composition, &count) == 0);
+		pthread_mutex_lock(&forker->lock);
+		stop = forker->stop;
+		pthread_mutex_unlock(&forker->lock);
+	}
+	return NULL;
+}
+
+/* A child finds the list as its parent had it, and nobody's lock on it; no store was opened. */
+static void fork_among_compositions(void)
+{
+	struct forker forker = {.lock = PTHREAD_MUTEX_INITIALIZER};
+	uint64_t rounds = kit_number("forks", 300, 3000);
+	char name[16];
+
+	kit_at("compositions");
+	kit_watch(60);
+	for (int i = 0; i < 20; i++) {
+		snprintf(name, sizeof(name), "fork%d", i);
+		CHECK(cairn_pipeline_define(name, "null()", NULL) == 0);
+	}
+	CHECK(pthread_create(&forker.thread, NULL, keep_listing, &forker) == 0);
+	for (uint64_t i = 0; i < rounds; i++) {
+		uint32_t before = 0, after = 0;
+		pid_t pid = fork();
+
+		CHECK(pid >= 0);
+		if (pid == 0) {
+			kit_watch(20);
+			CHECK(cairn_compositions(see_composition, &before) == 0);
+			CHECK(cairn_pipeline_define("child", "@fork7", NULL) == 0);
+			CHECK(cairn_compositions(see_composition, &after) == 0);
+			_exit(before >= 20 && after == before + 1 ? 0 : 1);
+		}
+		reap(pid);
+	}
+	pthread_mutex_lock(&forker.lock);
+	forker.stop = true;
+	pthread_mutex_unlock(&forker.lock);
+	CHECK(pthread_join(forker.thread, NULL) == 0);
+}
+
 static void run(const char *engine)
 {
 	unsigned descriptors = kit_descriptors();
@@ -281,6 +344,7 @@ static void run(const char *engine)
 int main(int argc, char **argv)
 {
 	kit_init(argc, argv);
+	fork_among_compositions(); /* first: what a store's open sets up is not there yet */
 	run("psync");
 	run("aio");
 	if (kit_engine("uring"))

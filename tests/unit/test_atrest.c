@@ -109,6 +109,97 @@ static void list_ends_where_asked(void **state)
 		}
 }
 
+/* ---- values that no row forbids ---------------------------------------------------- */
+
+static int no_finding(void *context, const struct cairn_finding *finding)
+{
+	(void)context;
+	(void)finding;
+	return 0;
+}
+
+static int no_counter(void *context, const struct cairn_counter *counter)
+{
+	(void)context;
+	(void)counter;
+	return 0;
+}
+
+static void check_error(const struct cairn_error *error, int line, int column, const char *text)
+{
+	char whole[CAIRN_ERROR_TEXT_MAX];
+
+	snprintf(whole, sizeof(whole), "line %d, column %d: %s", line, column, text);
+	assert_int_equal(error->code, -EINVAL);
+	assert_int_equal(error->line, line);
+	assert_int_equal(error->column, column);
+	assert_int_equal(strncmp(error->text, whole, strlen(whole)), 0);
+}
+
+/* Whether a store is opened or read at rest: its stages are asked, and the place is named. */
+static void values_are_checked_by_every_call(void **state)
+{
+	static const struct {
+		const char *spec;
+		int line, column;
+		const char *text;
+	} cases[] = {
+		{"fault(rule=\"laod:EIO:2\") | null()", 1, 12,
+		 "fault: rule, character 1: \"laod\""},
+		{"null() |\n delay(read=1ms,\n hang=\"17\") | null()", 3, 7, "delay: hang= is not"},
+		{"null() | delay(hang=\"#1\", hang_after=1s) | null()", 1, 38,
+		 "delay: hang_after= and hang= are both given"},
+		{"null() | posix(path=/nowhere/at/all,\n  shared=yes, size=1GiB)", 2, 20,
+		 "posix: size= does not go with shared=yes"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		const char *spec = cases[i].spec;
+		struct cairn_error errors[4];
+		struct listed seen = {0};
+		struct cairn_store *store;
+
+		memset(errors, 0x5a, sizeof(errors));
+		assert_int_equal(cairn_store_open(spec, NULL, &store, &errors[0]), -EINVAL);
+		assert_int_equal(cairn_list(spec, NULL, see_block, &seen, NULL, &errors[1]),
+				 -EINVAL);
+		assert_int_equal(cairn_check(spec, NULL, no_finding, NULL, &errors[2]), -EINVAL);
+		assert_int_equal(
+			cairn_live_counters(spec, NULL, no_counter, NULL, NULL, &errors[3]),
+			-EINVAL);
+		for (size_t e = 0; e < 4; e++)
+			check_error(&errors[e], cases[i].line, cases[i].column, cases[i].text);
+	}
+}
+
+/* What only an open can find has its place as well, where it is an option's or a bad value. */
+static void errors_of_an_open_have_a_place(void **state)
+{
+	struct cairn_error error;
+	struct cairn_store *store;
+	char spec[700];
+
+	(void)state;
+	memset(&error, 0x5a, sizeof(error));
+	assert_int_equal(cairn_store_open("delay() | posix(size=1GiB,\n path=/nowhere/at/all)",
+					  NULL, &store, &error),
+			 -ENOENT);
+	assert_int_equal(error.line, 2);
+	assert_int_equal(error.column, 7);
+	assert_non_null(strstr(error.text, "line 2, column 7: posix: path=/nowhere/at/all: "));
+	/* Of the second of its name too. */
+	snprintf(spec, sizeof(spec), "posix(path=%s) | posix(path=/nowhere/at/all)", lower.path);
+	assert_int_equal(cairn_store_open(spec, NULL, &store, &error), -ENOENT);
+	assert_int_equal(error.column, strstr(spec, "/nowhere") - spec + 1);
+	/* And an error that is no value's has none. */
+	fixture_open(&lower, "");
+	assert_int_equal(cairn_store_open(lower.spec, NULL, &store, &error), -EBUSY);
+	assert_int_equal(error.line, 0);
+	assert_int_equal(strncmp(error.text, "posix: ", 7), 0);
+	fixture_close(&lower);
+}
+
 /* ---- checking -------------------------------------------------------------------- */
 
 struct found {
@@ -246,7 +337,7 @@ static void live_counters(void **state)
 /* ---- what this build has ------------------------------------------------------- */
 
 struct stages {
-	char names[512]; /* "store:posix+:xor/:": + a tier, / from a file */
+	char names[512]; /* "store:posix+:xor/:!bad:": + a tier, / from a file, ! not loaded */
 	bool path_required;
 	int stop_with;
 };
@@ -256,6 +347,10 @@ static int see_stage(void *context, const struct cairn_stage_info *stage)
 	struct stages *seen = context;
 	size_t length = strlen(seen->names);
 
+	if (stage->error) {
+		snprintf(seen->names + length, sizeof(seen->names) - length, "!%s:", stage->name);
+		return 0;
+	}
 	assert_true(stage->summary[0]);
 	snprintf(seen->names + length, sizeof(seen->names) - length, "%s%s%s:", stage->name,
 		 stage->tier ? "+" : "", stage->file ? "/" : "");
@@ -286,7 +381,7 @@ static void stages_of_this_build(void **state)
 	assert_int_equal(cairn_stages(&opts, NULL, NULL, &error), -EINVAL);
 }
 
-/* Of a folder: the stages in it; what is none, or cannot be loaded, is passed over. */
+/* Of a folder: the stages in it, and the files that are none, though their names say so. */
 static void stages_of_a_folder(void **state)
 {
 	struct cairn_store_opts opts = {.size = sizeof(opts)};
@@ -303,10 +398,15 @@ static void stages_of_a_folder(void **state)
 	close(fd);
 	snprintf(file, sizeof(file), "%s/xor.so", upper.path);
 	assert_int_equal(symlink(getenv("STAGE_XOR"), file), 0);
+	snprintf(file, sizeof(file), "%s/notes.txt", upper.path);
+	assert_int_equal(symlink(getenv("STAGE_XOR"), file), 0);
 	snprintf(path, sizeof(path), "/nowhere/at/all:%s:%s", lower.path, upper.path);
 	opts.stage_path = path;
 	assert_int_equal(cairn_stages(&opts, see_stage, &seen, &error), 0);
-	assert_string_equal(seen.names, "store:posix+:null+:fault:delay:xor/:");
+	assert_non_null(strstr(seen.names, "store:posix+:null+:fault:delay:"));
+	assert_non_null(strstr(seen.names, ":xor/:"));
+	assert_non_null(strstr(seen.names, ":!rubbish:"));
+	assert_null(strstr(seen.names, "notes"));
 }
 
 struct compositions {
@@ -333,6 +433,42 @@ static void write_definitions(const char *file, const char *text)
 	assert_int_equal(fclose(f), 0);
 }
 
+/* Each of them opens, takes a block and gives it back, at a place of the test's own. */
+static void predefined_compositions_open(void **state)
+{
+	static const struct {
+		const char *spec, *made; /* below the fixture's folder */
+	} cases[] = {
+		{"@local(path=%s/kv)", "kv/store"},
+		{"@local(path=%s/kv, size=64MiB)", "kv/store"},
+		{"@shared(path=%s/common)", "common/store"},
+		{"@ranks(path=\"%s/of-{rank}\")", "of-3/store"},
+		{"@memory", NULL},
+	};
+	struct fixture f = {0};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct cairn_store_opts opts = {.size = sizeof(opts), .rank = "3"};
+		struct cairn_error error = {0};
+		const char *hole = strstr(cases[i].spec, "%s");
+		char file[300];
+
+		snprintf(f.spec, sizeof(f.spec), "%.*s%s%s",
+			 hole ? (int)(hole - cases[i].spec) : 100, cases[i].spec,
+			 hole ? upper.path : "", hole ? hole + 2 : "");
+		if (cairn_store_open(f.spec, &opts, &f.store, &error) < 0)
+			fail_msg("%s: %s", f.spec, error.text);
+		fixture_space(&f, "predefined", 1, SHARD);
+		assert_in_range(dump_one(&f, 1, 0, SHARD, CAIRN_MEMORY), 0, CAIRN_PRESENT);
+		assert_int_equal(load_one(&f, 1, 0, SHARD), 0);
+		fixture_close(&f);
+		snprintf(file, sizeof(file), "%s/%s", upper.path,
+			 cases[i].made ? cases[i].made : "");
+		assert_int_equal(access(file, F_OK), 0);
+	}
+}
+
 /* Definitions are the process's, so that one test has them all. */
 static void compositions_of_the_user(void **state)
 {
@@ -343,7 +479,10 @@ static void compositions_of_the_user(void **state)
 
 	(void)state;
 	assert_int_equal(cairn_compositions(see_composition, &seen), 0);
-	assert_string_equal(seen.text, "local=posix(path=/var/lib/cairn);");
+	assert_string_equal(seen.text, "local=posix(path=/var/lib/cairn);"
+				       "shared=posix(path=/var/lib/cairn-shared, shared=yes);"
+				       "ranks=posix(path=\"/var/lib/cairn-rank{rank}\");"
+				       "memory=null(size=1GiB);");
 	assert_int_equal(cairn_compositions(NULL, NULL), -EINVAL);
 	assert_int_equal(cairn_pipeline_define("two", "null(size=1MiB) | null()", &error), 0);
 	assert_int_equal(cairn_pipeline_define("bad", "null(", &error), -EINVAL);
@@ -364,7 +503,7 @@ static void compositions_of_the_user(void **state)
 	assert_non_null(strstr(seen.text, "two=null(size=1MiB) | null();"));
 	assert_null(strstr(seen.text, "bad="));
 	assert_null(strstr(seen.text, "b=null"));
-	assert_null(strstr(seen.text, "/var/lib/cairn")); /* hidden by the user's own */
+	assert_null(strstr(seen.text, "/var/lib/cairn)")); /* hidden by the user's own */
 	seen = (struct compositions){.stop_with = 77};
 	assert_int_equal(cairn_compositions(see_composition, &seen), 77);
 	assert_int_equal(cairn_store_open("@local(depth=2)", NULL, &store, &error), 0);
@@ -386,10 +525,17 @@ static void version(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(list_of_every_tier),	TEST(list_ends_where_asked),
-		TEST(check_says_the_worst),	TEST(live_counters),
-		TEST(stages_of_this_build),	TEST(stages_of_a_folder),
-		TEST(compositions_of_the_user), TEST(version),
+		TEST(list_of_every_tier),
+		TEST(list_ends_where_asked),
+		TEST(values_are_checked_by_every_call),
+		TEST(errors_of_an_open_have_a_place),
+		TEST(check_says_the_worst),
+		TEST(live_counters),
+		TEST(stages_of_this_build),
+		TEST(stages_of_a_folder),
+		TEST(predefined_compositions_open),
+		TEST(compositions_of_the_user),
+		TEST(version),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

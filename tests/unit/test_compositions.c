@@ -74,6 +74,9 @@ static void predefined(void **state)
 	(void)state;
 	expands("@local", "posix@1:1(path=/var/lib/cairn@1:1)");
 	expands("@local(path=/kv)", "posix@1:1(path=/kv@1:13)");
+	expands("@shared", "posix@1:1(path=/var/lib/cairn-shared@1:1,shared=yes@1:1)");
+	expands("@ranks", "posix@1:1(path=/var/lib/cairn-rank{rank}@1:1)");
+	expands("@memory(size=2GiB)", "null@1:1(size=2GiB@1:14)");
 	expands("@local(size=1GiB)", "posix@1:1(path=/var/lib/cairn@1:1,size=1GiB@1:13)");
 }
 
@@ -243,6 +246,11 @@ static int count_all(void *context, const char *name, const char *spec, const ch
 	return 0;
 }
 
+#define SHARED_TOO                                                                                 \
+	"shared: posix(path=/var/lib/cairn-shared, shared=yes); "                                  \
+	"ranks: posix(path=\"/var/lib/cairn-rank{rank}\"); memory: null(size=1GiB); "
+#define PREDEFINED 4
+
 /* Each call fails once: memory, opening, reading. All definitions are there, or none is. */
 static void every_call_fails(void **state)
 {
@@ -264,10 +272,10 @@ static void every_call_fails(void **state)
 			break;
 		assert_true(err == -ENOMEM || err == -EIO);
 		assert_int_equal(error.code, err);
-		assert_int_equal(count, 1);
+		assert_int_equal(count, PREDEFINED);
 		assert_int_equal(sys_memory_state.live, 0);
 	}
-	assert_int_equal(count, 4);
+	assert_int_equal(count, PREDEFINED + 3);
 	assert_true(n > 6);
 	for (n = 1;; n++) {
 		int err;
@@ -285,7 +293,7 @@ static void every_call_fails(void **state)
 }
 
 struct seen {
-	char text[300];
+	char text[400];
 	int stop_at, calls;
 };
 
@@ -309,14 +317,15 @@ static void each(void **state)
 	define("b", "three");
 	define("b", "three");
 	assert_int_equal(compositions_each(see, &seen), 0);
-	assert_string_equal(seen.text, "local: posix(path=/var/lib/cairn); a: two; b: three; ");
+	assert_string_equal(seen.text,
+			    "local: posix(path=/var/lib/cairn); " SHARED_TOO "a: two; b: three; ");
 	seen = (struct seen){.stop_at = 2};
 	assert_int_equal(compositions_each(see, &seen), 42);
 	assert_int_equal(seen.calls, 2);
 	define("local", "mine");
 	seen = (struct seen){.stop_at = 0};
 	assert_int_equal(compositions_each(see, &seen), 0);
-	assert_string_equal(seen.text, "a: two; b: three; local: mine; ");
+	assert_string_equal(seen.text, SHARED_TOO "a: two; b: three; local: mine; ");
 }
 
 static void *look(void *argument)

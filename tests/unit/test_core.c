@@ -85,6 +85,21 @@ static void union_of_two_tiers(void **state)
 	close_store();
 }
 
+static void stages_have_names(void **state)
+{
+	(void)state;
+	open_store("store(reactors=1) | null() | delay() | null() | null()");
+	assert_string_equal(cairn_stage_name(store, 0), "null"); /* store() is no stage */
+	assert_string_equal(cairn_stage_name(store, 1), "delay");
+	assert_string_equal(cairn_stage_name(store, 2), "null.2");
+	assert_string_equal(cairn_stage_name(store, 3), "null.3");
+	assert_null(cairn_stage_name(store, 4));
+	assert_null(cairn_stage_name(store, CAIRN_STAGE_NONE));
+	assert_null(cairn_stage_name(store, UINT32_MAX));
+	assert_null(cairn_stage_name(NULL, 0));
+	close_store();
+}
+
 static void prefetch_asks_every_tier(void **state)
 {
 	struct cairn_xfer xfers[MANY];
@@ -333,6 +348,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(union_of_two_tiers),
+		cmocka_unit_test(stages_have_names),
 		cmocka_unit_test(prefetch_asks_every_tier),
 		cmocka_unit_test(a_failing_tier_is_passed_by),
 		cmocka_unit_test(slots_run_out),

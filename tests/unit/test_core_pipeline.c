@@ -151,6 +151,73 @@ static void cancel_among_items_that_end_at_once(void **state)
 	close_store();
 }
 
+static uint32_t first_of_class(uint32_t task_class)
+{
+	uint32_t at = 0;
+
+	while (at < CROWD && spy->records[at].task_class != task_class)
+		at++;
+	return at;
+}
+
+/*
+ * However many urgent ones there are, no class is passed over for ever: the first io
+ * of each comes long before the last of them.
+ */
+static void no_class_starves(void **state)
+{
+	struct cairn_task_opts urgent = {.size = sizeof(urgent), .task_class = CAIRN_CLASS_URGENT};
+	static struct cairn_xfer crowd[CROWD], load[1], dump[1];
+	struct cairn_result result;
+	uint64_t tasks[4];
+
+	(void)state;
+	spy = open_spied("store(reactors=1, ios=4) | spy() | null(size=4MiB)");
+	for (uint32_t i = 0; i < CROWD; i++) /* alternating, so that each is an io */
+		fill(&crowd[i], f.memory, i % 2, 1);
+	fill(load, f.back, 2, 1);
+	fill(dump, f.memory, 3, 1);
+	spy_set(spy, &spy->stop, true);
+	assert_int_equal(cairn_dump(f.ns, crowd, CROWD, &urgent, &tasks[0]), 0);
+	spy_await(spy, &spy->stopped, 1);
+	assert_int_equal(cairn_load(f.ns, load, 1, NULL, &tasks[1]), 0);
+	assert_int_equal(cairn_prefetch(f.ns, &f.keys[4], 1, &result, NULL, &tasks[2]), 0);
+	assert_int_equal(cairn_dump(f.ns, dump, 1, NULL, &tasks[3]), 0);
+	spy_set(spy, &spy->stop, false);
+	for (uint32_t i = 0; i < 4; i++)
+		assert_int_equal(cairn_task_wait(f.store, tasks[i], 0, UINT64_MAX), 0);
+	assert_true(spy->count > CROWD);
+	for (uint32_t c = CAIRN_CLASS_LOAD; c <= CAIRN_CLASS_DUMP; c++)
+		assert_in_range(first_of_class(c), 1, 150);
+	close_store();
+}
+
+/* Dumps that hang leave ios for loads: a quarter. */
+static void dumps_leave_ios(void **state)
+{
+	static struct cairn_xfer dumps[MANY], load[1];
+	uint64_t tasks[2];
+
+	(void)state;
+	spy = open_spied("store(reactors=1, ios=8) | spy() | null(size=4MiB)");
+	fill(dumps, f.memory, 0, 20);
+	fill(load, f.back, 30, 1);
+	spy_set(spy, &spy->keep, true);
+	assert_int_equal(cairn_dump(f.ns, dumps, 20, NULL, &tasks[0]), 0);
+	spy_await(spy, &spy->kept_count, 6);
+	assert_int_equal(cairn_load(f.ns, load, 1, NULL, &tasks[1]), 0);
+	spy_await(spy, &spy->kept_count, 7);
+	for (uint32_t i = 0; i < 7; i++)
+		assert_int_equal(spy->records[i].op, i < 6 ? CAIRN_OP_DUMP : CAIRN_OP_LOAD);
+	spy_set(spy, &spy->keep, false);
+	spy_let_go(spy, NULL);
+	for (uint32_t i = 0; i < 2; i++)
+		assert_int_equal(cairn_task_wait(f.store, tasks[i], 0, UINT64_MAX), 0);
+	for (uint32_t i = 0; i < 20; i++)
+		assert_int_equal(dumps[i].result.status, 0);
+	close_store();
+}
+
 /* ---- answers of several tiers ------------------------------------------------------ */
 
 static void open_posix(const char *above, const char *below, char *folder)
@@ -280,6 +347,8 @@ int main(void)
 		cmocka_unit_test(a_chain_of_repeated_keys),
 		cmocka_unit_test(urgent_among_items_that_end_at_once),
 		cmocka_unit_test(cancel_among_items_that_end_at_once),
+		cmocka_unit_test(no_class_starves),
+		cmocka_unit_test(dumps_leave_ios),
 		cmocka_unit_test(memory_alone_is_not_written),
 		cmocka_unit_test(memory_below_is_not_written_either),
 		cmocka_unit_test(prefetch_over_two_tiers),

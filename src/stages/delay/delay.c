@@ -105,6 +105,23 @@ static int hang_parse(const char *text, uint64_t *ret_io)
 	return 0;
 }
 
+static int delay_check_values(const struct cairn_stage_env *env, struct cairn_error *reterr)
+{
+	const struct cairn_value *values = env->values;
+	const char *why = NULL;
+	uint64_t io;
+
+	if (values[DELAY_HANG].set && hang_parse(values[DELAY_HANG].s, &io) < 0)
+		why = "hang= is not the number of an io from 1; for example \"#17\" would be";
+	else if (values[DELAY_HANG].set && values[DELAY_HANG_AFTER].set)
+		why = "hang_after= and hang= are both given; one of them starts the hang";
+	if (why && reterr) {
+		reterr->code = -EINVAL;
+		snprintf(reterr->text, sizeof(reterr->text), "%s: %s", env->name, why);
+	}
+	return why ? -EINVAL : 0;
+}
+
 static int delay_open(void *self, const struct cairn_stage_env *env, struct cairn_error *reterr)
 {
 	struct delay_stage *stage = (struct delay_stage *)self;
@@ -112,12 +129,13 @@ static int delay_open(void *self, const struct cairn_stage_env *env, struct cair
 	const char *why = NULL;
 	int code = -EINVAL;
 
-	if (values[DELAY_HANG].set && hang_parse(values[DELAY_HANG].s, &stage->hang_io) < 0)
-		why = "option \"hang\": not the number of an io from 1; for example \"#17\" "
-		      "would be";
-	else if (values[DELAY_HANG].set && values[DELAY_HANG_AFTER].set)
-		why = "has both hang= and hang_after=; one of them starts the hang";
-	else if (env->below == 0)
+	int ret = delay_check_values(env, reterr);
+
+	if (ret < 0)
+		return ret;
+	if (values[DELAY_HANG].set)
+		hang_parse(values[DELAY_HANG].s, &stage->hang_io);
+	if (env->below == 0)
 		why = "has no stage below it; put a tier behind it, for example "
 		      "delay(read=1ms) | null()";
 	else if (pthread_mutex_init(&stage->lock, NULL) != 0) {
@@ -309,4 +327,5 @@ const struct cairn_stage_ops cairn_stage_delay = {
 	.submit = delay_submit,
 	.done = delay_done,
 	.resume = delay_resume,
+	.check_values = delay_check_values,
 };

@@ -65,6 +65,19 @@ static const struct cairn_counter_row fault_counters[] = {
 	[FAULT_HANGS] = {"hangs", "ios that hung past their deadline", 0},
 };
 
+static int fault_check_values(const struct cairn_stage_env *env, struct cairn_error *reterr)
+{
+	struct fault_rule rules[FAULT_RULES_MAX];
+	char why[CAIRN_ERROR_TEXT_MAX / 2] = "";
+	int count = fault_rules_parse(env->values[FAULT_RULE].s, rules, why, sizeof(why));
+
+	if (count < 0 && reterr) {
+		reterr->code = count;
+		snprintf(reterr->text, sizeof(reterr->text), "%s: %s", env->name, why);
+	}
+	return count < 0 ? count : 0;
+}
+
 static int fault_open(void *self, const struct cairn_stage_env *env, struct cairn_error *reterr)
 {
 	struct fault_stage *stage = (struct fault_stage *)self;
@@ -285,4 +298,5 @@ const struct cairn_stage_ops cairn_stage_fault = {
 	.submit = fault_submit,
 	.done = fault_done,
 	.resume = fault_resume,
+	.check_values = fault_check_values,
 };

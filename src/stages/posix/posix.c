@@ -68,14 +68,28 @@ static const struct cairn_counter_row counters[CNT_COUNT] = {
 
 /* ---- open ------------------------------------------------------------------------------ */
 
+static int posix_check_values(const struct cairn_stage_env *env, struct cairn_error *reterr)
+{
+	const struct cairn_value *values = env->values;
+	const size_t most = sizeof(((struct posix *)0)->path) - 1;
+
+	if (strlen(values[OPT_PATH].s) > most)
+		return tier_error(reterr, -EINVAL, "path= has more than %zu bytes", most);
+	if (values[OPT_SHARED].u && values[OPT_SIZE].set)
+		return tier_error(reterr, -EINVAL,
+				  "size= does not go with shared=yes: no process owns the budget; "
+				  "leave size= out, or use shared=no");
+	return 0;
+}
+
 static int options_take(struct posix *tier, struct cairn_error *reterr)
 {
 	const struct cairn_value *values = tier->env->values;
 	uint64_t entries;
+	int rc = posix_check_values(tier->env, reterr);
 
-	if (strlen(values[OPT_PATH].s) >= sizeof(tier->path))
-		return tier_error(reterr, -EINVAL, "path= has more than %zu bytes",
-				  sizeof(tier->path) - 1);
+	if (rc < 0)
+		return rc;
 	snprintf(tier->path, sizeof(tier->path), "%s", values[OPT_PATH].s);
 	tier->shared = values[OPT_SHARED].u;
 	tier->limit = values[OPT_SIZE].set ? values[OPT_SIZE].u : UINT64_MAX;
@@ -85,10 +99,6 @@ static int options_take(struct posix *tier, struct cairn_error *reterr)
 	tier->quarantine_max = values[OPT_QUARANTINE].u;
 	if (tier->limit != UINT64_MAX && tier->quarantine_max > tier->limit / 16)
 		tier->quarantine_max = tier->limit / 16;
-	if (tier->shared && values[OPT_SIZE].set)
-		return tier_error(reterr, -EINVAL,
-				  "size= does not go with shared=yes: no process owns the budget; "
-				  "leave size= out, or use shared=no");
 	entries = tier->limit == UINT64_MAX ? ENTRIES_UNBOUNDED : tier->limit / FORMAT_PAGE;
 	if (values[OPT_ENTRIES].set)
 		entries = values[OPT_ENTRIES].u;
@@ -153,7 +163,7 @@ static int direct_probe(struct posix *tier, struct cairn_error *reterr)
 	tier->direct = fd >= 0 && got > 0;
 	if (choice == DIRECT_YES && !tier->direct)
 		return tier_error(reterr, -EOPNOTSUPP,
-				  "%s: direct=yes, but this file system has no O_DIRECT: use "
+				  "direct=yes, but the file system of %s has no O_DIRECT: use "
 				  "direct=auto",
 				  tier->path);
 	return 0;
@@ -548,5 +558,6 @@ const struct cairn_stage_ops cairn_stage_posix = {
 	.list = atrest_list,
 	.check = atrest_check,
 	.identify = atrest_identify,
+	.check_values = posix_check_values,
 	.shards = posix_shards,
 };

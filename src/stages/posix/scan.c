@@ -503,10 +503,9 @@ int recover(struct posix *tier, struct cairn_error *reterr)
 		tier->sys->free(r.surplus);
 	snapshot_free(tier->sys, r.snapshot);
 	if (rc == -ENOSPC)
-		return tier_error(
-			reterr, -EINVAL,
-			"%s: size=%llu is less than what the store takes empty: give more",
-			tier->path, (unsigned long long)tier->limit);
+		return tier_error(reterr, -EINVAL,
+				  "size=%llu is less than what %s takes empty: give more",
+				  (unsigned long long)tier->limit, tier->path);
 	if (rc < 0)
 		return tier_error(reterr, rc, "%s: could not be read: %s", tier->path,
 				  strerror(-rc));
