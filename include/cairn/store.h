@@ -58,7 +58,9 @@ struct cairn_store_opts {
  *
  * Errors: -EINVAL (grammar or option; @reterr has line and column), -ENOENT
  * (a path, or no such stage), -EBUSY (owned by another process), -EPROTO
- * (a stage's ABI, or a format version), -ENOMEM, -EIO.
+ * (a stage's ABI, or a format version), -EOPNOTSUPP (`engine` names one that
+ * cannot be had here; `auto` takes the next and says why in cairn_stat()),
+ * -ENOMEM, -EIO.
  */
 CAIRN_API int cairn_store_open(const char *spec, const struct cairn_store_opts *opts,
 			       struct cairn_store **ret_store, struct cairn_error *reterr);

@@ -62,6 +62,7 @@ void io_finish(struct io_slot *slot)
 
 	assert(slot->magic == IO_MAGIC && slot->timer_index == 0);
 	assert(slot->resume_posted == 0);
+	reactor_count_transfers(reactor); /* before anybody is told */
 	if (part && !slot->abandoned)
 		end_items(slot);
 	if (slot->bounce)

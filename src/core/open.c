@@ -4,19 +4,16 @@
  * lowest up, engine, reactors, threads. At close: threads, stages, reactors, memory.
  * What was not made is NULL or zero, so one function takes apart whatever there is.
  */
-#include <assert.h>
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "core/counters.h"
+#include "core/engines.h"
 #include "core/holds.h"
 #include "core/namespace.h"
 #include "core/pipeline.h"
 #include "core/reactor.h"
 #include "core/settings.h"
-#include "sys/workers.h"
 
 /* ---- what stages of this library get beyond stage.h ------------------------- */
 
@@ -72,60 +69,6 @@ static uint64_t env_sequence_now(const struct cairn_stage_env *env)
 	return now;
 }
 
-/* ---- engine ------------------------------------------------------------------- */
-
-static int try_engine(struct cairn_store *store, enum engine_kind kind)
-{
-	const struct engine_ops *ops = store->sys->engine(kind);
-	struct engine_opts opts = {.sys = store->sys, .chains_max = 1, .guard_fd = -1};
-	struct engine *engine;
-	int ret = ops ? ops->open(&opts, &engine) : -EOPNOTSUPP;
-
-	if (ret < 0)
-		return ret;
-	ops->close(engine);
-	store->engine_kind = kind;
-	store->engine_ops = ops;
-	return 0;
-}
-
-static int choose_engine(struct cairn_store *store, struct cairn_error *reterr)
-{
-	static const char *const names[ENGINE_KINDS] = {"io_uring", "libaio", "threads"};
-	uint64_t choice = store->settings[SET_ENGINE].u;
-	size_t at = 0;
-	int ret;
-
-	if (choice != SETTING_ENGINE_AUTO && !store->sys->engine((enum engine_kind)choice))
-		return fail(reterr, -EOPNOTSUPP,
-			    "store: engine: this library was built without %s; use engine=auto",
-			    names[choice]);
-	if (choice != SETTING_ENGINE_AUTO) {
-		ret = try_engine(store, (enum engine_kind)choice);
-		return ret == 0 ? 0
-				: fail(reterr, ret,
-				       "store: engine: %s cannot be had here: %s; use engine=auto",
-				       names[choice], strerror(-ret));
-	}
-	for (int kind = 0; kind < ENGINE_KINDS; kind++) {
-		ret = try_engine(store, (enum engine_kind)kind);
-		if (ret == 0)
-			return ret;
-		if (store->sys->engine((enum engine_kind)kind))
-			at += (size_t)snprintf(store->engine_note + at,
-					       sizeof(store->engine_note) - at, "%s%s: %s",
-					       at ? "; " : "", names[kind], strerror(-ret));
-		else
-			at += (size_t)snprintf(store->engine_note + at,
-					       sizeof(store->engine_note) - at,
-					       "%sbuilt without %s", at ? "; " : "", names[kind]);
-		if (at >= sizeof(store->engine_note))
-			at = sizeof(store->engine_note) - 1;
-	}
-	return fail(reterr, ret == -ENOMEM ? ret : -EIO, "no I/O engine works here: %s",
-		    store->engine_note);
-}
-
 /* ---- open ------------------------------------------------------------------------ */
 
 static int open_stages(struct cairn_store *store, struct cairn_error *reterr)
@@ -151,40 +94,6 @@ static int open_stages(struct cairn_store *store, struct cairn_error *reterr)
 	return 0;
 }
 
-static int open_reactors(struct cairn_store *store, struct cairn_error *reterr)
-{
-	uint32_t count = (uint32_t)store->settings[SET_REACTORS].u;
-	long cores = sysconf(_SC_NPROCESSORS_ONLN);
-	int ret = 0;
-
-	if (count == 0)
-		count = cores >= 4 ? (uint32_t)cores / 2 : 1;
-	if (count > REACTORS_MAX)
-		count = REACTORS_MAX;
-	/* Threads are started when something blocks: with a ring, for locks of files alone. */
-	if (workers_open(store->sys, (uint32_t)store->settings[SET_WORKERS].u, &store->workers) < 0)
-		return fail(reterr, -ENOMEM, "no memory for the workers");
-	/* A ring holds the tiers' locks: it is made and made known in one, for a fork. */
-	fork_hold();
-	for (; ret == 0 && store->reactor_count < count; store->reactor_count += ret == 0)
-		ret = reactor_new(store, store->reactor_count, true,
-				  &store->reactors[store->reactor_count], reterr);
-	/* A few more than cores: callers that wait for the disk do not need one. */
-	for (long i = 0; ret == 0 && i < 2 * cores && i < LIGHTS_MAX; i++) {
-		struct reactor *light;
-
-		ret = reactor_new(store, (uint32_t)i, false, &light, reterr);
-		if (ret < 0)
-			break;
-		store->all_lights[store->lights_made++] = light;
-		store->lights[store->light_count++] = light;
-	}
-	fork_go_on();
-	for (uint32_t i = 0; ret == 0 && i < store->reactor_count; i++)
-		ret = reactor_start(store->reactors[i], reterr);
-	return ret;
-}
-
 static int open_all(struct cairn_store *store, const char *spec,
 		    const struct cairn_store_opts *opts, struct cairn_error *reterr)
 {
@@ -200,13 +109,13 @@ static int open_all(struct cairn_store *store, const char *spec,
 		ret = holds_init(store);
 	if (ret < 0)
 		return fail(reterr, ret, "no memory for the tables of the store");
-	ret = choose_engine(store, reterr);
+	ret = engines_choose(store, reterr);
 	if (ret == 0)
 		ret = open_stages(store, reterr);
 	if (ret < 0)
 		return ret;
 	counters_publish(store);
-	return open_reactors(store, reterr);
+	return engines_open(store, reterr);
 }
 
 static void take_apart(struct cairn_store *store)
@@ -224,14 +133,7 @@ static void take_apart(struct cairn_store *store)
 			level->ops->close(level->self);
 		sys->free(level->self);
 	}
-	/* As they were made: a child that is forked now closes what is left, and no more. */
-	fork_hold();
-	while (store->lights_made > 0)
-		reactor_free(store->all_lights[--store->lights_made]);
-	while (store->reactor_count > 0)
-		reactor_free(store->reactors[--store->reactor_count]);
-	fork_go_on();
-	workers_close(store->workers);
+	engines_close(store);
 	fork_forget(store);
 	namespaces_fini(store);
 	tasks_fini(store);

@@ -63,7 +63,7 @@ static int reactor_engine(struct reactor *reactor)
 	struct engine_opts opts = {
 		.sys = store->sys,
 		.chains_max = reactor->ios * 8,
-		.iowq_max = (uint32_t)store->settings[SET_WORKERS].u,
+		.iowq_max = reactor->standing ? store->iowq_max : 1,
 		.workers = store->workers,
 		.shared_owner = !reactor->standing,
 		.guard_fd = store->guard_count > 0 ? store->guards[0] : -1,
@@ -314,6 +314,21 @@ static void start_ios(struct reactor *reactor)
 		store_count(reactor->store, COUNT_BACKPRESSURE, 1);
 }
 
+void reactor_count_transfers(struct reactor *reactor)
+{
+	struct engine_stat now;
+
+	reactor->engine_ops->stat(reactor->engine, &now);
+	assert(now.fixed >= reactor->counted.fixed && now.unfixed >= reactor->counted.unfixed);
+	if (now.fixed != reactor->counted.fixed)
+		store_count(reactor->store, COUNT_REGISTERED_IOS,
+			    now.fixed - reactor->counted.fixed);
+	if (now.unfixed != reactor->counted.unfixed)
+		store_count(reactor->store, COUNT_UNREGISTERED_IOS,
+			    now.unfixed - reactor->counted.unfixed);
+	reactor->counted = now;
+}
+
 bool reactor_idle(const struct reactor *reactor)
 {
 	return reactor->ios_in_flight == 0 && list_empty(&reactor->parts);
@@ -372,6 +387,7 @@ void reactor_turn(struct reactor *reactor, uint64_t until_ns)
 {
 	const struct sys *sys = reactor->store->sys;
 	uint64_t now_ns;
+	int ended;
 
 	assert(reactor->magic == REACTOR_MAGIC);
 	take_messages(reactor);
@@ -391,7 +407,10 @@ void reactor_turn(struct reactor *reactor, uint64_t until_ns)
 	if (until_ns != UINT64_MAX)
 		until_ns = until_ns > now_ns ? until_ns - now_ns : 0;
 	/* A broken engine ends nothing any more; deadlines still do, and must not be spun for. */
-	if (reactor->engine_ops->poll(reactor->engine, until_ns) < 0)
+	ended = reactor->engine_ops->poll(reactor->engine, until_ns);
+	if (ended > 0)
+		reactor_count_transfers(reactor);
+	if (ended < 0)
 		sys->sleep_ns(BROKEN_POLL_NS);
 }
 

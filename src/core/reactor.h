@@ -62,6 +62,7 @@ struct reactor {
 	struct cairn_store *store;
 	const struct engine_ops *engine_ops;
 	struct engine *engine;
+	struct engine_stat counted; /* of it, and in the store's counters */
 	pthread_t thread;
 	bool standing, started;
 	struct ring inbox;
@@ -121,6 +122,9 @@ void reactor_turn(struct reactor *reactor, uint64_t until_ns);
 
 /* Runs the part of a light reactor on the calling thread until it has its result. */
 void reactor_run_light(struct reactor *light, struct task_part *part);
+
+/* Brings the store's counters of reads and writes up to what the engine has done. */
+void reactor_count_transfers(struct reactor *reactor);
 
 /* True when nothing of the reactor is under way. */
 bool reactor_idle(const struct reactor *reactor);

@@ -19,7 +19,7 @@ static const struct cairn_option rows[SET_ROWS] = {
 			 .min = "1",
 			 .max = "64",
 			 .help = "blocking threads of the store at most: for locks of files, and "
-				 "where there is no io_uring"},
+				 "where there is no io_uring; with it, the kernel's for its rings"},
 	[SET_DEADLINE] = {.name = "deadline",
 			  .type = CAIRN_OPTION_TIME,
 			  .preset = "30s",
@@ -87,6 +87,8 @@ static const struct cairn_counter_row counter_rows[COUNT_STORE_ROWS] = {
 	[COUNT_LOOKUPS] = {"lookups", "keys looked up", 0},
 	[COUNT_LOOKUP_HITS] = {"lookup_hits", "keys found whole", 0},
 	[COUNT_IN_FLIGHT] = {"in_flight", "ios in the pipeline", 1},
+	[COUNT_REGISTERED_IOS] = {"registered_ios", "reads and writes in registered memory", 0},
+	[COUNT_UNREGISTERED_IOS] = {"unregistered_ios", "reads and writes in other memory", 0},
 };
 
 const struct cairn_option *settings_rows(uint32_t *ret_count)

@@ -45,6 +45,8 @@ enum store_counter {
 	COUNT_LOOKUPS,
 	COUNT_LOOKUP_HITS,
 	COUNT_IN_FLIGHT,
+	COUNT_REGISTERED_IOS,
+	COUNT_UNREGISTERED_IOS,
 	COUNT_STORE_ROWS,
 };
 
@@ -120,7 +122,8 @@ struct cairn_store {
 	void *settings_strings;
 	enum engine_kind engine_kind;
 	const struct engine_ops *engine_ops;
-	struct workers *workers; /* of all its engines; NULL with io_uring, which has its own */
+	struct workers *workers; /* of all its engines; io_uring has its own for file I/O */
+	uint32_t iowq_max;	 /* ... a standing reactor at most: its share of the workers */
 	char engine_note[160];
 
 	struct reactor *reactors[REACTORS_MAX];

@@ -83,7 +83,7 @@ struct engine_chain {
 struct engine_opts {
 	const struct sys *sys;
 	uint32_t chains_max; /* in flight at once; further submits return -EAGAIN */
-	uint32_t iowq_max;   /* uring: kernel threads for what blocks; 0: a default */
+	uint32_t iowq_max;   /* uring: kernel threads for files that block; 0: a default */
 	bool shared_owner;   /* the owner changes: no SINGLE_ISSUER */
 	/* For what blocks, kept until close(); uring: OP_CALL alone. NULL: poll() does that itself.
 	 */
@@ -107,7 +107,10 @@ struct engine_stat {
 
 struct engine_ops {
 	const char *name;
-	/* -EOPNOTSUPP, -EPERM, -ENOSYS: not here (seccomp, kernel); try another. */
+	/*
+	 * -EOPNOTSUPP, -EPERM, -ENOSYS: not here (seccomp, kernel); -ENOBUFS: not of this size,
+	 * RLIMIT_MEMLOCK, against which rings count, allows no more. Try another.
+	 */
 	int (*open)(const struct engine_opts *opts, struct engine **ret_engine);
 	/* Nothing may be in flight. */
 	void (*close)(struct engine *engine);

@@ -123,9 +123,8 @@ static int ring_setup(struct engine *engine, bool shared_owner)
 
 		rc = io_uring_queue_init_params(sq, &engine->ring, &params);
 	}
-	/* No memory: RLIMIT_MEMLOCK, which rings count against, does not allow one. */
 	if (rc < 0)
-		return rc == -EINVAL || rc == -ENOMEM ? -EOPNOTSUPP : rc;
+		return rc == -EINVAL ? -EOPNOTSUPP : rc == -ENOMEM ? -ENOBUFS : rc;
 	if ((engine->ring.features & needed) != needed) {
 		io_uring_queue_exit(&engine->ring);
 		return -EOPNOTSUPP;

@@ -484,7 +484,7 @@ static void round_build(struct pio *p, struct partial *partial)
 {
 	p->merged = false;
 	if (p->whole && !p->cursor_part && !p->cursor) {
-		bool any = dump_round(p, partial->image);
+		bool any = dump_round(p, dump_head_place(p, partial->image));
 
 		assert(any);
 		p->merged = dump_round_last(p);
@@ -556,7 +556,7 @@ static void dump_next_round(struct pio *p)
 
 static void dump_write(struct pio *p)
 {
-	if (!dump_workspace(p, 0, dump_write))
+	if (!dump_workspace(p, dump_head_room(p), dump_write))
 		return;
 	dump_rewind(p);
 	p->started = false;

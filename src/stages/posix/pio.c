@@ -353,21 +353,14 @@ bool pio_workspace(struct pio *p, size_t fixed, uint32_t iov_max, size_t bounce,
 		return false;
 	p->step = NULL;
 	p->ws = ws;
-	p->ws_bytes = bytes;
-	p->iov = (struct iovec *)(void *)(ws + fixed);
+	p->bounce_from = fixed;
+	p->bounce_end = bytes - lists;
+	p->iov = (struct iovec *)(void *)(ws + p->bounce_end);
 	p->iov_max = iov_max;
-	p->grains = (struct grain *)(void *)(ws + fixed + iov_max * sizeof(*p->iov));
+	p->grains = (struct grain *)(void *)(p->iov + iov_max);
 	p->grain_max = p->io->part_count;
-	p->bounce_at = 0;
 	pio_round(p);
 	return true;
-}
-
-static size_t bounce_base(const struct pio *p)
-{
-	const uint8_t *end = (const uint8_t *)(p->grains + p->grain_max);
-
-	return round_up((size_t)(end - p->ws), FORMAT_PAGE);
 }
 
 void pio_round(struct pio *p)
@@ -375,12 +368,12 @@ void pio_round(struct pio *p)
 	p->iov_count = 0;
 	p->grain_count = 0;
 	p->run_count = 0;
-	p->bounce_at = bounce_base(p);
+	p->bounce_at = p->bounce_from;
 }
 
 size_t pio_bounce_left(const struct pio *p)
 {
-	return p->ws_bytes - p->bounce_at;
+	return p->bounce_end - p->bounce_at;
 }
 
 uint8_t *pio_bounce(struct pio *p, size_t bytes)

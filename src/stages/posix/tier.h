@@ -287,9 +287,13 @@ struct pio {
 	bool written; /* shared=yes: a round of the temporary file is in */
 	int fd;	      /* shared partials */
 
-	/* workspace */
+	/*
+	 * workspace: what is fixed (a head), what is bounced, and the lists. A head and
+	 * the payload behind it lie together, as in the file: a ring's registered buffers
+	 * are for transfers of one piece of memory.
+	 */
 	uint8_t *ws;
-	size_t ws_bytes, bounce_at;
+	size_t bounce_from, bounce_end, bounce_at;
 	struct iovec *iov;
 	uint32_t iov_count, iov_max;
 	struct grain *grains;
@@ -372,8 +376,8 @@ void pio_complete(struct pio *p);
 int32_t pio_errno(int64_t result);
 
 /*
- * Takes a workspace of up to @bytes of bounce space (less when buffer_max is
- * less) besides @fixed bytes. False: none now; @step will run.
+ * Takes a workspace of up to @bounce bytes of bounce space (less when buffer_max is
+ * less) behind @fixed bytes. False: none now; @step will run.
  */
 bool pio_workspace(struct pio *p, size_t fixed, uint32_t iov_max, size_t bounce,
 		   void (*step)(struct pio *));
@@ -561,6 +565,12 @@ void dump_fill(struct pio *p, uint8_t *image, const struct cairn_part *part);
 void dump_seal(struct pio *p, uint8_t *image, const struct cairn_block_attr *attr, bool chain);
 /* Workspace for the parts of p->mine behind @fixed bytes. False: none now, @step will run. */
 bool dump_workspace(struct pio *p, size_t fixed, void (*step)(struct pio *));
+/*
+ * Where the first shard of a whole block is copied, the head goes out from before it:
+ * what it takes of the workspace, as @fixed, and @image or its copy there.
+ */
+size_t dump_head_room(const struct pio *p);
+uint8_t *dump_head_place(struct pio *p, uint8_t *image);
 /*
  * Fills the next round with what p->mine still has to write, behind @head where
  * it is not NULL. False: nothing was left.

@@ -111,6 +111,20 @@ static bool part_copied(const struct pio *p, const struct cairn_part *part)
 	return p->tier->direct && !segs_aligned(part->iov, part->iov_count, 0, part->stored_length);
 }
 
+size_t dump_head_room(const struct pio *p)
+{
+	return p->whole && part_copied(p, &p->io->parts[0]) ? p->geo.head_bytes : 0;
+}
+
+uint8_t *dump_head_place(struct pio *p, uint8_t *image)
+{
+	if (dump_head_room(p) == 0)
+		return image;
+	assert(p->bounce_from >= p->geo.head_bytes);
+	memcpy(p->ws, image, p->geo.head_bytes);
+	return p->ws;
+}
+
 bool dump_workspace(struct pio *p, size_t fixed, void (*step)(struct pio *))
 {
 	size_t bounce = 0;
