@@ -6,7 +6,7 @@
 #include "core/io.h"
 #include "core/union.h"
 
-static void orphan_count(struct cairn_store *store, bool more)
+void orphan_count(struct cairn_store *store, bool more)
 {
 	pthread_mutex_lock(&store->lock);
 	store->orphans += more ? 1u : -1u;

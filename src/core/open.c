@@ -17,16 +17,9 @@
 
 /* ---- what stages of this library get beyond stage.h ------------------------- */
 
-static struct cairn_store *store_of(const struct cairn_stage_env *env)
-{
-	uintptr_t host = (uintptr_t)env->host; /* const for the stages only */
-
-	return (struct cairn_store *)(host - offsetof(struct cairn_store, host));
-}
-
 static int env_guard(const struct cairn_stage_env *env, int fd)
 {
-	struct cairn_store *store = store_of(env);
+	struct cairn_store *store = store_of_env(env);
 
 	if (store->guard_count == sizeof(store->guards) / sizeof(store->guards[0]))
 		return -ENOMEM;
@@ -36,7 +29,7 @@ static int env_guard(const struct cairn_stage_env *env, int fd)
 
 static void env_fork_close(const struct cairn_stage_env *env, int fd, bool forget)
 {
-	struct cairn_store *store = store_of(env);
+	struct cairn_store *store = store_of_env(env);
 
 	fork_hold();
 	for (size_t i = 0; i < sizeof(store->fork_fds) / sizeof(store->fork_fds[0]); i++) {
@@ -50,7 +43,7 @@ static void env_fork_close(const struct cairn_stage_env *env, int fd, bool forge
 
 static void env_sequence_raise(const struct cairn_stage_env *env, uint64_t at_least)
 {
-	struct cairn_store *store = store_of(env);
+	struct cairn_store *store = store_of_env(env);
 
 	pthread_mutex_lock(&store->lock);
 	if (store->sequence < at_least)
@@ -60,7 +53,7 @@ static void env_sequence_raise(const struct cairn_stage_env *env, uint64_t at_le
 
 static uint64_t env_sequence_now(const struct cairn_stage_env *env)
 {
-	struct cairn_store *store = store_of(env);
+	struct cairn_store *store = store_of_env(env);
 	uint64_t now;
 
 	pthread_mutex_lock(&store->lock);
@@ -83,6 +76,7 @@ static int open_stages(struct cairn_store *store, struct cairn_error *reterr)
 		level->internal.fork_close = env_fork_close;
 		level->internal.sequence_raise = env_sequence_raise;
 		level->internal.sequence_now = env_sequence_now;
+		jobs_env_init(&level->internal);
 		level->self = sys_zalloc(store->sys, 64, level->ops->instance_bytes + 1);
 		if (!level->self)
 			return fail(reterr, -ENOMEM, "no memory for %s", level->name);

@@ -62,7 +62,7 @@ static int reactor_engine(struct reactor *reactor)
 	struct cairn_store *store = reactor->store;
 	struct engine_opts opts = {
 		.sys = store->sys,
-		.chains_max = reactor->ios * 8,
+		.chains_max = reactor->ios * 8 + JOB_CHAINS,
 		.iowq_max = reactor->standing ? store->iowq_max : 1,
 		.workers = store->workers,
 		.shared_owner = !reactor->standing,
@@ -168,6 +168,7 @@ static void handle(struct reactor *reactor, struct message *message)
 {
 	struct reactor *light;
 	struct task_part *part;
+	struct stage_job *job;
 	struct io_slot *io;
 
 	switch (message->kind) {
@@ -191,6 +192,11 @@ static void handle(struct reactor *reactor, struct message *message)
 		light = list_entry(message, struct reactor, adopt);
 		light->adopted_next = reactor->adopted;
 		reactor->adopted = light;
+		break;
+	case MESSAGE_JOB:
+		job = list_entry(message, struct stage_job, message);
+		flag_lower(&job->posted);
+		job->run(job); /* it may be gone after that */
 		break;
 	}
 }

@@ -23,6 +23,7 @@
 #define LIGHT_IOS     4u
 #define LIGHT_BUFFERS (8u << 20)
 #define CLASSES	      4u
+#define JOB_CHAINS    64u	 /* in flight for stages' jobs, beside 8 for each io */
 #define CLASS_FLOOR   16u	 /* a class passed over so often is served next */
 #define POOL_CHUNK    (2u << 20) /* registered at once */
 #define STARTS_MAX    64u /* ios started in one turn: then deadlines and messages are looked at */
@@ -136,6 +137,12 @@ void io_start_next(struct reactor *reactor, struct task_part *part);
 uint64_t io_segments(const struct cairn_xfer *xfer); /* how many pieces of memory it names */
 void io_abandon(struct io_slot *slot, int32_t status);
 struct engine *io_engine(struct cairn_io *io, const struct engine_ops **ret_ops);
+
+/* core/finish.c: what the store waits for at close beside its tasks */
+void orphan_count(struct cairn_store *store, bool more);
+
+/* core/job.c */
+void jobs_env_init(struct stage_env *internal);
 
 /* core/part.c */
 void part_arrive(struct reactor *reactor, struct task_part *part);

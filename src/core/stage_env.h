@@ -8,8 +8,23 @@
 
 #include <cairn/stage.h>
 
+#include "core/message.h"
 #include "sys/engine.h"
 #include "sys/sys.h"
+
+struct reactor;
+
+/*
+ * Work of a stage's own, beside any io: it runs on one standing reactor, by
+ * chains of that reactor's engine, and the store does not close before it has
+ * ended. The memory is the stage's; all but run() is the host's.
+ */
+struct stage_job {
+	void (*run)(struct stage_job *job);
+	struct message message;
+	struct reactor *reactor;
+	uint32_t posted; /* a flag of base/atomic.h */
+};
 
 struct stage_env {
 	const struct sys *sys;
@@ -28,6 +43,18 @@ struct stage_env {
 	/* The store's sequence counter, to be raised at open to what was kept; and read. */
 	void (*sequence_raise)(const struct cairn_stage_env *env, uint64_t at_least);
 	uint64_t (*sequence_now)(const struct cairn_stage_env *env);
+	/*
+	 * Calls run() soon, on the standing reactor @spread modulo their number. Any
+	 * thread that an io, a job or a caller of the stage's keeps the store open for;
+	 * not from open(). Ends with job_end(), on its own thread; nothing of the host
+	 * touches the job after that. job_again() has run() called once more; calls
+	 * before it has begun are one; any thread, never after job_end().
+	 */
+	void (*job_start)(const struct cairn_stage_env *env, struct stage_job *job,
+			  uint32_t spread);
+	void (*job_again)(struct stage_job *job);
+	void (*job_end)(const struct cairn_stage_env *env, struct stage_job *job);
+	struct engine *(*job_engine)(struct stage_job *job, const struct engine_ops **ret_ops);
 	uint32_t open_flags; /* STAGE_OPEN_* */
 };
 

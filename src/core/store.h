@@ -143,7 +143,7 @@ struct cairn_store {
 	struct list free_tasks;
 	uint32_t tasks_taken, tasks_running; /* running: no release yet */
 	uint32_t tasks_unreleased;	     /* result, but no release yet */
-	uint32_t orphans;		     /* ios of tasks that are over */
+	uint32_t orphans;		     /* ios of tasks that are over, and stages' jobs */
 	uint32_t callers;		     /* inside calls that wait */
 	bool closing;
 	struct cairn_namespace *namespaces;
@@ -165,6 +165,14 @@ int store_enter(const struct cairn_store *store);
 static inline void store_count(struct cairn_store *store, enum store_counter row, uint64_t n)
 {
 	counter_add(&store->counters[row], n);
+}
+
+/* The store that gave a stage its environment. */
+static inline struct cairn_store *store_of_env(const struct cairn_stage_env *env)
+{
+	uintptr_t host = (uintptr_t)env->host; /* const for the stages only */
+
+	return (struct cairn_store *)(host - offsetof(struct cairn_store, host));
 }
 
 /* core/fork.c: the list of open stores, and what a child closes. */

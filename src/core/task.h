@@ -19,14 +19,6 @@
 
 #define TASK_MAGIC 0x4352544bu
 
-enum message_kind { MESSAGE_NONE, MESSAGE_PART, MESSAGE_CANCEL, MESSAGE_RESUME, MESSAGE_ADOPT };
-
-/* What a thread sends to a reactor. Intrusive: in the part, the io, the light reactor. */
-struct message {
-	struct ring_node node;
-	enum message_kind kind;
-};
-
 /* What of a task one reactor does. Owned by the reactor from the message on. */
 struct task_part {
 	struct task *task;
