@@ -355,13 +355,13 @@ static bool grain_take(struct pio *p, const struct grain *grain)
 		from = from > part->offset ? from : part->offset;
 		to = to < part->offset + part->length ? to : part->offset + part->length;
 		assert(from <= to);
-		segs_scatter(part->iov, part->iov_count, from - part->offset, to - from,
-			     grain->bounce + (from - grain->start));
+		iov_scatter(part->iov, part->iov_count, from - part->offset, to - from,
+			    grain->bounce + (from - grain->start));
 		cairn_count(p->tier->env, CNT_BOUNCED_BYTES, to - from);
 	} else {
 		if (grain->bounce)
-			segs_scatter(part->iov, part->iov_count, to - grain->tail - part->offset,
-				     grain->tail, grain->bounce);
+			iov_scatter(part->iov, part->iov_count, to - grain->tail - part->offset,
+				    grain->tail, grain->bounce);
 		if (!crcs_match(p, part, grain))
 			return false;
 	}

@@ -5,64 +5,13 @@
 /* What buffered writes pad shards with. Only read. */
 static _Alignas(FORMAT_PAGE) uint8_t zero_page[FORMAT_PAGE];
 
-struct seg_walk {
-	const struct iovec *iov;
-	uint32_t left_count;
-	uint64_t skip, left;
-};
-
-/* The next run of memory of [skip, skip + left); false: there is no more. */
-static bool seg_next(struct seg_walk *walk, uint8_t **ret_base, uint64_t *ret_bytes)
-{
-	while (walk->left_count && walk->skip >= walk->iov->iov_len) {
-		walk->skip -= walk->iov->iov_len;
-		walk->iov++;
-		walk->left_count--;
-	}
-	if (!walk->left_count || !walk->left)
-		return false;
-	*ret_base = (uint8_t *)walk->iov->iov_base + walk->skip;
-	*ret_bytes = walk->iov->iov_len - walk->skip;
-	if (*ret_bytes > walk->left)
-		*ret_bytes = walk->left;
-	walk->skip += *ret_bytes;
-	walk->left -= *ret_bytes;
-	return true;
-}
-
-void segs_gather(const struct iovec *iov, uint32_t count, uint64_t skip, uint64_t length,
-		 uint8_t *memory)
-{
-	struct seg_walk walk = {iov, count, skip, length};
-	uint64_t bytes;
-	uint8_t *base;
-
-	while (seg_next(&walk, &base, &bytes)) {
-		memcpy(memory, base, bytes);
-		memory += bytes;
-	}
-}
-
-void segs_scatter(const struct iovec *iov, uint32_t count, uint64_t skip, uint64_t length,
-		  const uint8_t *memory)
-{
-	struct seg_walk walk = {iov, count, skip, length};
-	uint64_t bytes;
-	uint8_t *base;
-
-	while (seg_next(&walk, &base, &bytes)) {
-		memcpy(base, memory, bytes);
-		memory += bytes;
-	}
-}
-
 bool segs_aligned(const struct iovec *iov, uint32_t count, uint64_t skip, uint64_t length)
 {
-	struct seg_walk walk = {iov, count, skip, length};
+	struct iov_walk walk = {iov, count, skip, length};
 	uint64_t bytes;
 	uint8_t *base;
 
-	while (seg_next(&walk, &base, &bytes)) {
+	while (iov_next(&walk, &base, &bytes)) {
 		if ((uintptr_t)base % FORMAT_PAGE)
 			return false;
 		if (bytes % FORMAT_PAGE && walk.left)
@@ -115,7 +64,7 @@ static bool tail_add(struct pio *p, const struct cairn_part *part, uint64_t skip
 	if (!page || !pio_run_add(p, offset, page, FORMAT_PAGE))
 		return false;
 	if (dump) {
-		segs_gather(part->iov, part->iov_count, skip, tail, page);
+		iov_gather(part->iov, part->iov_count, skip, tail, page);
 		memset(page + tail, 0, FORMAT_PAGE - tail);
 	}
 	*ret_tail_page = page;
@@ -127,14 +76,14 @@ bool segs_add(struct pio *p, const struct cairn_part *part, uint64_t skip, uint6
 {
 	uint64_t tail = length % FORMAT_PAGE;
 	uint64_t body = p->tier->direct ? length - tail : length;
-	struct seg_walk walk = {part->iov, part->iov_count, skip, body};
+	struct iov_walk walk = {part->iov, part->iov_count, skip, body};
 	struct round_mark mark;
 	uint64_t bytes, at = offset;
 	uint8_t *base;
 
 	round_mark(p, &mark);
 	*ret_tail_page = NULL;
-	while (seg_next(&walk, &base, &bytes)) {
+	while (iov_next(&walk, &base, &bytes)) {
 		if (!pio_run_add(p, at, base, bytes)) {
 			round_back(p, &mark);
 			return false;

@@ -17,6 +17,7 @@
 
 #include "base/attr.h"
 #include "base/index.h"
+#include "base/iov.h"
 #include "core/stage_env.h"
 #include "stages/posix/format.h"
 #include "stages/posix/names.h"
@@ -393,11 +394,6 @@ void pio_run_ops(struct pio *p, uint32_t slot, enum engine_code code, int fd, ui
 
 /* ---- segs.c: segments ----------------------------------------------------------- */
 
-/* Copies @length bytes that start @skip into @iov from or to @memory. */
-void segs_gather(const struct iovec *iov, uint32_t count, uint64_t skip, uint64_t length,
-		 uint8_t *memory);
-void segs_scatter(const struct iovec *iov, uint32_t count, uint64_t skip, uint64_t length,
-		  const uint8_t *memory);
 /* Whether O_DIRECT takes [skip, skip + length) of @iov but for a short tail. */
 bool segs_aligned(const struct iovec *iov, uint32_t count, uint64_t skip, uint64_t length);
 /*

@@ -163,7 +163,7 @@ static bool copied_add(struct pio *p, const struct cairn_part *part)
 		p->bounce_at = mark;
 		return false;
 	}
-	segs_gather(part->iov, part->iov_count, p->cursor, chunk, bounce);
+	iov_gather(part->iov, part->iov_count, p->cursor, chunk, bounce);
 	memset(bounce + chunk, 0, padded - chunk);
 	cairn_count(p->tier->env, CNT_BOUNCED_BYTES, chunk);
 	p->cursor += chunk;
