@@ -152,7 +152,7 @@ struct cairn_stat {
 	size_t size;		  /* in: sizeof(struct cairn_stat) */
 	uint8_t uuid[16];	  /* of the lowest tier; zero if it keeps none */
 	uint64_t alignment;	  /* of address, offset and length that avoids a copy, bytes */
-	uint64_t bytes_used;	  /* of the tiers' budgets, summed, bytes */
+	uint64_t bytes_used;	  /* of the tiers' budgets, summed, without blocks being written */
 	uint64_t bytes_limit;	  /* UINT64_MAX: unbounded */
 	uint64_t blocks;	  /* whole blocks known to the tiers that keep an index */
 	uint64_t tasks_in_flight; /* task slots taken */
