@@ -15,7 +15,8 @@
 
 struct ls {
 	bool as_json, keys, cut;
-	uint32_t owner; /* a process that has it open; 0: none */
+	bool open;	/* in a process */
+	uint32_t owner; /* which; 0: not known */
 	uint64_t limit, shown, raw_bytes, stored_bytes;
 };
 
@@ -111,10 +112,11 @@ static int any_counter(void *context, const struct cairn_counter *counter)
 /* Who has it open now, by the page that it shares: then what is listed may be late. */
 static void find_owner(struct ls *ls, const char *pipeline, const struct option_store *store)
 {
-	uint32_t pid = 0;
+	struct cairn_live live = {.size = sizeof(live)};
+	int rc = cairn_live_counters(pipeline, &store->opts, any_counter, NULL, &live, NULL);
 
-	if (cairn_live_counters(pipeline, &store->opts, any_counter, NULL, &pid, NULL) == 1)
-		ls->owner = pid;
+	ls->open = rc == 1 || rc == -EBUSY;
+	ls->owner = rc == 1 ? live.pid : 0;
 }
 
 static void end_json(const struct ls *ls, bool whole, uint64_t missed)
@@ -126,7 +128,7 @@ static void end_json(const struct ls *ls, bool whole, uint64_t missed)
 	else
 		fputs("null", stdout);
 	printf(", \"complete\": %s}\n",
-	       whole && !ls->cut && !missed && !ls->owner ? "true" : "false");
+	       whole && !ls->cut && !missed && !ls->open ? "true" : "false");
 }
 
 static void end_line(const struct ls *ls)
@@ -139,6 +141,8 @@ static void end_line(const struct ls *ls)
 	if (ls->owner)
 		printf("process %u has it open: what it changed meanwhile may be missing\n",
 		       ls->owner);
+	else if (ls->open)
+		printf("a process has it open: what it changed meanwhile may be missing\n");
 }
 
 static int list(struct ls *ls, const char *pipeline, const struct option_store *store)
@@ -151,7 +155,7 @@ static int list(struct ls *ls, const char *pipeline, const struct option_store *
 	if (ls->as_json)
 		fputs("{\"blocks\": [", stdout);
 	rc = cairn_list(pipeline, &store->opts, show_block, ls, &missed, &error);
-	if (!ls->owner) /* one that came while it was read */
+	if (!ls->open) /* one that came while it was read */
 		find_owner(ls, pipeline, store);
 	if (ls->as_json)
 		end_json(ls, rc >= 0, missed);

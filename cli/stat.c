@@ -9,12 +9,25 @@
 #include "out.h"
 
 struct stat_view {
-	json_t *stages; /* NULL: print a table */
-	uint32_t pid;	/* the owner; known before the first counter */
-	char stage[64]; /* whose counters are being printed */
-	/* without an owner */
+	json_t *stages;		/* NULL: print a table */
+	struct cairn_live live; /* known before the first counter */
+	char stage[64];		/* whose counters are being printed */
+	/* without a page */
 	uint64_t blocks, partial, raw_bytes, stored_bytes;
 };
+
+static void show_process(const struct cairn_live *live)
+{
+	printf("open in process %u", live->pid);
+	if (*live->engine)
+		printf(", I/O by %s", live->engine);
+	if (*live->engine_note)
+		printf(" (%s)", live->engine_note);
+	putchar('\n');
+	if (live->shared)
+		printf("shared: these are the counters of this process alone, the last that opened "
+		       "it\n");
+}
 
 static int show_counter(void *context, const struct cairn_counter *counter)
 {
@@ -32,7 +45,7 @@ static int show_counter(void *context, const struct cairn_counter *counter)
 		return 0;
 	}
 	if (!*view->stage)
-		printf("open in process %u\n", view->pid);
+		show_process(&view->live);
 	if (strcmp(view->stage, counter->stage)) {
 		printf("\n%s\n", counter->stage);
 		snprintf(view->stage, sizeof(view->stage), "%s", counter->stage);
@@ -55,14 +68,16 @@ static int add_block(void *context, const struct cairn_listed *block)
 	return 0;
 }
 
-static void report_idle(const struct stat_view *view, uint64_t missed)
+static void report_medium(const struct stat_view *view, bool open, uint64_t missed)
 {
 	char figure[OUT_TEXT_MAX], size[UNITS_TEXT_MAX];
 	json_t *o;
 
 	if (view->stages) {
 		o = json_object();
-		out_json_set(o, "live", json_false());
+		out_json_set(o, "live", json_boolean(open));
+		if (open)
+			out_json_set(o, "pid", json_null());
 		out_json_count(o, "blocks", view->blocks);
 		out_json_count(o, "partial_blocks", view->partial);
 		out_json_count(o, "raw_bytes", view->raw_bytes);
@@ -71,7 +86,8 @@ static void report_idle(const struct stat_view *view, uint64_t missed)
 		out_json(o);
 		return;
 	}
-	printf("nobody has it open; on the medium:\n");
+	printf("%s; on the medium:\n",
+	       open ? "open, but without a page to read" : "nobody has it open");
 	out_row("  blocks", out_thousands(view->blocks, figure), NULL);
 	if (view->partial)
 		out_row("  partial blocks", out_thousands(view->partial, figure), NULL);
@@ -81,7 +97,8 @@ static void report_idle(const struct stat_view *view, uint64_t missed)
 		out_row("  not readable", out_thousands(missed, figure), NULL);
 }
 
-static int stat_idle(const char *pipeline, const struct option_store *store, struct stat_view *view)
+static int stat_medium(const char *pipeline, const struct option_store *store, bool open,
+		       struct stat_view *view)
 {
 	struct cairn_error error = {0};
 	uint64_t missed = 0;
@@ -89,7 +106,7 @@ static int stat_idle(const char *pipeline, const struct option_store *store, str
 
 	if (rc < 0)
 		return option_store_error("stat", (int)rc, &error);
-	report_idle(view, missed);
+	report_medium(view, open, missed);
 	return CLI_OK;
 }
 
@@ -97,18 +114,22 @@ static int stat_pipeline(const char *pipeline, const struct option_store *store,
 {
 	struct stat_view view = {.stages = as_json ? json_object() : NULL};
 	struct cairn_error error = {0};
-	int rc =
-		cairn_live_counters(pipeline, &store->opts, show_counter, &view, &view.pid, &error);
 	json_t *o;
+	int rc;
 
-	if (rc == -ENOENT || rc == -EOPNOTSUPP) {
-		rc = stat_idle(pipeline, store, &view);
+	view.live.size = sizeof(view.live);
+	rc = cairn_live_counters(pipeline, &store->opts, show_counter, &view, &view.live, &error);
+	if (rc == -ENOENT || rc == -EOPNOTSUPP || rc == -EBUSY) {
+		rc = stat_medium(pipeline, store, rc == -EBUSY, &view);
 	} else if (rc < 0) {
 		rc = option_store_error("stat", rc, &error);
 	} else if (as_json) {
 		o = json_object();
 		out_json_set(o, "live", json_true());
-		out_json_count(o, "pid", view.pid);
+		out_json_count(o, "pid", view.live.pid);
+		out_json_set(o, "shared", json_boolean(view.live.shared));
+		out_json_set(o, "engine", out_json_text(view.live.engine));
+		out_json_set(o, "engine_note", out_json_text(view.live.engine_note));
 		out_json_set(o, "stages", json_incref(view.stages));
 		rc = out_json(o);
 	}

@@ -252,6 +252,12 @@ struct cairn_tier_stat {
 	uint64_t bytes_used, bytes_limit, blocks, alignment;
 };
 
+/* What identify() of a tier that persists returns beside 0, nobody has it open. */
+enum cairn_in_use {
+	CAIRN_IN_USE = 1,	 /* one process, which keeps others out */
+	CAIRN_IN_USE_SHARED = 2, /* one process or many */
+};
+
 struct cairn_stage_ops {
 	uint16_t abi_major, abi_minor; /* CAIRN_STAGE_ABI_MAJOR, _MINOR */
 	uint32_t size;		       /* sizeof(struct cairn_stage_ops) */
@@ -295,7 +301,11 @@ struct cairn_stage_ops {
 	int (*check)(const struct cairn_stage_env *env,
 		     int (*fn)(void *context, const struct cairn_finding *finding), void *context,
 		     struct cairn_error *reterr);
-	/* The uuid of the store at rest, for its counters page. */
+	/*
+	 * The uuid of the store, for its counters page, and whether it is open anywhere, as
+	 * far as can be told: 0, or one of enum cairn_in_use. It may take the store's lock
+	 * for an instant, and keeps no one out for longer.
+	 */
 	int (*identify)(const struct cairn_stage_env *env, uint8_t ret_uuid[16],
 			struct cairn_error *reterr);
 

@@ -154,7 +154,7 @@ struct cairn_stat {
 	size_t size;		  /* in: sizeof(struct cairn_stat) */
 	uint8_t uuid[16];	  /* of the lowest tier; zero if it keeps none */
 	uint64_t alignment;	  /* of address, offset and length that avoids a copy, bytes */
-	uint64_t bytes_used;	  /* of the tiers' budgets, summed, bytes */
+	uint64_t bytes_used;	  /* of the tiers' budgets, summed, without blocks being written */
 	uint64_t bytes_limit;	  /* UINT64_MAX: unbounded */
 	uint64_t blocks;	  /* whole blocks known to the tiers that keep an index */
 	uint64_t tasks_in_flight; /* task slots taken */
@@ -231,16 +231,31 @@ CAIRN_API int64_t cairn_list(const char *spec, const struct cairn_store_opts *op
 			     int (*fn)(void *context, const struct cairn_listed *block),
 			     void *context, uint64_t *ret_missed, struct cairn_error *reterr);
 
+/* The process whose counters are told. */
+struct cairn_live {
+	size_t size;	       /* in: sizeof(struct cairn_live) */
+	uint32_t pid;	       /* 0: not known */
+	int shared;	       /* others may have it open too, with counters of their own */
+	uint64_t start_ns;     /* when it opened the store: CLOCK_REALTIME */
+	char engine[16];       /* as of cairn_stat; "" while it is being opened */
+	char engine_note[160]; /* as of cairn_stat */
+};
+
 /*
  * Calls @fn for every counter of the process that has the store @spec open now,
- * read from its counters page; *ret_pid (may be NULL) is that process, and
- * set before the first call. @help is "" where this build does not know the
- * counter. -ENOENT: nobody has it open, or the pipeline keeps no page. A nonzero
- * return of @fn ends the walk and is returned.
+ * read from its counters page; of several, the one that opened it last. @live
+ * (may be NULL) tells of that process, and is filled before the first call as
+ * far as its size goes. @help is "" where this build does not know the counter. A
+ * nonzero return of @fn ends the walk and is returned.
+ *
+ * Errors: -ENOENT (nobody has it open, or the pipeline keeps no page), -EBUSY (a
+ * process has it open, but there is no page of it: of @live only `shared` is
+ * known), -EPROTO (a page of another version), -EBADMSG (no sound page).
  */
 CAIRN_API int cairn_live_counters(const char *spec, const struct cairn_store_opts *opts,
 				  int (*fn)(void *context, const struct cairn_counter *counter),
-				  void *context, uint32_t *ret_pid, struct cairn_error *reterr);
+				  void *context, struct cairn_live *live,
+				  struct cairn_error *reterr);
 
 enum cairn_finding_kind {
 	CAIRN_FINDING_NOTE = 0,	      /* nothing wrong */

@@ -102,7 +102,7 @@ int cairn_check(const char *spec, const struct cairn_store_opts *opts,
 
 int cairn_live_counters(const char *spec, const struct cairn_store_opts *opts,
 			int (*fn)(void *context, const struct cairn_counter *counter),
-			void *context, uint32_t *ret_pid, struct cairn_error *reterr)
+			void *context, struct cairn_live *live, struct cairn_error *reterr)
 {
 	struct cairn_store *store = NULL;
 	uint8_t uuid[16] = {0};
@@ -110,6 +110,8 @@ int cairn_live_counters(const char *spec, const struct cairn_store_opts *opts,
 
 	if (ret == 0 && !fn)
 		ret = fail(reterr, -EINVAL, "cairn_live_counters: no function to call");
+	if (ret == 0 && live && (live->size < sizeof(size_t) || live->size > 65536))
+		ret = fail(reterr, -EINVAL, "cairn_live_counters: size is not set");
 	if (ret == 0) {
 		struct level *level;
 
@@ -120,7 +122,7 @@ int cairn_live_counters(const char *spec, const struct cairn_store_opts *opts,
 			      : fail(reterr, -ENOENT, "%s keeps nothing that could be found",
 				     level->name);
 		if (ret >= 0)
-			ret = counters_read_live(store, uuid, fn, context, ret_pid, reterr);
+			ret = counters_read_live(store, uuid, ret, fn, context, live, reterr);
 	}
 	end_rest(store);
 	return ret;

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
@@ -86,12 +87,20 @@ void counters_publish(struct cairn_store *store)
 	use_values(store, page_values(store->page));
 }
 
+void counters_tell_engine(struct cairn_store *store)
+{
+	static_assert(PAGE_NOTE_MAX == sizeof(store->engine_note), "one text");
+	if (store->page)
+		page_engine(store->page, store->engine_ops->name, store->engine_note);
+}
+
 struct live {
 	const struct cairn_store *store; /* resolved, not open */
 	int (*fn)(void *context, const struct cairn_counter *counter);
 	void *context;
-	struct page_info info; /* filled before the first counter is told */
-	uint32_t *ret_pid;
+	struct page_info info;	     /* filled before the first counter is told */
+	struct cairn_live *ret_live; /* the caller's, as long as its size says; or NULL */
+	bool shared;
 };
 
 static const char *help_of(const struct cairn_counter_row *rows, uint32_t count, const char *name)
@@ -116,6 +125,28 @@ static const char *live_help(const struct live *live, const char *stage, const c
 	return "";
 }
 
+/* Before the first counter, so that its function may print it. */
+static void tell_process(const struct live *live)
+{
+	struct cairn_live out = {.pid = (uint32_t)live->info.pid,
+				 .shared = live->shared,
+				 .start_ns = live->info.start_ns};
+	size_t size;
+
+	if (!live->ret_live)
+		return;
+	static_assert(sizeof(out.engine) == PAGE_ENGINE_MAX, "one text");
+	static_assert(sizeof(out.engine_note) == PAGE_NOTE_MAX, "one text");
+	memcpy(out.engine, live->info.engine, sizeof(out.engine));
+	memcpy(out.engine_note, live->info.note, sizeof(out.engine_note));
+	size = out.size = live->ret_live->size;
+	if (size > sizeof(out)) {
+		memset((uint8_t *)live->ret_live + sizeof(out), 0, size - sizeof(out));
+		size = sizeof(out);
+	}
+	memcpy(live->ret_live, &out, size);
+}
+
 static int tell_one(void *context, const char *stage, const char *name, bool gauge, uint64_t value)
 {
 	const struct live *live = context;
@@ -125,20 +156,28 @@ static int tell_one(void *context, const char *stage, const char *name, bool gau
 					.gauge = gauge,
 					.value = value};
 
-	if (live->ret_pid)
-		*live->ret_pid = (uint32_t)live->info.pid;
+	tell_process(live);
 	return live->fn(live->context, &counter);
 }
 
-int counters_read_live(const struct cairn_store *store, const uint8_t uuid[16],
+int counters_read_live(const struct cairn_store *store, const uint8_t uuid[16], int in_use,
 		       int (*fn)(void *context, const struct cairn_counter *counter), void *context,
-		       uint32_t *ret_pid, struct cairn_error *reterr)
+		       struct cairn_live *ret_live, struct cairn_error *reterr)
 {
-	struct live live = {.store = store, .fn = fn, .context = context, .ret_pid = ret_pid};
+	struct live live = {.store = store,
+			    .fn = fn,
+			    .context = context,
+			    .ret_live = ret_live,
+			    .shared = in_use == CAIRN_IN_USE_SHARED};
 	int ret = page_read(store->sys, uuid, tell_one, &live, &live.info);
 
-	if (ret_pid)
-		*ret_pid = (uint32_t)live.info.pid;
+	if (ret == -ENOENT && in_use) {
+		live.info = (struct page_info){0};
+		tell_process(&live);
+		return fail(reterr, -EBUSY,
+			    "a process has this store open, but without a page of "
+			    "counters to read");
+	}
 	if (ret == -ENOENT)
 		return fail(reterr, ret, "no process has this store open");
 	if (ret == -EPROTO || ret == -EBADMSG)

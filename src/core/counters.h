@@ -17,13 +17,17 @@ void counters_fini(struct cairn_store *store);
  */
 void counters_publish(struct cairn_store *store);
 
+/* Says in the page what carries the I/O, once that is settled. */
+void counters_tell_engine(struct cairn_store *store);
+
 /*
  * Calls @fn for the counters of the live store of @uuid, as cairn_live_counters()
- * says; the levels of @store, resolved but not open, know their help. The page is
+ * says; @in_use is what identify() returned, and the levels of @store, resolved but
+ * not open, know their help. The page is
  * validated: hostile bytes are -EPROTO, never a crash.
  */
-int counters_read_live(const struct cairn_store *store, const uint8_t uuid[16],
+int counters_read_live(const struct cairn_store *store, const uint8_t uuid[16], int in_use,
 		       int (*fn)(void *context, const struct cairn_counter *counter), void *context,
-		       uint32_t *ret_pid, struct cairn_error *reterr);
+		       struct cairn_live *ret_live, struct cairn_error *reterr);
 
 #endif

@@ -109,7 +109,10 @@ static int open_all(struct cairn_store *store, const char *spec,
 	if (ret < 0)
 		return ret;
 	counters_publish(store);
-	return engines_open(store, reterr);
+	ret = engines_open(store, reterr);
+	if (ret == 0)
+		counters_tell_engine(store);
+	return ret;
 }
 
 static void take_apart(struct cairn_store *store)

@@ -22,11 +22,11 @@ struct page_header {
 	uint64_t bytes, pid, start_ns;
 	uint32_t counter_count, row_bytes;
 	uint8_t uuid[16];
-	uint64_t values_offset;
-	uint64_t zero[7];
+	uint64_t values_offset, zero;
+	char engine[PAGE_ENGINE_MAX], note[PAGE_NOTE_MAX];
 };
-static_assert(sizeof(struct page_header) == 128, "the layout in page.h");
-static_assert(offsetof(struct page_header, values_offset) == 64, "the layout in page.h");
+static_assert(sizeof(struct page_header) == 256, "the layout in page.h");
+static_assert(offsetof(struct page_header, engine) == 80, "the layout in page.h");
 
 struct page_row {
 	char stage[PAGE_STAGE_MAX], name[PAGE_NAME_MAX];
@@ -165,6 +165,13 @@ uint64_t *page_values(struct page *page)
 	return (uint64_t *)(void *)((char *)page->header + values_offset(page->counter_count));
 }
 
+void page_engine(struct page *page, const char *engine, const char *note)
+{
+	assert(page->magic == HANDLE_MAGIC);
+	copy_text(page->header->engine, sizeof(page->header->engine), engine);
+	copy_text(page->header->note, sizeof(page->header->note), note);
+}
+
 /* Another process may have put its own page in our place. */
 static bool name_is_ours(const struct page *page)
 {
@@ -215,7 +222,7 @@ static bool text_ok(const char *text, size_t bytes)
 {
 	size_t length = strnlen(text, bytes);
 
-	if (length == 0 || length == bytes)
+	if (length == bytes)
 		return false;
 	for (size_t i = 0; i < length; i++)
 		if (text[i] < ' ' || text[i] > '~')
@@ -273,8 +280,8 @@ static int copy_page(const struct sys *sys, int fd, const uint8_t uuid[16],
 static bool rows_ok(const struct page_row *rows, uint32_t count)
 {
 	for (uint32_t i = 0; i < count; i++)
-		if (!text_ok(rows[i].stage, sizeof(rows[i].stage)) ||
-		    !text_ok(rows[i].name, sizeof(rows[i].name)))
+		if (!rows[i].stage[0] || !text_ok(rows[i].stage, sizeof(rows[i].stage)) ||
+		    !rows[i].name[0] || !text_ok(rows[i].name, sizeof(rows[i].name)))
 			return false;
 	return true;
 }
@@ -303,7 +310,8 @@ int page_read(const struct sys *sys, const uint8_t uuid[16],
 		return rc;
 	rows = (const struct page_row *)(copy + 1);
 	values = (const uint64_t *)(const void *)((const char *)copy + copy->values_offset);
-	if (!rows_ok(rows, copy->counter_count)) {
+	if (!rows_ok(rows, copy->counter_count) || !text_ok(copy->engine, sizeof(copy->engine)) ||
+	    !text_ok(copy->note, sizeof(copy->note))) {
 		sys->free(copy);
 		return -EBADMSG;
 	}
@@ -312,6 +320,8 @@ int page_read(const struct sys *sys, const uint8_t uuid[16],
 		.start_ns = copy->start_ns,
 		.counter_count = copy->counter_count,
 	};
+	copy_text(ret_info->engine, sizeof(ret_info->engine), copy->engine);
+	copy_text(ret_info->note, sizeof(ret_info->note), copy->note);
 	for (uint32_t i = 0; i < copy->counter_count && rc == 0; i++)
 		rc = fn(context, rows[i].stage, rows[i].name, rows[i].flags & PAGE_GAUGE,
 			values[i]);

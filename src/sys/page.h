@@ -5,17 +5,19 @@
  *
  *	offset       bytes  header
  *	     0           8  magic "CAIRNPG1"; zero while the page is being made
- *	     8           4  version: 1
- *	    12           4  header bytes: 128
+ *	     8           4  version: 2
+ *	    12           4  header bytes: 256
  *	    16           8  size of the whole page, bytes
  *	    24           8  process id of the owner
  *	    32           8  when it was made: CLOCK_REALTIME, nanoseconds
  *	    40           4  number of counters, n
  *	    44           4  row bytes: 72
  *	    48          16  the store's UUID
- *	    64           8  offset of the values: 128 + 72 n, rounded up to 64
- *	    72          56  zero
- *	   128        72 n  rows:    stage[24], name[40] (ASCII, ended and filled up with zeros),
+ *	    64           8  offset of the values: 256 + 72 n, rounded up to 64
+ *	    72           8  zero
+ *	    80          16  what carries the I/O ("uring"): ASCII, ended and filled up with zeros
+ *	    96         160  why, where `auto` had to fall back, else empty: so, too
+ *	   256        72 n  rows:    stage[24], name[40] (ASCII, ended and filled up with zeros),
  *	                             4 bytes flags (1: a gauge), 4 bytes zero
  *	 values        8 n  values:  each written whole, in the order of the rows
  *
@@ -28,10 +30,12 @@
 
 #include "sys/sys.h"
 
-#define PAGE_VERSION	  1u
+#define PAGE_VERSION	  2u
 #define PAGE_STAGE_MAX	  24u /* with the final zero */
 #define PAGE_NAME_MAX	  40u
 #define PAGE_COUNTERS_MAX 4096u /* 64 stages of 64 counters; bounds what a reader takes */
+#define PAGE_ENGINE_MAX	  16u
+#define PAGE_NOTE_MAX	  160u
 #define PAGE_SHM_NAME_MAX 48u
 
 struct page;
@@ -54,6 +58,9 @@ int page_create(const struct sys *sys, const uint8_t uuid[16], const struct page
 /* @count values in the order of the counters; written with relaxed atomics, any thread. */
 uint64_t *page_values(struct page *page);
 
+/* Once, by the owner, when it is known; shorter than the above, printable ASCII or empty. */
+void page_engine(struct page *page, const char *engine, const char *note);
+
 /* The name is unlinked, if it is still this page's. NULL is ignored. */
 void page_close(struct page *page);
 
@@ -63,6 +70,7 @@ void page_abandon(struct page *page);
 struct page_info {
 	uint64_t pid, start_ns; /* start: CLOCK_REALTIME */
 	uint32_t counter_count;
+	char engine[PAGE_ENGINE_MAX], note[PAGE_NOTE_MAX]; /* "" until page_engine() */
 };
 
 /*

@@ -8,6 +8,8 @@
  *	again					every second submission is -EAGAIN
  *	broken					cannot be opened
  *	busy					fsck and stat find it in use
+ *	pageless				stat finds it in use, and no page
+ *	shared					with busy: maybe by many
  */
 #include <errno.h>
 #include <pthread.h>
@@ -192,16 +194,21 @@ int cairn_counters(struct cairn_store *store,
 
 int cairn_live_counters(const char *spec, const struct cairn_store_opts *opts,
 			int (*fn)(void *context, const struct cairn_counter *counter),
-			void *context, uint32_t *ret_pid, struct cairn_error *reterr)
+			void *context, struct cairn_live *live, struct cairn_error *reterr)
 {
 	const struct cairn_counter counter = {
 		.stage = "fake", .name = "load_hits", .help = "blocks", .value = 42};
 
 	(void)opts;
 	(void)reterr;
+	if (strstr(spec, "pageless"))
+		return -EBUSY;
 	if (!strstr(spec, "busy"))
 		return -ENOENT;
-	*ret_pid = 4711;
+	live->pid = 4711;
+	live->shared = strstr(spec, "shared") != NULL;
+	snprintf(live->engine, sizeof(live->engine), "aio");
+	snprintf(live->engine_note, sizeof(live->engine_note), "io_uring: no");
 	return fn(context, &counter);
 }
 

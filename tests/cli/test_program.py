@@ -229,12 +229,25 @@ class Others(unittest.TestCase):
 
     def test_stat(self):
         r = self.json_of("stat", "busy")
-        self.assertEqual(r, {"live": True, "pid": 4711, "stages": {"fake": {"load_hits": 42}}})
+        self.assertEqual(r, {"live": True, "pid": 4711, "shared": False, "engine": "aio",
+                             "engine_note": "io_uring: no",
+                             "stages": {"fake": {"load_hits": 42}}})
+        said = cairn("stat", "busy").stdout
+        self.assertTrue(said.startswith("open in process 4711, I/O by aio (io_uring: no)\n\n"))
+        self.assertIn("\nshared: these are the counters of this process alone",
+                      cairn("stat", "busy,shared").stdout)
+        self.assertTrue(self.json_of("stat", "busy,shared")["shared"])
+        r = self.json_of("stat", "pageless")
+        self.assertEqual((r["live"], r["pid"], r["blocks"]), (True, None, 3))
+        self.assertTrue(cairn("stat", "pageless").stdout.startswith(
+            "open, but without a page to read; on the medium:\n"))
         r = self.json_of("stat", "fake")
         self.assertEqual((r["live"], r["blocks"], r["stored_bytes"]), (False, 3, 24576))
         self.assertEqual(cairn("stat", "broken").returncode, 2)
 
     def test_ls(self):
+        self.assertEqual(self.json_of("ls", "pageless")["complete"], False)
+        self.assertIn("a process has it open", cairn("ls", "pageless").stdout)
         r = self.json_of("ls", "fake")
         self.assertEqual((r["count"], len(r["blocks"]), r["complete"]), (3, 3, True))
         self.assertEqual(r["blocks"][0]["model"], 'm"odel')

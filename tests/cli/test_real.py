@@ -104,12 +104,47 @@ class Real(unittest.TestCase):
             self.assertGreater(posix["blocks"], 0)
             self.assertGreater(posix["bytes_used"], posix["blocks"] * 16384)
             table = subprocess.run([PROGRAM, "stat", store], capture_output=True, text=True)
-            self.assertTrue(table.stdout.startswith(f"open in process {owner.pid}\n"))
+            self.assertTrue(table.stdout.startswith(f"open in process {owner.pid}, I/O by "))
+            self.assertNotIn("shared:", table.stdout)
             self.assertRegex(table.stdout, r"  blocks +\d+  whole blocks known\n")
             listed = cairn("ls", store)
             self.assertGreater(listed["count"], 0)
             self.assertEqual((listed["owner"], listed["complete"]), (owner.pid, False))
             self.assertIn(f"process {owner.pid}", cairn("fsck", store, status=3))
+
+    def open_shared(self, store):
+        """A process that has the store open until the test ends, and did something."""
+        owner = subprocess.Popen([PROGRAM, "replay", store, "--generate", "chat", "--speed",
+                                  "0.01"], stdout=subprocess.DEVNULL)
+        self.addCleanup(owner.wait)
+        self.addCleanup(owner.kill)
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            run = subprocess.run([PROGRAM, "stat", store, "--json"], capture_output=True, text=True)
+            stat = json.loads(run.stdout) if run.stdout else {"live": False}
+            posix = stat["stages"]["posix"] if stat["live"] and stat["pid"] == owner.pid else {}
+            if posix.get("dumps") or posix.get("load_hits"):
+                return owner, stat
+            time.sleep(0.02)
+        raise AssertionError("the store was not opened")
+
+    def test_stat_of_a_shared_store(self):
+        store = f"posix(path={self.path}, shared=yes)"
+        _, stat = self.open_shared(store)
+        self.assertTrue(stat["shared"])
+        self.assertIn(stat["engine"], ("uring", "aio", "psync"))
+        other, _ = self.open_shared(store)
+        table = subprocess.run([PROGRAM, "stat", store], capture_output=True, text=True)
+        self.assertIn("\nshared: these are the counters of this process alone", table.stdout)
+        # Its page goes with it, and the first one's was replaced.
+        other.kill()
+        other.wait()
+        stat = cairn("stat", store)
+        self.assertEqual((stat["live"], stat["pid"]), (True, None))
+        self.assertGreater(stat["blocks"], 0)
+        self.assertIs(cairn("ls", store)["complete"], False)
+        said = cairn("fsck", store, status=3)
+        self.assertIn("in use by another process", said)
 
     def test_bench_of_a_shared_lookup(self):
         """The bare side finds the store's own files, others between them."""

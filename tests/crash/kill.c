@@ -293,6 +293,17 @@ static void check_budget(const struct world *world)
 	      (unsigned long)used);
 }
 
+/* Nothing is under way: what is counted is what is there. */
+static void check_used(const struct world *world, struct cairn_store *store)
+{
+	struct cairn_stat st = {.size = sizeof(st)};
+
+	CHECK(cairn_stat(store, &st) == 0);
+	CHECK(world->shared || st.bytes_used == kit_du_whole(world->path),
+	      "%lu bytes counted, %lu used", (unsigned long)st.bytes_used,
+	      (unsigned long)kit_du_whole(world->path));
+}
+
 static void verify(struct world *world, struct cairn_store *store)
 {
 	struct cairn_namespace *ns;
@@ -350,6 +361,7 @@ static void kill_once(struct world *world, struct kit_rng *rng)
 	bury(pid);
 	check_budget(world);
 	verify(world, store);
+	check_used(world, store);
 	CHECK(cairn_store_close(store, UINT64_MAX) == 0);
 	check_budget(world);
 }

@@ -11,13 +11,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "kit.h"
 
-#define DISK	  (8u << 20)
-#define DISK_TEXT "size=8m"
-#define IDS	  120u
+#define DISK	   (8u << 20)
+#define DISK_TEXT  "size=8m"
+#define FLOOR	   (1u << 20)
+#define FLOOR_TEXT ", min_free=1MiB"
+#define IDS	   120u
 
 static const struct kit_shape shape = {3, 50000};
 static bool there[IDS];
@@ -121,6 +124,20 @@ static uint64_t evicted(struct full *full)
 	return kit_counter(full->store, "posix", "evicted_blocks");
 }
 
+/* Fills the disk down to min_free=, and never below. */
+static void fill_to_floor(struct full *full)
+{
+	struct statvfs st;
+
+	for (uint32_t id = 0; id < IDS / 2; id++) {
+		CHECK(fill(full, id, 1) == 1);
+		CHECK(statvfs(full->path, &st) == 0);
+		CHECK((uint64_t)st.f_bavail * st.f_frsize >= FLOOR, "%lu bytes are free after %u",
+		      (unsigned long)(st.f_bavail * st.f_frsize), id);
+	}
+	CHECK(evicted(full) > 0);
+}
+
 /* Somebody else takes all that is left; returns the file to unlink. */
 static void take_the_rest(const char *path, char *ret_file, size_t bytes)
 {
@@ -150,7 +167,10 @@ static void run(const char *disk, const char *engine, const char *more)
 		 engine, full.path, more);
 	memset(there, 0, sizeof(there));
 	open_full(&full);
-	CHECK(fill(&full, 0, IDS / 2) > 20);
+	if (strcmp(more, FLOOR_TEXT) == 0)
+		fill_to_floor(&full);
+	else
+		CHECK(fill(&full, 0, IDS / 2) > 20);
 	verify(&full, evicted(&full));
 	gone = evicted(&full);
 	close_full(&full);
@@ -194,7 +214,7 @@ int main(int argc, char **argv)
 			continue;
 		run(disk, engines[e], "");
 		run(disk, engines[e], ", size=64MiB");
-		run(disk, engines[e], ", min_free=1MiB");
+		run(disk, engines[e], FLOOR_TEXT);
 	}
 	CHECK(umount2(disk, MNT_DETACH) == 0);
 	rmdir(disk);

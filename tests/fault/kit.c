@@ -256,6 +256,18 @@ uint64_t kit_du(const char *path)
 	return sum;
 }
 
+static int add_whole(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	return strstr(path + ftw->base, ".t") ? 0 : add_one(path, st, type, ftw);
+}
+
+uint64_t kit_du_whole(const char *path)
+{
+	sum = 0;
+	nftw(path, add_whole, 16, FTW_PHYS);
+	return sum;
+}
+
 unsigned kit_descriptors(void)
 {
 	DIR *dir = opendir("/proc/self/fd");

@@ -75,6 +75,8 @@ void kit_folder(char *ret_path, size_t bytes, const char *name);
 void kit_remove_folder(const char *path);
 /* st_blocks * 512 of every file and folder in it, itself included. */
 uint64_t kit_du(const char *path);
+/* The same without blocks of a posix tier that are being written. */
+uint64_t kit_du_whole(const char *path);
 /* Descriptors of this process; the folder's own is not counted. */
 unsigned kit_descriptors(void);
 /* Calls @fn with each file below @path, folders not. */

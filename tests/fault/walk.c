@@ -41,7 +41,7 @@ struct round {
 	struct cairn_namespace *ns[2];
 	enum fate fate[2][IDS];
 	bool opened; /* once */
-	uint64_t evicted;
+	uint64_t evicted, evict_failed;
 };
 
 static bool text_is_one_line(const struct cairn_error *error)
@@ -90,9 +90,27 @@ static uint64_t evictions(struct cairn_store *store)
 	       kit_counter(store, "posix", "evict_failed");
 }
 
+/*
+ * What is counted is what is there, while nothing is under way. A victim that
+ * could not be unlinked counts as there, though it may be gone all the same.
+ */
+static void check_used(struct round *round)
+{
+	struct cairn_stat st = {.size = sizeof(st)};
+	uint64_t there = kit_du_whole(round->path);
+
+	CHECK(cairn_stat(round->store, &st) == 0);
+	round->evict_failed += kit_counter(round->store, "posix", "evict_failed");
+	CHECK(round->mode == SHARED || st.bytes_used == there ||
+		      (st.bytes_used > there && round->evict_failed > 0),
+	      "%lu bytes counted, %lu used", (unsigned long)st.bytes_used, (unsigned long)there);
+}
+
 static void close_store(struct round *round)
 {
 	int ret;
+
+	check_used(round);
 
 	round->evicted += evictions(round->store);
 	ret = cairn_store_close(round->store, UINT64_MAX);

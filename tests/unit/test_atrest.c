@@ -298,15 +298,24 @@ static int see_counter(void *context, const struct cairn_counter *counter)
 static void live_counters(void **state)
 {
 	static struct rows own, live;
+	struct cairn_stat stat = {.size = sizeof(stat)};
 	struct cairn_error error = {0};
-	uint32_t pid = 0;
+	struct cairn_live about = {.size = sizeof(about)};
 
 	(void)state;
 	own = live = (struct rows){0};
 	fill(&upper, "live");
-	assert_int_equal(cairn_live_counters(upper.spec, NULL, see_counter, &live, &pid, &error),
+	assert_int_equal(cairn_live_counters(upper.spec, NULL, see_counter, &live, &about, &error),
 			 0);
-	assert_int_equal(pid, getpid());
+	assert_int_equal(about.pid, getpid());
+	assert_false(about.shared);
+	assert_int_equal(cairn_stat(upper.store, &stat), 0);
+	assert_string_equal(about.engine, stat.engine);
+	assert_string_equal(about.engine_note, stat.engine_note);
+	about.size = 0;
+	assert_int_equal(cairn_live_counters(upper.spec, NULL, see_counter, &live, &about, &error),
+			 -EINVAL);
+	about.size = sizeof(about);
 	assert_int_equal(cairn_counters(upper.store, see_counter, &own), 0);
 	assert_true(own.count > 0);
 	assert_int_equal(live.count, own.count);
@@ -326,10 +335,10 @@ static void live_counters(void **state)
 	assert_int_equal(cairn_live_counters(upper.spec, NULL, NULL, NULL, NULL, &error), -EINVAL);
 	fixture_close(&upper);
 	live = (struct rows){0};
-	assert_int_equal(cairn_live_counters(upper.spec, NULL, see_counter, &live, &pid, &error),
+	assert_int_equal(cairn_live_counters(upper.spec, NULL, see_counter, &live, &about, &error),
 			 -ENOENT);
 	assert_int_equal(error.code, -ENOENT);
-	assert_int_equal(cairn_live_counters("null()", NULL, see_counter, &live, &pid, &error),
+	assert_int_equal(cairn_live_counters("null()", NULL, see_counter, &live, &about, &error),
 			 -ENOENT);
 	assert_int_equal(live.count, 0);
 }

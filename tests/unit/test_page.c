@@ -70,12 +70,15 @@ static void a_page_is_read_by_others(void **state)
 	assert_int_equal(page_read(sys, uuid, see, &seen, &info), -ENOENT);
 	assert_int_equal(page_create(sys, uuid, counters, 3, &page), 0);
 	page_values(page)[0] = 5;
+	page_engine(page, "aio", "io_uring: no");
 	page_values(page)[1] = UINT64_MAX;
 	assert_int_equal(page_read(sys, uuid, see, &seen, &info), 0);
 	assert_string_equal(seen.text, "store.tasks=5 posix.bytes_used*=18446744073709551615 "
 				       "posix.loads=0 ");
 	assert_int_equal(info.pid, getpid());
 	assert_int_equal(info.counter_count, 3);
+	assert_string_equal(info.engine, "aio");
+	assert_string_equal(info.note, "io_uring: no");
 	seen = (struct seen){.stop_at = 2};
 	assert_int_equal(page_read(sys, uuid, see, &seen, &info), 7);
 	assert_int_equal(seen.count, 2);
@@ -150,7 +153,7 @@ static int open_page(const uint8_t *uuid)
 static void hostile_bytes_are_refused(void **state)
 {
 	static const uint8_t masks[] = {0xff, 0x80, 0x01};
-	const size_t bytes = 128 + 3 * 72;
+	const size_t bytes = 256 + 3 * 72;
 	struct page_info info;
 	struct page *page;
 	uint32_t refused = 0;
@@ -176,7 +179,7 @@ static void hostile_bytes_are_refused(void **state)
 		assert_int_equal(sys_pwrite_full(sys, fd, &was, 1, at), 0);
 	}
 	/* pid, start, values of flags and padding may be anything; the frame may not. */
-	assert_true(refused > 3 * (128 - 16 - 56));
+	assert_true(refused > 3 * (72 - 16));
 	for (off_t length = (off_t)bytes + 64; length-- > 0;) {
 		struct seen seen = {0};
 

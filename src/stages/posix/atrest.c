@@ -256,14 +256,31 @@ int64_t atrest_list(const struct cairn_stage_env *env,
 	return rc ? rc : rest.count;
 }
 
+/*
+ * The lock tells, and is given back at once. What cannot be told, on a file
+ * system without locks, counts as nobody.
+ */
+static int rest_in_use(const struct rest *rest)
+{
+	if (rest->sys->flock(rest->dir_fd, LOCK_SH | LOCK_NB) == -EAGAIN)
+		return CAIRN_IN_USE;
+	/* Only a store that was shared last can be open without keeping out readers. */
+	if ((rest->super.flags & SUPER_SHARED) &&
+	    rest->sys->flock(rest->dir_fd, LOCK_EX | LOCK_NB) == -EAGAIN)
+		return CAIRN_IN_USE_SHARED;
+	return 0;
+}
+
 int atrest_identify(const struct cairn_stage_env *env, uint8_t ret_uuid[16],
 		    struct cairn_error *reterr)
 {
 	struct rest rest = {0};
 	int rc = rest_open(&rest, env, NULL, reterr);
 
-	if (rc == 0)
+	if (rc == 0) {
 		memcpy(ret_uuid, rest.super.uuid, sizeof(rest.super.uuid));
+		rc = rest_in_use(&rest);
+	}
 	rest_close(&rest);
 	return rc;
 }
@@ -411,6 +428,19 @@ static int check_small(struct rest *rest)
 	return rc;
 }
 
+/* Of processes that share it none is written down. */
+static int in_use_error(const struct rest *rest)
+{
+	if (rest->super.owner_pid && !(rest->super.flags & SUPER_SHARED))
+		return tier_error(rest->reterr, -EBUSY,
+				  "%s: in use by process %u: end it before a check", rest->path,
+				  rest->super.owner_pid);
+	return tier_error(rest->reterr, -EBUSY,
+			  "%s: in use by another process: end it, and all "
+			  "that share it, before a check",
+			  rest->path);
+}
+
 int atrest_check(const struct cairn_stage_env *env,
 		 int (*fn)(void *context, const struct cairn_finding *finding), void *context,
 		 struct cairn_error *reterr)
@@ -421,9 +451,7 @@ int atrest_check(const struct cairn_stage_env *env,
 	if (rc == 0) {
 		rc = lock_wait(rest.sys, rest.dir_fd, LOCK_EX, env->values[OPT_OPEN_WAIT].u);
 		if (rc == -EAGAIN)
-			rc = tier_error(reterr, -EBUSY,
-					"%s: in use by process %u: end it before a check",
-					rest.path, rest.super.owner_pid);
+			rc = in_use_error(&rest);
 	}
 	if (rc == 0)
 		rc = check_small(&rest);

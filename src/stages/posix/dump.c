@@ -291,6 +291,7 @@ static void publish_done(struct pio *p)
 		dump_failed(p, pio_errno(result));
 		return;
 	}
+	tier_stat_again(p, 0);
 	tier_lock(p->tier);
 	published(p, 0);
 	tier_unlock(p->tier);
@@ -384,6 +385,7 @@ static void dir_made(struct pio *p)
 		write_failed(p, result);
 		return;
 	}
+	tier_stat_again(p, 0);
 	tier_lock(p->tier);
 	p->tier->dirs[number].exists = true;
 	p->tier->dirs[number].unsynced = true;

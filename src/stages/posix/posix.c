@@ -61,7 +61,7 @@ static const struct cairn_counter_row counters[CNT_COUNT] = {
 	[CNT_SWEPT] = {"swept_files", "leftovers unlinked", 0},
 	[CNT_BOUNCED_BYTES] = {"bounced_bytes", "bytes copied because of their alignment", 0},
 	[CNT_ROOM_WAITS] = {"room_waits", "waits for an eviction or another dump", 0},
-	[CNT_BYTES_USED] = {"bytes_used", "st_blocks * 512 of all files and directories", 1},
+	[CNT_BYTES_USED] = {"bytes_used", "st_blocks * 512 of all but blocks being written", 1},
 	[CNT_BLOCKS] = {"blocks", "whole blocks known", 1},
 	[CNT_INDEX_BYTES] = {"index_bytes", "memory taken by the index", 1},
 };

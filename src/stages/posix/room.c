@@ -424,6 +424,8 @@ void room_reused(struct pio *p, bool gone)
 		tier->used += p->reuse_charge;
 		tier->block_bytes += p->reuse_charge;
 		tier->freeing += p->reuse_charge;
+		/* It may have its new name all the same. */
+		tier->dirs[name_dir_of(&p->id.key, tier->dirs_log2)].leftover = true;
 	}
 	cairn_count(tier->env, gone ? CNT_EVICTED : CNT_EVICT_FAILED, 1);
 	cairn_count(tier->env, CNT_EVICTED_REUSED, gone);
@@ -554,6 +556,28 @@ void room_evict(struct pio *p, void (*after)(struct pio *))
 	for (uint32_t i = 0; i < p->victim_count; i++)
 		pio_unlink(p, 0, p->victim_path[i]);
 	pio_go(p, 1, victims_gone);
+}
+
+/*
+ * What a chain could not tell is asked for once more, by the plain call: of names
+ * that were touched this moment, so that nothing is waited for.
+ */
+void tier_stat_again(struct pio *p, uint32_t slot)
+{
+	struct slot *s = &p->slots[slot];
+
+	for (uint32_t i = 0; i < s->chain.op_count; i++) {
+		struct engine_op *op = &s->ops[i];
+		const char *path = op->path == p->temp ? p->path : op->path; /* renamed since */
+		struct stat st;
+
+		if (op->code != OP_STATX || op->result == 0 ||
+		    p->tier->sys->fstatat(op->fd, path, &st, AT_SYMLINK_NOFOLLOW) < 0)
+			continue;
+		op->stx->stx_blocks = (uint64_t)st.st_blocks;
+		op->stx->stx_mask = STATX_BLOCKS;
+		op->result = 0;
+	}
 }
 
 void tier_dir_charge(struct posix *tier, uint32_t number, uint64_t charge)

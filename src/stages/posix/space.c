@@ -242,8 +242,8 @@ static int space_take(struct posix *tier, uint32_t id, const struct cairn_ns_vie
 	if (rc == 0)
 		rc = sys->linkat(tier->space_fd, temp, tier->space_fd, name, 0);
 	sys->unlinkat(tier->space_fd, temp, 0);
-	if (rc == 0)
-		charge_space_dir(tier, name); /* it stays, whatever comes */
+	if (rc != -EEXIST)
+		charge_space_dir(tier, name); /* a link that failed may be there all the same */
 	/* Somebody else's, too, is believed when it is durable: blocks will name it. */
 	if (rc == 0 || rc == -EEXIST) {
 		int synced = sys->fsync(tier->space_fd);

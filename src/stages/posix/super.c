@@ -213,10 +213,11 @@ int lock_wait(const struct sys *sys, int fd, int operation, uint64_t wait_ns)
 {
 	uint64_t until = sys->now_ns() + wait_ns;
 
-	for (;;) {
+	/* Twice at least: whoever only looks whether it is in use has the lock for an instant. */
+	for (uint32_t tries = 0;; tries++) {
 		int rc = sys->flock(fd, operation | LOCK_NB);
 
-		if (rc != -EAGAIN || sys->now_ns() >= until)
+		if (rc != -EAGAIN || (tries > 0 && sys->now_ns() >= until))
 			return rc;
 		sys->sleep_ns(LOCK_POLL_NS);
 	}

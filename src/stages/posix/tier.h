@@ -493,7 +493,8 @@ struct index_entry *entry_find(struct posix *tier, const struct block_id *id);
 /* A read begins: false when it has too many of them. [m] */
 bool entry_pin(struct pio *p, struct index_entry *entry);
 void entry_unpin(struct posix *tier, const struct block_id *id, uint32_t incarnation); /* [m] */
-void tier_dir_charge(struct posix *tier, uint32_t number, uint64_t charge);	       /* [m] */
+void tier_stat_again(struct pio *p, uint32_t slot);
+void tier_dir_charge(struct posix *tier, uint32_t number, uint64_t charge); /* [m] */
 /* After a chain with pio_stat_dir(). [m] */
 void tier_dir_statted(struct pio *p, uint32_t slot);
 /* Whether @need does not fit even if every block went. [m] */
