@@ -5,6 +5,7 @@
 
 #include <cairn/stage.h>
 
+#include "stages/flash/flash.h"
 #include "stages/posix/posix.h"
 
 extern const struct cairn_stage_ops cairn_stage_null, cairn_stage_fault, cairn_stage_delay;

@@ -71,6 +71,12 @@ class Rules(unittest.TestCase):
                    '#include "core/stage_env.h"\n', "src/meson.build": "'api/sum.c' 'x.c'\n"}
         self.assertEqual(self.found(changes), set())
 
+    def test_programs_may_include_what_is_pure(self):
+        pure = {"src/stages/flash/table.h": "", "src/stages/flash/tier.h": "", "src/base/b.h": "",
+                "bench/x.c": '#include "base/b.h"\n#include "stages/flash/table.h"\n'
+                             '#include "stages/flash/tier.h"\n', "meson.build": "'x.c'\n"}
+        self.assertEqual(self.found(pure), {"include-direction bench/x.c stages/flash/tier.h"})
+
     def test_stages_do_not_know_each_other(self):
         changes = {"src/stages/a/a.h": "", "src/stages/b/b.c": '#include "stages/a/a.h"\n',
                    "src/stages/list.c": '#include "stages/a/a.h"\n', "src/stages/list.h": "",

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A flash store at rest: list, check, identify, as cairn_list(), cairn_check()
+ * and cairn_live_counters() want them, and repair. But for that the file is
+ * opened read-only and nothing is written. Whatever bytes are found are taken.
+ * Any thread.
+ */
+#ifndef FLASH_ATREST_H
+#define FLASH_ATREST_H
+
+#include <cairn/stage.h>
+
+#include "sys/sys.h"
+
+struct flash_rest_opts {
+	const struct sys *sys;
+	const char *stage; /* its name in the pipeline */
+	const char *path;
+	uint64_t open_wait_ns; /* a check's, for the lock */
+};
+
+/*
+ * Calls @fn for each whole block that is neither removed, cleared nor expired,
+ * in the order of namespaces and keys. Without the lock: of a live owner it
+ * tells what was written, not what is still on its way. *ret_missed: regions
+ * and records that could not be read; in an open region of a store that was
+ * not closed, also records that did not get there whole.
+ */
+int64_t flash_rest_list(const struct flash_rest_opts *opts,
+			int (*fn)(void *context, const struct cairn_listed *block), void *context,
+			uint64_t *ret_missed, struct cairn_error *reterr);
+
+/* All of it, payload included. -EBUSY: somebody has it open. */
+int flash_rest_check(const struct flash_rest_opts *opts,
+		     int (*fn)(void *context, const struct cairn_finding *finding), void *context,
+		     struct cairn_error *reterr);
+
+/*
+ * Mends what can be mended, under the lock, and says with each finding what it
+ * did: REPAIRABLE without a loss, DAMAGED something was dropped. A lost copy of
+ * superblock, namespaces or marks comes from the other one, a lost superblock
+ * from the headers of regions, a lost table from the records. Records that do
+ * not check are marked dead. -EBUSY; -EPROTO: there is nothing to begin with,
+ * or the namespaces are lost. It may be ended at any time and begun again.
+ */
+int flash_rest_repair(const struct flash_rest_opts *opts,
+		      int (*fn)(void *context, const struct cairn_finding *finding), void *context,
+		      struct cairn_error *reterr);
+
+int flash_rest_identify(const struct flash_rest_opts *opts, uint8_t ret_uuid[16],
+			struct cairn_error *reterr);
+
+/*
+ * In lines of text without an end of line, lent for the call: what the store is;
+ * and a region, its records by number or as they lie, then the region itself. A
+ * nonzero return of @fn ends it and is returned. Without the lock. -EINVAL: no
+ * such region.
+ */
+typedef int flash_rest_line_fn(void *context, const char *line);
+int flash_rest_info(const struct flash_rest_opts *opts, flash_rest_line_fn *fn, void *context,
+		    struct cairn_error *reterr);
+int flash_rest_dump_region(const struct flash_rest_opts *opts, uint32_t region,
+			   flash_rest_line_fn *fn, void *context, struct cairn_error *reterr);
+
+#endif

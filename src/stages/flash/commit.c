@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Deaths made lasting: the marks of a region say which of its records do not
+ * count any more.
+ *
+ * Invariants, numbered:
+ *  1. Every record that dies while its region lives is marked in memory at once;
+ *     `kill_dirty` says which pages have such marks that are not in the file.
+ *  2. The two copies of a page are written in turn, by one job at a time: the one
+ *     that was written last once more, until it is flushed, or a power cut could
+ *     tear both.
+ *  3. What died before a batch began does not come back when the batch is over:
+ *     no region that was being reclaimed then can be found any more as it was (it
+ *     may have had a copy), every page that was dirty after that is written, and,
+ *     where the batch is to be durable, a flush began after both and has ended.
+ */
+#include "stages/flash/tier.h"
+
+#define PAGES_MAX 8u
+#define UNFLUSHED 0x80000000u /* in a page's counter: of the copy that was written last */
+
+struct commit {
+	struct stage_job job;
+	struct flash *tier;
+	struct engine_chain chain;
+	struct engine_op ops[PAGES_MAX + 1];
+	struct iovec iov[PAGES_MAX];
+	struct flash_marks *pages; /* PAGES_MAX */
+	/* [m] */
+	bool running, asleep;
+	bool durable; /* of the batch */
+	bool durable_next;
+	uint64_t reclaims; /* those that have to end first */
+	struct waiter *batch, *next;
+	uint32_t cursor; /* region */
+	uint32_t page;
+	uint64_t dirty; /* of the region at the cursor: pages taken on, modulo 64 */
+	uint32_t count;
+	int64_t result;
+	bool flushed;
+};
+
+int commit_init(struct flash *tier)
+{
+	struct commit *commit = sys_zalloc(tier->sys, 64, sizeof(*commit));
+
+	if (!commit)
+		return -ENOMEM;
+	tier->commit = commit;
+	commit->tier = tier;
+	commit->pages = sys_zalloc(tier->sys, FLASH_PAGE, PAGES_MAX * sizeof(*commit->pages));
+	return commit->pages ? 0 : -ENOMEM;
+}
+
+void commit_fini(struct flash *tier)
+{
+	if (!tier->commit)
+		return;
+	if (tier->commit->pages)
+		tier->sys->free(tier->commit->pages);
+	tier->sys->free(tier->commit);
+	tier->commit = NULL;
+}
+
+/* [m] A page as it is now; where it goes. */
+static uint64_t page_make(struct flash *tier, uint32_t region, uint32_t page,
+			  struct flash_marks *ret_page)
+{
+	const struct flash_layout *layout = &tier->layout;
+	uint32_t *counter = &tier->mark_counters[(size_t)region * layout->mark_pages + page];
+	uint32_t first = page * FLASH_MARKS_PER_PAGE;
+	uint32_t count = layout->records_max - first;
+
+	if (count > FLASH_MARKS_PER_PAGE)
+		count = FLASH_MARKS_PER_PAGE;
+	memset(ret_page, 0, sizeof(*ret_page));
+	ret_page->region = region;
+	ret_page->region_seq = tier->regions[region].seq;
+	*counter = (*counter & UNFLUSHED ? *counter + FLASH_COPIES : *counter + 1) | UNFLUSHED;
+	ret_page->counter = *counter & ~UNFLUSHED;
+	ret_page->page = page;
+	memcpy(ret_page->marks, mark_at(tier, region, first), count);
+	flash_marks_seal(ret_page, flash_salt(&tier->super.id, ret_page->region_seq));
+	return flash_marks_at(layout, region, page, ret_page->counter % FLASH_COPIES);
+}
+
+/* A flush ended that began after every page was written. */
+static void pages_flushed(struct flash *tier)
+{
+	size_t count = (size_t)tier->layout.region_count * tier->layout.mark_pages;
+
+	tier_lock(tier);
+	for (size_t i = 0; i < count; i++)
+		if (tier->mark_counters[i] & UNFLUSHED) /* a page that was never used stays so */
+			tier->mark_counters[i] &= ~UNFLUSHED;
+	tier_unlock(tier);
+}
+
+/* Of a use of a region that can still be found. */
+static bool region_counts(const struct region *region)
+{
+	return region->state != REGION_BLANK && region->state != REGION_FREE;
+}
+
+static void commit_step(struct commit *commit);
+
+static void pages_written(struct engine_chain *chain)
+{
+	struct commit *commit = (struct commit *)((char *)chain - offsetof(struct commit, chain));
+
+	if (chain->result < 0) {
+		cairn_count(commit->tier->env, CNT_IO_ERRORS, 1);
+		commit->result = chain->result;
+	} else if (commit->ops[0].code == OP_FDATASYNC) {
+		pages_flushed(commit->tier);
+	}
+	commit_step(commit);
+}
+
+static void commit_send(struct commit *commit, uint32_t count)
+{
+	struct flash *tier = commit->tier;
+	const struct engine_ops *ops;
+	struct engine *engine = stage_env(tier->env)->job_engine(&commit->job, &ops);
+	int rc;
+
+	memset(&commit->chain, 0, sizeof(commit->chain));
+	commit->chain.ops = commit->ops;
+	commit->chain.op_count = count;
+	commit->chain.direct = tier->direct;
+	commit->chain.done = pages_written;
+	rc = ops->submit(engine, &commit->chain);
+	assert(rc == 0); /* JOB_CHAINS */
+	(void)rc;
+}
+
+/* [m] The next pages into memory. How many. */
+static uint32_t pages_take(struct commit *commit)
+{
+	struct flash *tier = commit->tier;
+	const struct flash_layout *layout = &tier->layout;
+	uint32_t count = 0;
+
+	for (; commit->cursor < layout->region_count; commit->cursor++, commit->page = 0) {
+		struct region *region = &tier->regions[commit->cursor];
+
+		if (commit->page == 0) {
+			commit->dirty = region_counts(region) ? region->kill_dirty : 0;
+			region->kill_dirty = 0;
+		}
+		for (; commit->dirty && commit->page < layout->mark_pages; commit->page++) {
+			if (!(commit->dirty >> (commit->page % 64) & 1))
+				continue;
+			if (count == PAGES_MAX)
+				return count;
+			commit->iov[count] = (struct iovec){&commit->pages[count], FLASH_PAGE};
+			commit->ops[count] = (struct engine_op){
+				.code = OP_WRITEV,
+				.fd = tier->fd,
+				.iov = &commit->iov[count],
+				.iov_count = 1,
+				.length = FLASH_PAGE,
+				.offset = page_make(tier, commit->cursor, commit->page,
+						    &commit->pages[count]),
+			};
+			count++;
+		}
+	}
+	return count;
+}
+
+/* [m] The batch has what it waited for; the next one begins, or the job ends. */
+static bool batch_over(struct commit *commit)
+{
+	struct flash *tier = commit->tier;
+
+	for (struct waiter *w = commit->batch; w; w = w->next)
+		fio_of(w)->flush_result = commit->result;
+	waiters_wake(&commit->batch);
+	commit->running = commit->next != NULL;
+	if (!commit->running)
+		return false;
+	commit->batch = commit->next;
+	commit->next = NULL;
+	for (struct waiter *w = commit->batch; w; w = w->next)
+		w->list = &commit->batch;
+	commit->durable = commit->durable_next;
+	commit->durable_next = false;
+	commit->cursor = commit->page = 0;
+	commit->result = 0;
+	commit->flushed = false;
+	commit->reclaims = tier->reclaims_begun;
+	return true;
+}
+
+static void commit_step(struct commit *commit)
+{
+	struct flash *tier = commit->tier;
+	uint32_t count = 0;
+
+	tier_lock(tier);
+	for (;;) {
+		if (tier->reclaims_over < commit->reclaims) { /* commit_kick() comes */
+			commit->asleep = true;
+			tier_unlock(tier);
+			return;
+		}
+		count = pages_take(commit);
+		if (count)
+			break;
+		if (commit->durable && !commit->flushed && !commit->result) {
+			commit->ops[0] = (struct engine_op){.code = OP_FDATASYNC, .fd = tier->fd};
+			commit->flushed = true;
+			count = 1;
+			break;
+		}
+		if (!batch_over(commit)) {
+			stage_env(tier->env)->job_end(tier->env, &commit->job);
+			break;
+		}
+	}
+	tier_unlock(tier);
+	if (count)
+		commit_send(commit, count);
+}
+
+static void commit_run(struct stage_job *job)
+{
+	commit_step((struct commit *)((char *)job - offsetof(struct commit, job)));
+}
+
+void commit_kick(struct flash *tier)
+{
+	if (!tier->commit->asleep)
+		return;
+	tier->commit->asleep = false;
+	stage_env(tier->env)->job_again(&tier->commit->job);
+}
+
+static void commit_over(struct waiter *waiter)
+{
+	struct fio *f = fio_of(waiter);
+	void (*then)(struct fio *) = f->then;
+
+	f->then = NULL;
+	then(f);
+}
+
+void commit_wait(struct fio *f, bool durable, void (*then)(struct fio *))
+{
+	struct flash *tier = f->tier;
+	struct commit *commit = tier->commit;
+	bool start;
+
+	f->then = then;
+	f->flush_result = 0;
+	tier_lock(tier);
+	waiter_park(&f->wait, &commit->next, commit_over);
+	commit->durable_next = commit->durable_next || durable;
+	start = !commit->running;
+	if (start) {
+		commit->running = true;
+		commit->result = 0;
+		batch_over(commit); /* of none: the next batch is this one */
+		commit->job.run = commit_run;
+		stage_env(tier->env)->job_start(tier->env, &commit->job, 0);
+	}
+	tier_unlock(tier);
+}
+
+int marks_write_all(struct flash *tier)
+{
+	struct flash_marks *page = tier->commit->pages;
+
+	for (uint32_t i = 0; i < tier->layout.region_count; i++) {
+		for (uint32_t at = 0; at < tier->layout.mark_pages; at++) {
+			uint32_t first = at * FLASH_MARKS_PER_PAGE;
+			uint64_t offset;
+			int rc;
+
+			if (!region_counts(&tier->regions[i]) || first >= tier->regions[i].records)
+				break;
+			offset = page_make(tier, i, at, page);
+			rc = sys_pwrite_full(tier->sys, tier->fd, page, FLASH_PAGE, (off_t)offset);
+			if (rc < 0)
+				return rc;
+		}
+	}
+	return 0;
+}

@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What every io of the tier is made of: chains, flushes, endings. */
+#include "stages/flash/tier.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+int flash_error(struct cairn_error *reterr, int code, const char *format, ...)
+{
+	static const char stage[] = "flash: ";
+	const size_t length = sizeof(stage) - 1;
+	va_list args;
+
+	if (!reterr)
+		return code;
+	memset(reterr, 0, sizeof(*reterr));
+	reterr->code = code;
+	memcpy(reterr->text, stage, length);
+	va_start(args, format);
+	vsnprintf(reterr->text + length, sizeof(reterr->text) - length, format, args);
+	va_end(args);
+	return code;
+}
+
+uint32_t now_seconds(const struct flash *tier)
+{
+	return (uint32_t)(tier->sys->realtime_ns() / 1000000000u);
+}
+
+/* ---- begin and end ------------------------------------------------------------------- */
+
+static void expire(struct waiter *waiter)
+{
+	struct fio *f = fio_of(waiter);
+
+	assert(!f->ws && !f->span && !f->chains_out && !f->claim_count);
+	cairn_io_fail(f->io, -ETIMEDOUT);
+	fio_complete(f);
+}
+
+void fio_init(struct fio *f, struct flash *tier, struct cairn_io *io)
+{
+	assert(f->magic == 0 && tier->magic == TIER_MAGIC);
+	f->magic = FIO_MAGIC;
+	f->tier = tier;
+	f->io = io;
+	f->partial = UINT32_MAX;
+	f->entry = TABLE_NONE;
+	f->wait.io = io;
+	f->wait.host = tier->host;
+	f->wait.mutex = &tier->mutex;
+	f->wait.expire = expire;
+	f->space = io->ns->binding[tier->env->index];
+	assert(f->space && io->part_count <= CAIRN_PARTS_MAX);
+}
+
+struct waiter **fio_key_list(struct fio *f)
+{
+	return &f->tier->wait_key[f->fingerprint % WAIT_BUCKETS];
+}
+
+void fio_complete(struct fio *f)
+{
+	struct flash *tier = f->tier;
+	struct cairn_io *io = f->io;
+
+	assert(f->magic == FIO_MAGIC && !f->chains_out && !f->wait.step && !f->span);
+	for (uint32_t i = 0; i < io->part_count; i++)
+		assert(io->parts[i].status != CAIRN_PENDING);
+	if (f->ws)
+		tier->host->buffer_put(io, f->ws);
+	f->ws = NULL;
+	f->magic = 0;
+	tier->host->complete(io);
+}
+
+int32_t fio_errno(int64_t result)
+{
+	switch (result) {
+	case 0:
+	case -ENOSPC:
+	case -ECANCELED:
+		return (int32_t)result;
+	case -EDQUOT:
+		return -ENOSPC;
+	default:
+		return -EIO;
+	}
+}
+
+/* ---- chains ------------------------------------------------------------------------------ */
+
+void fio_send(struct fio *f, struct engine_chain *chain)
+{
+	const struct engine_ops *ops;
+	struct engine *engine = stage_env(f->tier->env)->engine(f->io, &ops);
+	int rc = ops->submit(engine, chain);
+
+	/* An io has fewer chains than the engine has places for each. */
+	assert(rc == 0);
+	(void)rc;
+}
+
+/* ---- flushes -------------------------------------------------------------------------------- */
+
+/*
+ * One flush at a time; who comes while it runs waits for the next, which then is
+ * one for all of them. A flush covers what was written before it began.
+ */
+static void flush_step(struct waiter *waiter);
+
+static void flush_done(struct engine_chain *chain)
+{
+	struct flash *tier = (struct flash *)((char *)chain - offsetof(struct flash, flush_chain));
+	int64_t result = tier->flush_op.result;
+
+	cairn_count(tier->env, CNT_FLUSHES, 1);
+	tier_lock(tier);
+	assert(tier->flushing);
+	for (struct waiter *w = tier->flush_batch; w; w = w->next)
+		fio_of(w)->flush_result = result;
+	waiters_wake(&tier->flush_batch);
+	tier->flushing = tier->flush_next != NULL;
+	if (tier->flushing) {
+		struct waiter *first;
+
+		/* One of them sends the flush; it waits like the others. */
+		fio_of(tier->flush_next)->flush_lead = true;
+		first = waiters_wake_one(&tier->flush_next);
+		tier->flush_batch = tier->flush_next;
+		tier->flush_next = NULL;
+		for (struct waiter *w = tier->flush_batch; w; w = w->next)
+			w->list = &tier->flush_batch;
+		(void)first;
+	}
+	tier_unlock(tier);
+}
+
+static void flush_send(struct fio *f)
+{
+	struct flash *tier = f->tier;
+
+	memset(&tier->flush_op, 0, sizeof(tier->flush_op));
+	tier->flush_op.code = OP_FDATASYNC;
+	tier->flush_op.fd = tier->fd;
+	memset(&tier->flush_chain, 0, sizeof(tier->flush_chain));
+	tier->flush_chain.ops = &tier->flush_op;
+	tier->flush_chain.op_count = 1;
+	tier->flush_chain.done = flush_done;
+	fio_send(f, &tier->flush_chain);
+}
+
+static void flush_step(struct waiter *waiter)
+{
+	struct fio *f = fio_of(waiter);
+	struct flash *tier = f->tier;
+	void (*then)(struct fio *);
+
+	tier_lock(tier);
+	if (f->flush_lead) {
+		f->flush_lead = false;
+		waiter_park(&f->wait, &tier->flush_batch, flush_step);
+		tier_unlock(tier);
+		flush_send(f);
+		return;
+	}
+	tier_unlock(tier);
+	then = f->then;
+	f->then = NULL;
+	then(f);
+}
+
+void fio_flush(struct fio *f, void (*then)(struct fio *))
+{
+	struct flash *tier = f->tier;
+	bool lead;
+
+	assert(!f->then);
+	f->then = then;
+	f->flush_result = 0;
+	tier_lock(tier);
+	lead = !tier->flushing;
+	tier->flushing = true;
+	waiter_park(&f->wait, lead ? &tier->flush_batch : &tier->flush_next, flush_step);
+	tier_unlock(tier);
+	if (lead)
+		flush_send(f);
+}
+
+/* ---- parents ----------------------------------------------------------------------------------
+ */
+
+void block_tell(struct fio *f, uint32_t id)
+{
+	static const struct cairn_key none;
+	const struct cairn_key *parent = &f->io->attr.parent;
+
+	if (memcmp(parent, &none, sizeof(none)) != 0)
+		table_set_parent(
+			f->tier->table, id,
+			table_fingerprint(f->tier->table, parent, f->space->id, f->generation));
+}

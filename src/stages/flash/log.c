@@ -1,0 +1,439 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The log: regions, and places in them.
+ *
+ * Invariants, numbered:
+ *  1. A region is written from front to back; numbers and units are given out
+ *     under the mutex and never twice in one use.
+ *  2. `writers` of a region is the records given out that have not ended; it is
+ *     sealed when it is full and that is 0.
+ *  3. `live` is the units of the places in it that the table has.
+ *  4. The last region that is ready is for carried records: without it nothing
+ *     could be reclaimed any more.
+ */
+#include "stages/flash/tier.h"
+
+#define NO_REGION UINT32_MAX
+
+/* ---- figures --------------------------------------------------------------------- */
+
+static uint16_t epoch_of(const struct flash *tier, uint32_t id, bool *ret_held)
+{
+	struct table_block block;
+
+	table_look(tier->table, id, &block);
+	*ret_held = block.holds > 0;
+	return block.epoch;
+}
+
+void region_gain(struct flash *tier, uint32_t id, const struct table_place *place)
+{
+	uint32_t number = flash_region_of(&tier->layout, place->unit);
+	struct region *region = &tier->regions[number];
+	bool held;
+	uint16_t epoch = epoch_of(tier, id, &held);
+
+	region->live += place->length;
+	tier->live_units += place->length;
+	policy_add(&tier->policy, number, epoch, place->length);
+	if (held)
+		policy_hold(&tier->policy, number, place->length);
+	assert(region->live <= tier->layout.region_units);
+}
+
+void region_lose(struct flash *tier, uint32_t id, const struct table_place *place)
+{
+	uint32_t number = flash_region_of(&tier->layout, place->unit);
+	struct region *region = &tier->regions[number];
+	bool held;
+	uint16_t epoch = epoch_of(tier, id, &held);
+
+	assert(region->live >= place->length && tier->live_units >= place->length);
+	region->live -= place->length;
+	tier->live_units -= place->length;
+	policy_drop(&tier->policy, number, epoch, place->length);
+	if (held)
+		policy_unhold(&tier->policy, number, place->length);
+}
+
+void record_dies(struct flash *tier, const struct table_place *place)
+{
+	uint32_t number = flash_region_of(&tier->layout, place->unit);
+
+	*mark_at(tier, number, place->number) = FLASH_MARK_DEAD;
+	tier->regions[number].kill_dirty |= 1ull << (place->number / FLASH_MARKS_PER_PAGE % 64);
+}
+
+void block_remove(struct flash *tier, uint32_t id)
+{
+	struct table_block block;
+
+	table_look(tier->table, id, &block);
+	for (uint32_t i = 0; i < block.geometry.shard_count; i++) {
+		struct table_place place;
+
+		if (!table_shard(tier->table, id, i, &place))
+			continue;
+		region_lose(tier, id, &place);
+		record_dies(tier, &place);
+	}
+	table_remove(tier->table, id);
+}
+
+void block_set_epoch(struct flash *tier, uint32_t id, uint32_t epoch)
+{
+	struct table_geometry geometry;
+	uint16_t before;
+
+	if (!table_touch(tier->table, id, (uint16_t)epoch, &before))
+		return;
+	table_geometry(tier->table, id, &geometry);
+	for (uint32_t i = 0; i < geometry.shard_count; i++) {
+		struct table_place place;
+		uint32_t number;
+
+		if (!table_shard(tier->table, id, i, &place))
+			continue;
+		number = flash_region_of(&tier->layout, place.unit);
+		policy_drop(&tier->policy, number, before, place.length);
+		policy_add(&tier->policy, number, (uint16_t)epoch, place.length);
+		if (epoch > tier->regions[number].last_used)
+			tier->regions[number].last_used = epoch;
+		*mark_at(tier, number, place.number) = flash_mark_of(epoch);
+	}
+}
+
+/* A use of a block counts for those before it in its prefix: so leaves go first. */
+void block_touch(struct flash *tier, uint32_t id)
+{
+	struct table_block block;
+
+	while (id != TABLE_NONE) {
+		table_look(tier->table, id, &block);
+		if ((block.state != TABLE_WHOLE && block.state != TABLE_PARTIAL) ||
+		    block.epoch == (uint16_t)tier->epoch)
+			return;
+		block_set_epoch(tier, id, tier->epoch);
+		id = block.parent;
+	}
+}
+
+static void hold_count(struct flash *tier, uint32_t id, bool more)
+{
+	struct table_geometry geometry;
+
+	table_geometry(tier->table, id, &geometry);
+	for (uint32_t i = 0; i < geometry.shard_count; i++) {
+		struct table_place place;
+		uint32_t number;
+
+		if (!table_shard(tier->table, id, i, &place))
+			continue;
+		number = flash_region_of(&tier->layout, place.unit);
+		if (more)
+			policy_hold(&tier->policy, number, place.length);
+		else
+			policy_unhold(&tier->policy, number, place.length);
+	}
+}
+
+bool block_hold(struct flash *tier, uint32_t id)
+{
+	bool held;
+
+	epoch_of(tier, id, &held);
+	if (!table_hold(tier->table, id))
+		return false;
+	if (!held)
+		hold_count(tier, id, true);
+	return true;
+}
+
+void block_unhold(struct flash *tier, uint32_t id, uint16_t incarnation)
+{
+	bool held;
+
+	if (!table_is(tier->table, id, incarnation))
+		return; /* removed meanwhile */
+	table_unhold(tier->table, id, incarnation);
+	epoch_of(tier, id, &held);
+	if (!held)
+		hold_count(tier, id, false);
+}
+
+/* ---- open regions --------------------------------------------------------------------- */
+
+static struct draft *draft_free(struct flash *tier)
+{
+	for (uint32_t i = 0; i < DRAFTS; i++)
+		if (tier->drafts[i].region == NO_REGION)
+			return &tier->drafts[i];
+	return NULL;
+}
+
+static uint32_t region_ready(const struct flash *tier)
+{
+	uint32_t best = NO_REGION;
+
+	for (uint32_t i = 0; i < tier->layout.region_count; i++)
+		if (tier->regions[i].state == REGION_FREE &&
+		    (best == NO_REGION || tier->regions[i].seq < tier->regions[best].seq))
+			best = i;
+	return best;
+}
+
+static bool region_open(struct flash *tier, uint32_t stream)
+{
+	struct draft *draft = draft_free(tier);
+	struct region *region;
+	uint32_t number;
+
+	if (tier->free_count < FREE_TARGET)
+		reclaim_kick(tier, false);
+	if (!draft || tier->free_count < (stream == 0 ? 2u : 1u))
+		return false;
+	number = region_ready(tier);
+	assert(number != NO_REGION);
+	region = &tier->regions[number];
+	assert(region->seq && !region->live && !region->readers && !region->writers);
+	region->state = REGION_OPEN;
+	region->stream = (uint8_t)stream;
+	region->at = flash_first_unit(&tier->layout, number);
+	region->records = 0;
+	region->epoch = region->last_used = tier->epoch;
+	region->draft = (uint32_t)(draft - tier->drafts);
+	region->suspect = region->failed = false;
+	draft->region = number;
+	tier->free_count--;
+	tier->open_region[stream] = number;
+	if (tier->free_count < FREE_TARGET)
+		reclaim_kick(tier, false);
+	return true;
+}
+
+/* Nothing more goes in. */
+static void region_close(struct flash *tier, uint32_t stream)
+{
+	uint32_t number = tier->open_region[stream];
+	struct region *region = &tier->regions[number];
+
+	assert(region->state == REGION_OPEN);
+	tier->open_region[stream] = NO_REGION;
+	region->state = REGION_SEALING;
+	if (!region->writers)
+		seal_start(tier, number);
+}
+
+bool log_reserve(struct flash *tier, uint32_t stream, uint32_t units, uint32_t records,
+		 uint32_t *ret_region, uint32_t *ret_unit, uint32_t *ret_number)
+{
+	for (;;) {
+		uint32_t number = tier->open_region[stream];
+		struct region *region;
+
+		if (number == NO_REGION) {
+			if (!region_open(tier, stream))
+				return false;
+			continue;
+		}
+		region = &tier->regions[number];
+		if (region->failed || !flash_fits(&tier->layout, number, region->at, units,
+						  region->records + records - 1)) {
+			region_close(tier, stream);
+			continue;
+		}
+		*ret_region = number;
+		*ret_unit = region->at;
+		*ret_number = region->records;
+		region->at += units;
+		region->records += records;
+		region->writers += records;
+		tier->epoch += policy_written(&tier->policy, units) ? 1 : 0;
+		return true;
+	}
+}
+
+void log_settled(struct flash *tier, uint32_t number, uint32_t records)
+{
+	struct region *region = &tier->regions[number];
+
+	assert(region->writers >= records);
+	region->writers -= records;
+	if (region->state == REGION_SEALING && !region->writers)
+		seal_start(tier, number);
+}
+
+void log_record(struct flash *tier, uint32_t number, const struct flash_record *record)
+{
+	struct region *region = &tier->regions[number];
+	struct flash_table_entry *entries;
+
+	assert(region->draft != DRAFT_NONE);
+	entries = (struct flash_table_entry *)(void *)tier->drafts[region->draft].memory;
+	flash_entry_of(record, &tier->super.id, &entries[record->number]);
+	if (record->sequence > region->sequence_max)
+		region->sequence_max = record->sequence;
+}
+
+void log_failed(struct flash *tier, uint32_t number)
+{
+	struct region *region = &tier->regions[number];
+
+	cairn_count(tier->env, CNT_IO_ERRORS, 1);
+	if (!region->failed)
+		cairn_count(tier->env, CNT_RETIRED, 1);
+	region->failed = true;
+	for (uint32_t stream = 0; stream < FLASH_STREAMS; stream++)
+		if (tier->open_region[stream] == number)
+			region_close(tier, stream);
+}
+
+/* ---- sealing -------------------------------------------------------------------------------- */
+
+static void sealed(struct engine_chain *chain)
+{
+	struct draft *draft = (struct draft *)((char *)chain - offsetof(struct draft, chain));
+	struct flash *tier = draft->tier;
+	struct region *region;
+
+	memset(draft->memory, 0,
+	       draft->iov[0].iov_len); /* numbers that no record takes are holes */
+	tier_lock(tier);
+	region = &tier->regions[draft->region];
+	assert(region->state == REGION_SEALING);
+	/* Without a table it is read as an open one is, record by record. */
+	region->failed = region->failed || chain->result < 0;
+	region->state = region->failed ? REGION_RETIRED : REGION_SEALED;
+	region->draft = DRAFT_NONE;
+	policy_candidate(&tier->policy, draft->region, true);
+	draft->region = NO_REGION;
+	draft->sealing = false;
+	cairn_count(tier->env, chain->result < 0 ? CNT_IO_ERRORS : CNT_SEALED, 1);
+	tier->stuck = false;
+	waiters_wake(&tier->wait_room);
+	reclaim_draft_came(tier);
+	if (tier->free_count < FREE_TARGET)
+		reclaim_kick(tier, false);
+	/* Under the lock: who finds the draft free may start its job again. */
+	stage_env(tier->env)->job_end(tier->env, &draft->job);
+	tier_unlock(tier);
+}
+
+/* The trailer behind the table, so that one write takes both. */
+static void draft_finish(struct flash *tier, struct draft *draft)
+{
+	const struct region *region = &tier->regions[draft->region];
+	const struct flash_layout *layout = &tier->layout;
+	uint32_t table_bytes = region->records * (uint32_t)sizeof(struct flash_table_entry);
+	uint32_t table_units = flash_trailer_unit(layout, draft->region) -
+			       flash_table_unit(layout, draft->region, region->records);
+	uint8_t *table = draft->memory;
+	size_t pad = (size_t)table_units * layout->unit - table_bytes;
+	struct flash_trailer trailer = {
+		.region = draft->region,
+		.seq = region->seq,
+		.record_count = region->records,
+		.records_end = region->at,
+		.epoch = draft->epoch,
+		.sealed_ns = tier->sys->realtime_ns(),
+		.sequence_max = region->sequence_max,
+	};
+
+	trailer.table_bytes = table_bytes;
+	flash_trailer_seal(&trailer, (const struct flash_table_entry *)(const void *)table,
+			   flash_salt(&tier->super.id, region->seq));
+	/* Behind the table, what is left of its last unit is zero. */
+	memset(table + table_bytes, 0, pad + layout->unit);
+	memcpy(table + table_bytes + pad, &trailer, sizeof(trailer));
+	draft->iov[0] = (struct iovec){table, table_bytes + pad + layout->unit};
+}
+
+static void seal_run(struct stage_job *job)
+{
+	struct draft *draft = (struct draft *)((char *)job - offsetof(struct draft, job));
+	struct flash *tier = draft->tier;
+	const struct engine_ops *ops;
+	struct engine *engine = stage_env(tier->env)->job_engine(job, &ops);
+	uint32_t count = 0;
+	int rc;
+
+	draft_finish(tier, draft); /* nobody writes to the region any more */
+	memset(draft->ops, 0, sizeof(draft->ops));
+	/* The trailer says that the records are there: so they are, before it is. */
+	if (tier->sync != SYNC_NONE)
+		draft->ops[count++] = (struct engine_op){.code = OP_FDATASYNC, .fd = tier->fd};
+	draft->ops[count++] = (struct engine_op){
+		.code = OP_WRITEV,
+		.fd = tier->fd,
+		.iov = draft->iov,
+		.iov_count = 1,
+		.offset = flash_byte_of(&tier->layout,
+					flash_trailer_unit(&tier->layout, draft->region) + 1) -
+			  draft->iov[0].iov_len,
+		.length = draft->iov[0].iov_len,
+	};
+	memset(&draft->chain, 0, sizeof(draft->chain));
+	draft->chain.ops = draft->ops;
+	draft->chain.op_count = count;
+	draft->chain.direct = tier->direct;
+	draft->chain.done = sealed;
+	rc = ops->submit(engine, &draft->chain);
+	assert(rc == 0); /* JOB_CHAINS */
+	(void)rc;
+}
+
+int drafts_init(struct flash *tier)
+{
+	size_t bytes =
+		flash_round_up((size_t)tier->layout.records_max * sizeof(struct flash_table_entry) +
+				       2 * (size_t)FLASH_UNIT_MAX,
+			       FLASH_PAGE);
+
+	for (uint32_t i = 0; i < DRAFTS; i++) {
+		tier->drafts[i].region = NO_REGION;
+		tier->drafts[i].memory = sys_zalloc(tier->sys, FLASH_PAGE, bytes);
+		if (!tier->drafts[i].memory)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+void drafts_fini(struct flash *tier)
+{
+	for (uint32_t i = 0; i < DRAFTS; i++)
+		if (tier->drafts[i].memory)
+			tier->sys->free(tier->drafts[i].memory);
+}
+
+int seal_now(struct flash *tier, uint32_t number)
+{
+	struct region *region = &tier->regions[number];
+	struct draft *draft = &tier->drafts[region->draft];
+	int rc = tier->sync == SYNC_NONE ? 0 : tier->sys->fdatasync(tier->fd);
+	uint64_t end = flash_byte_of(&tier->layout, flash_trailer_unit(&tier->layout, number) + 1);
+
+	assert(draft->region == number && !region->writers);
+	draft->epoch = region->last_used;
+	draft_finish(tier, draft);
+	if (rc == 0)
+		rc = sys_pwrite_full(tier->sys, tier->fd, draft->iov[0].iov_base,
+				     draft->iov[0].iov_len, (off_t)(end - draft->iov[0].iov_len));
+	memset(draft->memory, 0, draft->iov[0].iov_len);
+	region->state = rc < 0 ? REGION_RETIRED : REGION_SEALED;
+	region->draft = DRAFT_NONE;
+	policy_candidate(&tier->policy, number, true);
+	draft->region = NO_REGION;
+	return rc;
+}
+
+void seal_start(struct flash *tier, uint32_t number)
+{
+	struct draft *draft = &tier->drafts[tier->regions[number].draft];
+
+	assert(draft->region == number && !draft->sealing);
+	draft->sealing = true;
+	draft->epoch = tier->regions[number].last_used;
+	draft->tier = tier;
+	draft->job.run = seal_run;
+	stage_env(tier->env)->job_start(tier->env, &draft->job, number);
+}

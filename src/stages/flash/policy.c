@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "stages/flash/policy.h"
+
+#include <assert.h>
+#include <string.h>
+
+#define PRICE_MIN  3.0	 /* epochs: below that the order is noise */
+#define PRICE_MAX  640.0 /* ten lives of the log: nothing is worth copying */
+#define PRICE_STEP 1.05
+#define LATE	   0.9 /* of what counts, kept at each victim: the last ten or so */
+
+void policy_init(struct policy *policy, struct policy_region *regions, uint32_t region_count,
+		 uint32_t region_units, uint16_t epoch)
+{
+	uint64_t units = (uint64_t)region_count * region_units / POLICY_BINS;
+
+	assert(region_count && region_units);
+	*policy = (struct policy){
+		.regions = regions,
+		.region_count = region_count,
+		.region_units = region_units,
+		.epoch_units = units ? units : 1,
+		.epoch = epoch,
+		.price = PRICE_MIN,
+		.credit = region_units,
+	};
+	for (uint32_t i = 0; i < region_count; i++)
+		regions[i].epoch = epoch;
+}
+
+/* ---- histograms ----------------------------------------------------------- */
+
+/* Brings the ring up to now: what grows too old is lumped together in the oldest bin. */
+static struct policy_region *region_of(const struct policy *policy, uint32_t region)
+{
+	struct policy_region *r = &policy->regions[region];
+
+	assert(region < policy->region_count);
+	for (uint32_t i = 0; r->epoch != policy->epoch && i < POLICY_BINS; i++) {
+		uint32_t oldest = ++r->epoch % POLICY_BINS; /* becomes the newest */
+
+		r->units[(oldest + 1) % POLICY_BINS] += r->units[oldest];
+		r->units[oldest] = 0;
+	}
+	if (r->epoch != policy->epoch) { /* all of it is in one bin now, the oldest */
+		memset(r->units, 0, sizeof(r->units));
+		r->units[(policy->epoch + 1u) % POLICY_BINS] = r->live;
+		r->epoch = policy->epoch;
+	}
+	return r;
+}
+
+bool policy_written(struct policy *policy, uint32_t units)
+{
+	policy->written += units;
+	if (policy->written < policy->epoch_units)
+		return false;
+	policy->written -= policy->epoch_units;
+	policy->epoch++;
+	/* Each region within a life of the log, so that none is missed until epochs wrap. */
+	for (uint32_t i = 0; i <= policy->region_count / POLICY_BINS; i++) {
+		region_of(policy, policy->swept);
+		policy->swept = (policy->swept + 1) % policy->region_count;
+	}
+	return true;
+}
+
+static uint32_t age_of(const struct policy *policy, uint16_t epoch)
+{
+	uint32_t age = (uint16_t)(policy->epoch - epoch);
+
+	return age < POLICY_BINS ? age : POLICY_BINS - 1;
+}
+
+static uint32_t *bin_of(const struct policy *policy, struct policy_region *r, uint32_t age)
+{
+	return &r->units[(uint16_t)(policy->epoch - age) % POLICY_BINS];
+}
+
+static_assert(65536 % POLICY_BINS == 0, "the ring goes on where epochs wrap");
+
+void policy_add(struct policy *policy, uint32_t region, uint16_t epoch, uint32_t units)
+{
+	struct policy_region *r = region_of(policy, region);
+
+	*bin_of(policy, r, age_of(policy, epoch)) += units;
+	r->live += units;
+	assert(r->live <= policy->region_units);
+}
+
+/* An epoch that has wrapped is taken for another one: then the oldest give instead. */
+static void bins_take(const struct policy *policy, struct policy_region *r, uint16_t epoch,
+		      uint32_t units)
+{
+	uint32_t age = age_of(policy, epoch);
+
+	for (uint32_t i = 0; units && i <= POLICY_BINS; i++) {
+		uint32_t *bin = bin_of(policy, r, i ? POLICY_BINS - i : age);
+		uint32_t taken = *bin < units ? *bin : units;
+
+		*bin -= taken;
+		units -= taken;
+	}
+	assert(!units);
+}
+
+void policy_drop(struct policy *policy, uint32_t region, uint16_t epoch, uint32_t units)
+{
+	struct policy_region *r = region_of(policy, region);
+
+	assert(r->live >= units);
+	bins_take(policy, r, epoch, units);
+	r->live -= units;
+}
+
+void policy_touch(struct policy *policy, uint32_t region, uint16_t before, uint32_t units)
+{
+	struct policy_region *r = region_of(policy, region);
+
+	assert(r->live >= units);
+	bins_take(policy, r, before, units);
+	*bin_of(policy, r, 0) += units;
+}
+
+void policy_hold(struct policy *policy, uint32_t region, uint32_t units)
+{
+	struct policy_region *r = region_of(policy, region);
+
+	r->held += units;
+	assert(r->held <= policy->region_units);
+}
+
+void policy_unhold(struct policy *policy, uint32_t region, uint32_t units)
+{
+	struct policy_region *r = region_of(policy, region);
+
+	assert(r->held >= units);
+	r->held -= units;
+}
+
+void policy_clear(struct policy *policy, uint32_t region)
+{
+	assert(region < policy->region_count);
+	policy->regions[region] = (struct policy_region){.epoch = policy->epoch};
+}
+
+void policy_candidate(struct policy *policy, uint32_t region, bool may)
+{
+	region_of(policy, region)->candidate = may;
+}
+
+/* ---- the choice ------------------------------------------------------------- */
+
+struct choice {
+	struct policy_victim victim;
+	double score;
+};
+
+/* Its thresholds, from the youngest: everything is evicted, then less and less. */
+static void consider(const struct policy *policy, uint32_t region, struct choice *best)
+{
+	struct policy_region *r = region_of(policy, region);
+	double units = policy->region_units;
+	uint32_t carried = 0;
+
+	for (uint32_t age = 0; age <= POLICY_BINS; age++) {
+		uint32_t all = carried + r->held < r->live ? carried + r->held : r->live;
+		uint32_t bin = age < POLICY_BINS ? *bin_of(policy, r, age) : 0;
+		double freed = units - all, score;
+
+		if (carried && (all > units * POLICY_CARRY_SHARE || carried > policy->credit))
+			return;
+		/* A threshold between two bins that hold something is as good as the older one. */
+		if (freed <= 0 || (!bin && age < POLICY_BINS))
+			continue;
+		score = policy->price * all / freed - age;
+		if (best->victim.region == POLICY_NONE || score < best->score) {
+			best->score = score;
+			best->victim.region = region;
+			best->victim.carried = all;
+			best->victim.epoch = policy->epoch;
+			best->victim.age = (uint16_t)age;
+		}
+		carried += bin;
+	}
+}
+
+struct policy_victim policy_choose(struct policy *policy)
+{
+	struct choice best = {.victim = {.region = POLICY_NONE}};
+
+	for (uint32_t i = 0; i < policy->region_count; i++)
+		if (policy->regions[i].candidate)
+			consider(policy, i, &best);
+	return best.victim;
+}
+
+void policy_take(struct policy *policy, const struct policy_victim *victim)
+{
+	double carried = victim->carried, freed = policy->region_units - carried;
+
+	assert(policy->regions[victim->region].candidate && freed > 0);
+	policy->regions[victim->region].candidate = false;
+	policy->credit += POLICY_CARRY_MAX * freed - carried;
+	if (policy->credit > policy->region_units)
+		policy->credit = policy->region_units;
+	policy->carried = policy->carried * LATE + carried;
+	policy->freed = policy->freed * LATE + freed;
+	if (policy->carried > POLICY_CARRY_AIM * policy->freed)
+		policy->price *= PRICE_STEP;
+	else
+		policy->price /= PRICE_STEP;
+	if (policy->price < PRICE_MIN)
+		policy->price = PRICE_MIN;
+	if (policy->price > PRICE_MAX)
+		policy->price = PRICE_MAX;
+}
+
+bool policy_carries(const struct policy_victim *victim, uint16_t epoch, bool held, bool orphan)
+{
+	int age = (int16_t)(uint16_t)(victim->epoch - epoch); /* below 0: used since */
+
+	if (age >= (int)POLICY_BINS)
+		age = POLICY_BINS - 1;
+	return held || (!orphan && age < victim->age);
+}
+
+uint16_t policy_epoch_of(const struct policy *policy, uint16_t epoch)
+{
+	return (uint16_t)(policy->epoch - age_of(policy, epoch));
+}

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Which region of the log goes next, and what of it is carried over. Pure: no I/O,
+ * no locks, no clock; the owner serialises calls. Time is bytes written: an epoch is
+ * 1/64 of the log.
+ *
+ * Invariants, numbered:
+ *  1. A region's histogram has the units of its live records by the epoch they were
+ *     last used in; what is older than POLICY_BINS epochs counts as the oldest. The
+ *     sum of its bins is its live units, always.
+ *  2. A victim frees something: what is carried from it is less than a region.
+ *  3. Over all victims, carried <= POLICY_CARRY_MAX * freed + one region, but for
+ *     held records: each unit of room is paid for with that much copying at most, so
+ *     write amplification stays below 1 + POLICY_CARRY_MAX in the long run.
+ *
+ * The choice: each region could be reclaimed with any epoch as threshold, where
+ * records used later are carried and the others are evicted. That costs what
+ * is evicted, which is worse the younger the threshold is, and what is copied for
+ * each unit freed. The victim is the region and threshold with the least of
+ *
+ *	epoch of the threshold + price * carried / freed
+ *
+ * where the price (of copying as much as is freed, in epochs) follows from the
+ * copying of late: it rises above POLICY_CARRY_AIM and falls below. So a load that
+ * gains little by copying is not copied for, and regions whose records are all cold
+ * or dead are taken as they are.
+ *
+ * Leaves go before their parents as long as a use of a block counts for its parents
+ * too: then no parent is colder than its child. To carry cold parents for the sake of
+ * cold children was measured, and costs more hits than it saves.
+ */
+#ifndef STAGES_FLASH_POLICY_H
+#define STAGES_FLASH_POLICY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define POLICY_BINS	   64u	     /* epochs told apart: of one life of the log */
+#define POLICY_CARRY_AIM   0.25	     /* carried for each unit freed, of late */
+#define POLICY_CARRY_MAX   0.30	     /* the bound of invariant 3 */
+#define POLICY_CARRY_SHARE (2.0 / 3) /* of a victim: frees a region for two copied, at worst */
+#define POLICY_NONE	   UINT32_MAX
+
+struct policy_region {
+	uint32_t units[POLICY_BINS]; /* live, by epoch; a ring that ends with `epoch` */
+	uint32_t live;
+	uint32_t held;	/* of live */
+	uint16_t epoch; /* the newest that the ring stands for */
+	bool candidate; /* sealed, and nothing against reclaiming it */
+};
+
+struct policy {
+	struct policy_region *regions;
+	uint32_t region_count, region_units;
+	uint64_t epoch_units; /* written in each epoch */
+	uint64_t written;     /* in this epoch */
+	uint16_t epoch;
+	uint32_t swept; /* the next region to be brought up to now, used or not */
+	double price;
+	double carried, freed; /* of late: decaying sums, regions */
+	double credit;	       /* invariant 3: units that may be carried */
+};
+
+struct policy_victim {
+	uint32_t region;  /* POLICY_NONE: no candidate */
+	uint32_t carried; /* units that will be, held ones included */
+	uint16_t epoch;	  /* of the choice */
+	uint16_t age;	  /* epochs: what was used that long before it, or longer, is evicted */
+};
+
+/*
+ * @regions: region_count, zeroed, stays the caller's. @epoch: where a store that was
+ * there before stopped, else 0.
+ */
+void policy_init(struct policy *policy, struct policy_region *regions, uint32_t region_count,
+		 uint32_t region_units, uint16_t epoch);
+
+/* @units were written to the log, whatever they were. True: a new epoch has begun. */
+bool policy_written(struct policy *policy, uint32_t units);
+
+/* A record of that epoch is live in @region; or it is not any more. O(1). */
+void policy_add(struct policy *policy, uint32_t region, uint16_t epoch, uint32_t units);
+void policy_drop(struct policy *policy, uint32_t region, uint16_t epoch, uint32_t units);
+/* A live record was used: policy->epoch instead of @before. */
+void policy_touch(struct policy *policy, uint32_t region, uint16_t before, uint32_t units);
+/* Held records are carried, whatever their age: regions that are full of them are no victims. */
+void policy_hold(struct policy *policy, uint32_t region, uint32_t units);
+void policy_unhold(struct policy *policy, uint32_t region, uint32_t units);
+/* It is empty from here on: invalidated, free. */
+void policy_clear(struct policy *policy, uint32_t region);
+/* Whether it may be a victim: sealed, not yet being reclaimed, not retired. */
+void policy_candidate(struct policy *policy, uint32_t region, bool may);
+
+/* The next victim. O(candidates * POLICY_BINS). Only looks. */
+struct policy_victim policy_choose(struct policy *policy);
+/* The victim is taken: it is no candidate any more, and what it costs is charged. */
+void policy_take(struct policy *policy, const struct policy_victim *victim);
+
+/*
+ * Whether a record of the victim is carried. @orphan: no chain reaches it, since its
+ * parent is not there. (Expired and dead records are the caller's to leave out.)
+ */
+bool policy_carries(const struct policy_victim *victim, uint16_t epoch, bool held, bool orphan);
+/* The epoch that a carried record goes on with: its own, or the oldest told apart. */
+uint16_t policy_epoch_of(const struct policy *policy, uint16_t epoch);
+
+#endif

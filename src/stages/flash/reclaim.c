@@ -1,0 +1,710 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Making regions free: one job at a time.
+ *
+ *	victim -> its table -> each record: dead | evicted | carried
+ *	       -> readers gone -> flush -> header of a new use -> flush -> free
+ *
+ * Invariants, numbered:
+ *  1. A region is free when its header says so, durably: nothing of its last use
+ *     is ever found again. What was carried was flushed before that.
+ *  2. What is carried is bounded by policy.h, beside what is held: so is the write
+ *     amplification.
+ *  3. The table is asked again as each record is reached, and a place changes only
+ *     if it is still the one that was copied.
+ */
+#include "stages/flash/tier.h"
+
+#define CHUNK_BYTES (1u << 20)
+#define NO_REGION   UINT32_MAX
+
+struct reclaim {
+	struct stage_job job;
+	struct flash *tier;
+	struct engine_chain chain;
+	struct engine_op ops[3];
+	struct iovec iov;
+	void (*then)(struct reclaim *);
+	uint8_t *table;				 /* of the victim; and the header that is written */
+	const struct flash_table_entry *entries; /* in it */
+	uint8_t *buffer;			 /* CHUNK_BYTES and a head */
+	uint8_t *head;				 /* of the record that is carried, as it was */
+	uint32_t *cuts;				 /* units by age, to find the cut */
+	/* [m] */
+	bool running, entries_wanted;
+	bool waits_readers, waits_draft, go_on;
+	bool reclaiming; /* the victim had a use, and is counted as begun */
+	/* the job's own */
+	uint32_t victim, records, at;
+	uint32_t carried_units, barren;
+	struct policy_victim choice;
+	uint32_t entry;
+	uint16_t incarnation;
+	uint64_t old_seq;
+	struct table_place old_place, new_place;
+	uint32_t new_region;
+	uint64_t done; /* bytes of the record */
+	struct flash_record record;
+};
+
+int reclaim_init(struct flash *tier)
+{
+	struct reclaim *r = sys_zalloc(tier->sys, 64, sizeof(*r));
+	size_t table = tier->layout.region_bytes; /* a table is smaller than its region */
+	size_t most = (size_t)tier->layout.records_max * sizeof(struct flash_table_entry) +
+		      2 * FLASH_PAGE;
+
+	if (!r)
+		return -ENOMEM;
+	tier->reclaim = r;
+	r->tier = tier;
+	r->victim = NO_REGION;
+	r->table = sys_zalloc(tier->sys, FLASH_PAGE,
+			      flash_round_up(table < most ? table : most, FLASH_PAGE));
+	r->buffer = sys_zalloc(tier->sys, FLASH_PAGE, CHUNK_BYTES);
+	r->head = sys_zalloc(tier->sys, FLASH_PAGE, FLASH_HEAD_BYTES_MAX + FLASH_PAGE);
+	return r->table && r->buffer && r->head ? 0 : -ENOMEM;
+}
+
+void reclaim_fini(struct flash *tier)
+{
+	struct reclaim *r = tier->reclaim;
+
+	if (!r)
+		return;
+	if (r->table)
+		tier->sys->free(r->table);
+	if (r->buffer)
+		tier->sys->free(r->buffer);
+	if (r->head)
+		tier->sys->free(r->head);
+	tier->sys->free(r);
+	tier->reclaim = NULL;
+}
+
+/* ---- chains ----------------------------------------------------------------------- */
+
+static void chain_done(struct engine_chain *chain)
+{
+	struct reclaim *r = (struct reclaim *)((char *)chain - offsetof(struct reclaim, chain));
+	void (*then)(struct reclaim *) = r->then;
+
+	r->then = NULL;
+	then(r);
+}
+
+static void chain_send(struct reclaim *r, uint32_t ops_count, void (*then)(struct reclaim *))
+{
+	struct flash *tier = r->tier;
+	const struct engine_ops *ops;
+	struct engine *engine = stage_env(tier->env)->job_engine(&r->job, &ops);
+	int rc;
+
+	assert(!r->then);
+	r->then = then;
+	memset(&r->chain, 0, sizeof(r->chain));
+	r->chain.ops = r->ops;
+	r->chain.op_count = ops_count;
+	r->chain.direct = tier->direct;
+	r->chain.done = chain_done;
+	rc = ops->submit(engine, &r->chain);
+	assert(rc == 0); /* JOB_CHAINS */
+	(void)rc;
+}
+
+static struct engine_op transfer(struct reclaim *r, enum engine_code code, uint64_t offset,
+				 void *memory, size_t length)
+{
+	r->iov = (struct iovec){memory, length};
+	return (struct engine_op){.code = code,
+				  .fd = r->tier->fd,
+				  .iov = &r->iov,
+				  .iov_count = 1,
+				  .offset = offset,
+				  .length = length};
+}
+
+static void reclaim_step(struct reclaim *r);
+static void next_record(struct reclaim *r);
+
+/* ---- from blank to free ------------------------------------------------------------------ */
+
+/* [m] Nothing of the victim's use comes back, or it is not reclaimed after all. */
+static void use_over(struct reclaim *r)
+{
+	if (r->reclaiming)
+		r->tier->reclaims_over++;
+	r->reclaiming = false;
+	commit_kick(r->tier);
+}
+
+static void header_written(struct reclaim *r)
+{
+	struct flash *tier = r->tier;
+	struct region *region = &tier->regions[r->victim];
+
+	tier_lock(tier);
+	if (r->chain.result < 0) {
+		/* It stays out of use. What is in it is known to nobody, or dead by its marks. */
+		cairn_count(tier->env, CNT_IO_ERRORS, 1);
+		region->state = REGION_RETIRED;
+		region->failed = true;
+	} else {
+		region->state = REGION_FREE;
+		tier->free_count++;
+		memset(mark_at(tier, r->victim, 0), 0, tier->layout.records_max);
+	}
+	tier->stuck = false;
+	use_over(r);
+	waiters_wake(&tier->wait_room);
+	tier_unlock(tier);
+	r->victim = NO_REGION;
+	reclaim_step(r);
+}
+
+/* A new use of the region begins, durably; before that, what was carried out of it. */
+static void header_write(struct reclaim *r)
+{
+	struct flash *tier = r->tier;
+	struct region *region = &tier->regions[r->victim];
+	struct flash_region_head *head = (struct flash_region_head *)(void *)r->table;
+	bool flush = tier->sync != SYNC_NONE;
+	uint32_t count = 0, epoch;
+
+	tier_lock(tier);
+	assert(!region->live && !region->readers && !region->writers);
+	region->state = REGION_BLANK;
+	policy_clear(&tier->policy, r->victim);
+	region->seq = ++tier->region_seq;
+	region->records = 0;
+	region->kill_dirty = 0;
+	region->sequence_max = 0;
+	epoch = tier->epoch;
+	tier_unlock(tier);
+	memset(head, 0, tier->layout.unit);
+	flash_region_head_init(head, &tier->super, r->victim, region->seq, 0, epoch,
+			       tier->sys->realtime_ns());
+	if (flush)
+		r->ops[count++] = (struct engine_op){.code = OP_FDATASYNC, .fd = tier->fd};
+	r->ops[count++] = transfer(r, OP_WRITEV, flash_region_at(&tier->layout, r->victim), head,
+				   tier->layout.unit);
+	if (flush)
+		r->ops[count++] = (struct engine_op){.code = OP_FDATASYNC, .fd = tier->fd};
+	chain_send(r, count, header_written);
+}
+
+/* ---- the end of a victim -------------------------------------------------------------------- */
+
+/* [m] What is left with a place in it: partial blocks, and what its table did not tell. */
+static void evict_rest(struct flash *tier, uint32_t victim)
+{
+	uint32_t id = TABLE_NONE;
+
+	if (!tier->regions[victim].live)
+		return;
+	for (id = table_next(tier->table, 0); id != TABLE_NONE;
+	     id = table_next(tier->table, id + 1)) {
+		struct table_block block;
+
+		table_look(tier->table, id, &block);
+		for (uint32_t i = 0; i < block.geometry.shard_count; i++) {
+			struct table_place place;
+			uint32_t partial;
+
+			if (!table_shard(tier->table, id, i, &place) ||
+			    flash_region_of(&tier->layout, place.unit) != victim)
+				continue;
+			partial = block.state == TABLE_PARTIAL
+					  ? partial_find(tier, block.fingerprint)
+					  : UINT32_MAX;
+			if (partial != UINT32_MAX && tier->partials[partial].claim_count)
+				return; /* it is being written: later */
+			if (partial != UINT32_MAX)
+				flash_partial_free(tier, partial);
+			block_remove(tier, id);
+			cairn_count(tier->env, CNT_EVICTED, 1);
+			break;
+		}
+	}
+}
+
+/* [m] It is not reclaimed: something in it must stay, and cannot go elsewhere now. */
+static void victim_back(struct reclaim *r)
+{
+	struct region *region = &r->tier->regions[r->victim];
+
+	region->state = region->failed ? REGION_RETIRED : REGION_SEALED;
+	policy_candidate(&r->tier->policy, r->victim, true);
+	use_over(r);
+	r->victim = NO_REGION;
+	r->barren++;
+}
+
+/* [m] A region that takes no writes is not used again: what is in it is dead for ever. */
+static void victim_retire(struct reclaim *r)
+{
+	struct region *region = &r->tier->regions[r->victim];
+
+	memset(mark_at(r->tier, r->victim, 0), FLASH_MARK_DEAD, region->records);
+	region->kill_dirty = UINT64_MAX;
+	region->state = REGION_RETIRED;
+	use_over(r);
+	r->victim = NO_REGION;
+}
+
+static void victim_over(struct reclaim *r)
+{
+	struct flash *tier = r->tier;
+	struct region *region = &tier->regions[r->victim];
+	bool ready;
+
+	tier_lock(tier);
+	evict_rest(tier, r->victim);
+	if (region->live || region->failed) {
+		if (region->live)
+			victim_back(r);
+		else
+			victim_retire(r);
+		tier_unlock(tier);
+		reclaim_step(r);
+		return;
+	}
+	ready = region->readers == 0;
+	r->waits_readers = !ready; /* reclaim_reader_gone() comes */
+	tier_unlock(tier);
+	if (!ready)
+		return;
+	cairn_count(tier->env, CNT_RECLAIMED, 1);
+	r->barren = r->carried_units > tier->layout.region_units / 8 * 7 ? r->barren + 1 : 0;
+	header_write(r);
+}
+
+void reclaim_reader_gone(struct flash *tier, uint32_t region)
+{
+	struct reclaim *r = tier->reclaim;
+
+	tier->stuck = false;
+	if (!r->waits_readers || r->victim != region)
+		return;
+	r->waits_readers = false;
+	stage_env(tier->env)->job_again(&r->job);
+}
+
+/* ---- carrying ----------------------------------------------------------------------------------
+ */
+
+static void carry_read(struct reclaim *r);
+
+static uint32_t head_bytes_of(const struct reclaim *r)
+{
+	const struct flash_layout *layout = &r->tier->layout;
+
+	return flash_head_units(layout, flash_stored_of_units(layout, r->old_place.length)) *
+	       layout->unit;
+}
+
+/* [m] The table has it in its new place; false: it is not where it was any more. */
+static bool shard_move(struct reclaim *r)
+{
+	struct flash *tier = r->tier;
+	uint32_t shard = r->record.shard;
+	struct table_block block;
+	struct table_place place;
+
+	if (!table_shard(tier->table, r->entry, shard, &place) || place.unit != r->old_place.unit)
+		return false;
+	region_lose(tier, r->entry, &r->old_place);
+	table_move(tier->table, r->entry, shard, r->old_place.unit, &r->new_place);
+	region_gain(tier, r->entry, &r->new_place);
+	table_look(tier->table, r->entry, &block);
+	block_set_epoch(tier, r->entry,
+			tier->epoch - (uint16_t)(tier->policy.epoch -
+						 policy_epoch_of(&tier->policy, block.epoch)));
+	*mark_at(tier, r->new_region, r->new_place.number) = flash_mark_of(
+		tier->epoch -
+		(uint16_t)(tier->policy.epoch - policy_epoch_of(&tier->policy, block.epoch)));
+	cairn_count(tier->env, CNT_CARRIED_BYTES,
+		    flash_byte_of(&tier->layout, r->new_place.length));
+	return true;
+}
+
+/* The new record is in, or nothing came of it. */
+static void carry_end(struct reclaim *r, bool good, bool damaged)
+{
+	struct flash *tier = r->tier;
+	bool same, moved;
+
+	tier_lock(tier);
+	same = table_is(tier->table, r->entry, r->incarnation);
+	moved = good && same && shard_move(r);
+	if (!moved)
+		record_dies(tier, &r->new_place);
+	if (damaged && same) {
+		cairn_count(tier->env, CNT_DAMAGED, 1);
+		block_remove(tier, r->entry);
+	}
+	log_settled(tier, r->new_region, 1);
+	tier_unlock(tier);
+	next_record(r);
+}
+
+static void carry_written(struct reclaim *r)
+{
+	uint64_t total = flash_byte_of(&r->tier->layout, r->old_place.length);
+
+	if (r->chain.result < 0) {
+		tier_lock(r->tier);
+		log_failed(r->tier, r->new_region);
+		tier_unlock(r->tier);
+		carry_end(r, false, false);
+		return;
+	}
+	r->done += r->iov.iov_len;
+	if (r->done < total)
+		carry_read(r);
+	else
+		carry_end(r, true, false);
+}
+
+static bool pieces_match(const struct reclaim *r, const uint8_t *payload, uint64_t from,
+			 uint64_t length)
+{
+	uint32_t crcs[CHUNK_BYTES / CAIRN_PIECE + 1];
+	uint64_t stored = r->record.stored_length,
+		 to = from + length < stored ? from + length : stored;
+	struct iovec iov = {(void *)(uintptr_t)payload, (size_t)(to - from)};
+	uint32_t count = flash_pieces(to - from);
+
+	crc32c_pieces(&iov, 1, 0, to - from, CAIRN_PIECE, crcs);
+	for (uint32_t i = 0; i < count; i++)
+		if (crcs[i] != flash_piece_crc(r->head, (uint32_t)(from / CAIRN_PIECE) + i))
+			return false;
+	return true;
+}
+
+/* The head as it will stand in the new place. */
+static bool head_renew(struct reclaim *r, uint32_t head_bytes)
+{
+	struct flash *tier = r->tier;
+	const struct flash_table_entry *entry = &r->entries[r->at];
+	struct flash_record *record = (struct flash_record *)(void *)r->buffer;
+
+	memcpy(r->head, r->buffer, head_bytes);
+	if (flash_record_decode(r->head, head_bytes, &tier->layout,
+				flash_salt(&tier->super.id, r->old_seq), r->old_seq,
+				r->old_place.unit, &r->record) != FLASH_OK ||
+	    memcmp(&r->record.key, &entry->key, sizeof(entry->key)) != 0 ||
+	    r->record.space != entry->space || r->record.generation != entry->generation ||
+	    r->record.shard != entry->shard)
+		return false;
+	record->region_seq = tier->regions[r->new_region].seq;
+	record->unit = r->new_place.unit;
+	record->number = r->new_place.number;
+	record->flags |= FLASH_RECORD_CARRIED;
+	flash_record_seal(record, &tier->layout, flash_salt(&tier->super.id, record->region_seq));
+	tier_lock(tier);
+	log_record(tier, r->new_region, record);
+	tier_unlock(tier);
+	return true;
+}
+
+static void carry_have(struct reclaim *r)
+{
+	struct flash *tier = r->tier;
+	uint32_t head_bytes = head_bytes_of(r), skip = r->done ? 0 : head_bytes;
+	size_t length = r->iov.iov_len;
+
+	if (r->chain.result < 0 || (!r->done && !head_renew(r, head_bytes)) ||
+	    !pieces_match(r, r->buffer + skip, r->done + skip - head_bytes, length - skip)) {
+		carry_end(r, false, true);
+		return;
+	}
+	r->ops[0] =
+		transfer(r, OP_WRITEV, flash_byte_of(&tier->layout, r->new_place.unit) + r->done,
+			 r->buffer, length);
+	chain_send(r, 1, carry_written);
+}
+
+static void carry_read(struct reclaim *r)
+{
+	struct flash *tier = r->tier;
+	uint64_t left = flash_byte_of(&tier->layout, r->old_place.length) - r->done;
+	uint32_t head_bytes = head_bytes_of(r);
+	uint64_t length = CHUNK_BYTES;
+
+	if (!r->done) /* whole pieces behind the head */
+		length = head_bytes + (CHUNK_BYTES - head_bytes) / CAIRN_PIECE * CAIRN_PIECE;
+	if (length > left)
+		length = left;
+	r->ops[0] = transfer(r, OP_READV, flash_byte_of(&tier->layout, r->old_place.unit) + r->done,
+			     r->buffer, length);
+	chain_send(r, 1, carry_have);
+}
+
+/* ---- each record
+ * ---------------------------------------------------------------------------------- */
+
+/* [m] The entry that a record of the victim is a shard of; TABLE_NONE: it is dead. */
+static uint32_t live_entry(struct reclaim *r, uint32_t number, struct table_place *ret_place)
+{
+	struct flash *tier = r->tier;
+	const struct flash_table_entry *entry = &r->entries[number];
+	struct table_geometry geometry;
+	uint32_t id;
+
+	if (!flash_entry_check(entry, &tier->layout, r->victim)) /* or a hole */
+		return TABLE_NONE;
+	id = table_find(tier->table, table_fingerprint(tier->table, &entry->key, entry->space,
+						       entry->generation));
+	if (id == TABLE_NONE)
+		return id;
+	table_geometry(tier->table, id, &geometry);
+	if (entry->shard >= geometry.shard_count ||
+	    !table_shard(tier->table, id, entry->shard, ret_place) ||
+	    ret_place->unit != entry->unit)
+		return TABLE_NONE;
+	return id;
+}
+
+static bool space_current(const struct flash *tier, const struct flash_table_entry *entry)
+{
+	const struct space *space =
+		entry->space < tier->space_end ? tier->spaces[entry->space] : NULL;
+
+	return space && space->generation == entry->generation;
+}
+
+enum fate { FATE_DEAD, FATE_EVICT, FATE_CARRY };
+
+/* [m] */
+static enum fate fate_of(struct reclaim *r, uint32_t number)
+{
+	struct flash *tier = r->tier;
+	const struct flash_table_entry *entry = &r->entries[number];
+	struct table_block block;
+
+	r->entry = live_entry(r, number, &r->old_place);
+	if (r->entry == TABLE_NONE)
+		return FATE_DEAD;
+	table_look(tier->table, r->entry, &block);
+	r->incarnation = block.incarnation;
+	if (!space_current(tier, entry) || (block.expiry && block.expiry <= now_seconds(tier)))
+		return FATE_EVICT;
+	if (block.state == TABLE_PARTIAL) {
+		uint32_t partial = partial_find(tier, block.fingerprint);
+
+		return tier->partials[partial].claim_count ? FATE_CARRY : FATE_EVICT;
+	}
+	return policy_carries(&r->choice, block.epoch, block.holds || block.pins, block.orphan)
+		       ? FATE_CARRY
+		       : FATE_EVICT;
+}
+
+/* [m] */
+static void evict(struct reclaim *r)
+{
+	struct flash *tier = r->tier;
+	const struct flash_table_entry *entry = &r->entries[r->at];
+	struct table_block block;
+
+	table_look(tier->table, r->entry, &block);
+	if (block.state == TABLE_PARTIAL) {
+		flash_partial_free(tier, partial_find(tier, block.fingerprint));
+		cairn_count(tier->env, CNT_PARTIALS_DROPPED, 1);
+	} else if (space_current(tier, entry)) {
+		struct space *space = tier->spaces[entry->space];
+
+		space->blocks -= space->blocks > 0;
+		cairn_count(tier->env, CNT_EVICTED, 1);
+	}
+	block_remove(tier, r->entry);
+}
+
+/* [m] No place for what is carried; unlocks. */
+static void no_place(struct reclaim *r)
+{
+	struct flash *tier = r->tier;
+
+	if (tier->free_count) { /* but no draft: one comes back when a region is sealed */
+		r->at--;
+		r->waits_draft = true;
+		tier_unlock(tier);
+		return;
+	}
+	victim_back(r);
+	tier_unlock(tier);
+	reclaim_step(r);
+}
+
+void reclaim_draft_came(struct flash *tier)
+{
+	struct reclaim *r = tier->reclaim;
+
+	if (!r->waits_draft)
+		return;
+	r->waits_draft = false;
+	r->go_on = true;
+	stage_env(tier->env)->job_again(&r->job);
+}
+
+static void next_record(struct reclaim *r)
+{
+	struct flash *tier = r->tier;
+	bool carry = false;
+
+	tier_lock(tier);
+	for (r->at++; r->at < r->records && !carry; r->at++) {
+		enum fate fate = fate_of(r, r->at);
+		uint32_t unit, number;
+
+		if (fate == FATE_DEAD)
+			continue;
+		if (fate == FATE_EVICT) {
+			evict(r);
+			continue;
+		}
+		if (!log_reserve(tier, 1, r->old_place.length, 1, &r->new_region, &unit, &number)) {
+			no_place(r);
+			return;
+		}
+		r->new_place = (struct table_place){unit, r->old_place.length, number};
+		r->carried_units += r->old_place.length;
+		carry = true;
+		break;
+	}
+	tier_unlock(tier);
+	r->done = 0;
+	if (carry)
+		carry_read(r);
+	else
+		victim_over(r);
+}
+
+/* ---- the victim
+ * --------------------------------------------------------------------------------------- */
+
+static void table_have(struct reclaim *r)
+{
+	struct flash *tier = r->tier;
+
+	if (r->chain.result < 0) { /* without it, all that the table knows there goes */
+		cairn_count(tier->env, CNT_IO_ERRORS, 1);
+		r->records = 0;
+	}
+	r->at = UINT32_MAX; /* the next is 0 */
+	next_record(r);
+}
+
+static void victim_begin(struct reclaim *r)
+{
+	struct flash *tier = r->tier;
+	const struct flash_layout *layout = &tier->layout;
+	uint32_t unit, end;
+
+	r->carried_units = 0;
+	if (!r->records) {
+		r->at = UINT32_MAX;
+		next_record(r);
+		return;
+	}
+	unit = flash_table_unit(layout, r->victim, r->records);
+	end = flash_trailer_unit(layout, r->victim);
+	r->entries = (const struct flash_table_entry *)(const void *)r->table;
+	r->ops[0] = transfer(r, OP_READV, flash_byte_of(layout, unit), r->table,
+			     (size_t)(end - unit) * layout->unit);
+	chain_send(r, 1, table_have);
+}
+
+static uint32_t blank_find(const struct flash *tier)
+{
+	for (uint32_t i = 0; i < tier->layout.region_count; i++)
+		if (tier->regions[i].state == REGION_BLANK)
+			return i;
+	return NO_REGION;
+}
+
+static bool any_sealing(const struct flash *tier)
+{
+	for (uint32_t i = 0; i < tier->layout.region_count; i++)
+		if (tier->regions[i].state == REGION_SEALING)
+			return true;
+	return false;
+}
+
+static void reclaim_step(struct reclaim *r)
+{
+	struct flash *tier = r->tier;
+	uint32_t blank = NO_REGION;
+	struct region *region;
+
+	tier_lock(tier);
+	assert(r->victim == NO_REGION);
+	if (tier->free_count < FREE_TARGET || r->entries_wanted)
+		blank = blank_find(tier);
+	if (blank == NO_REGION && (tier->free_count < FREE_TARGET || r->entries_wanted)) {
+		bool needed = tier->free_count < 2 || r->entries_wanted;
+
+		r->entries_wanted = false;
+		r->choice = (struct policy_victim){.region = POLICY_NONE};
+		if (r->barren <= tier->layout.region_count)
+			r->choice = policy_choose(&tier->policy);
+		r->victim = r->choice.region;
+		if (r->victim == NO_REGION) {
+			tier->stuck =
+				needed && !any_sealing(tier); /* until something is given back */
+			r->barren = 0;
+			waiters_wake(&tier->wait_room);
+		}
+	}
+	if (blank == NO_REGION && r->victim == NO_REGION) {
+		r->running = false;
+		stage_env(tier->env)->job_end(tier->env, &r->job);
+		tier_unlock(tier);
+		return;
+	}
+	if (blank != NO_REGION) {
+		r->victim = blank;
+		tier_unlock(tier);
+		header_write(r);
+		return;
+	}
+	region = &tier->regions[r->victim];
+	r->records = region->state == REGION_SEALED ? region->records : 0;
+	r->old_seq = region->seq;
+	region->state = REGION_RECLAIM;
+	policy_take(&tier->policy, &r->choice);
+	tier->reclaims_begun++;
+	r->reclaiming = true;
+	tier_unlock(tier);
+	victim_begin(r);
+}
+
+static void reclaim_run(struct stage_job *job)
+{
+	struct reclaim *r = (struct reclaim *)((char *)job - offsetof(struct reclaim, job));
+
+	bool go_on;
+
+	tier_lock(r->tier);
+	go_on = r->go_on;
+	r->go_on = false;
+	tier_unlock(r->tier);
+	if (r->victim == NO_REGION)
+		reclaim_step(r);
+	else if (go_on)
+		next_record(r);
+	else
+		victim_over(r);
+}
+
+void reclaim_kick(struct flash *tier, bool entries)
+{
+	struct reclaim *r = tier->reclaim;
+
+	r->entries_wanted = r->entries_wanted || entries;
+	if (r->running)
+		return;
+	r->running = true;
+	r->job.run = reclaim_run;
+	stage_env(tier->env)->job_start(tier->env, &r->job, 1);
+}

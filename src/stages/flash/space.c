@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Namespaces: all of them in one area of the file, in two copies written in turn.
+ *
+ * Invariants, numbered:
+ *  1. A description has one id, and an id one description, for ever.
+ *  2. What bind() and clear() tell is in the file: a crash leaves the area as it
+ *     was, or as it is then.
+ *  3. Records of another generation than the namespace's are dead, without a mark.
+ */
+#include "stages/flash/scan.h"
+#include "stages/flash/tier.h"
+
+/* ---- reading --------------------------------------------------------------------------- */
+
+static struct space *space_new(struct flash *tier, uint32_t id, const void *desc,
+			       uint32_t desc_length)
+{
+	struct space *space = sys_zalloc(tier->sys, 16, sizeof(*space) + desc_length);
+
+	if (!space)
+		return NULL;
+	space->id = id;
+	space->desc_length = desc_length;
+	memcpy(space->desc, desc, desc_length);
+	return space;
+}
+
+static int spaces_take(struct flash *tier, const void *area)
+{
+	struct flash_space_entry entry;
+	const void *desc;
+	uint32_t at = 0;
+
+	while (flash_space_next(area, &at, &entry, &desc)) {
+		struct space *space;
+
+		if (entry.id >= FLASH_SPACES_MAX)
+			return -EBADMSG;
+		space = space_new(tier, entry.id, desc, entry.desc_length);
+		if (!space)
+			return -ENOMEM;
+		space->generation = entry.generation;
+		space->shard_count = entry.shard_count;
+		space->shard_bytes = entry.shard_bytes;
+		tier->spaces[entry.id] = space;
+		tier->space_end = entry.id + 1;
+	}
+	return 0;
+}
+
+int spaces_read(struct flash *tier, struct cairn_error *reterr)
+{
+	struct flash_super_found super = {.super = tier->super, .layout = tier->layout};
+	struct flash_scanner scanner = {0};
+	struct flash_spaces_found found = {0};
+	void *memory;
+	int rc = sys_reserve(tier->sys, FLASH_SPACES_MAX * sizeof(*tier->spaces), &memory);
+
+	if (rc < 0)
+		return rc;
+	tier->spaces = memory;
+	rc = flash_scanner_init(&scanner, tier->sys, tier->fd, &super);
+	if (rc == 0)
+		rc = flash_scan_spaces(&scanner, &found);
+	if (rc == 0)
+		rc = spaces_take(tier, found.area);
+	tier->space_counter = found.counter;
+	if (found.area)
+		tier->sys->free(found.area);
+	flash_scanner_fini(&scanner);
+	if (rc == -ENOMEM)
+		return rc;
+	if (rc < 0)
+		return flash_error(
+			reterr, -EPROTO,
+			"%s: neither copy of the namespaces checks: no block can be told "
+			"from another without them; nothing was changed",
+			tier->path);
+	return 0;
+}
+
+void flash_spaces_free(struct flash *tier)
+{
+	if (!tier->spaces)
+		return;
+	for (uint32_t i = 0; i < tier->space_end; i++)
+		if (tier->spaces[i])
+			tier->sys->free(tier->spaces[i]);
+	tier->sys->munmap(tier->spaces, FLASH_SPACES_MAX * sizeof(*tier->spaces));
+	tier->spaces = NULL;
+}
+
+/* ---- writing ----------------------------------------------------------------------------- */
+
+/* All of them, and @more; @cleared as it will be. Both may be NULL. [space_lock] */
+static int area_make(struct flash *tier, void *area, uint64_t counter, const struct space *more,
+		     const struct space *cleared, uint32_t *ret_bytes)
+{
+	flash_space_begin(area, &tier->super.id, counter);
+	for (uint32_t i = 0; i <= tier->space_end; i++) {
+		const struct space *space = i < tier->space_end ? tier->spaces[i] : more;
+		struct flash_space_entry entry;
+
+		if (!space)
+			continue;
+		entry = (struct flash_space_entry){
+			.id = space->id,
+			.generation = space->generation + (space == cleared ? 1 : 0),
+			.desc_length = space->desc_length,
+			.shard_count = space->shard_count,
+			.shard_bytes = space->shard_bytes,
+		};
+		if (!flash_space_add(area, tier->layout.space_bytes, &entry, space->desc))
+			return -ENOSPC;
+	}
+	*ret_bytes = flash_space_seal(area);
+	return 0;
+}
+
+/*
+ * One at a time, without the tier's mutex: nobody else waits for this write. A
+ * copy is written only while the other one is flushed, else a power cut could
+ * tear both. [space_lock]
+ */
+static int area_write(struct flash *tier, const struct space *more, const struct space *cleared,
+		      bool flush)
+{
+	uint8_t *area = sys_zalloc(tier->sys, FLASH_PAGE, tier->layout.space_bytes);
+	uint64_t counter = tier->space_counter + (tier->space_unflushed ? FLASH_COPIES : 1);
+	uint32_t bytes = 0;
+	int rc;
+
+	if (!area)
+		return -ENOMEM;
+	rc = area_make(tier, area, counter, more, cleared, &bytes);
+	if (rc == 0)
+		rc = sys_pwrite_full(
+			tier->sys, tier->fd, area, bytes,
+			(off_t)flash_space_at(&tier->layout, (uint32_t)(counter % FLASH_COPIES)));
+	if (rc == 0 && flush)
+		rc = tier->sys->fdatasync(tier->fd);
+	if (rc == 0) {
+		tier->space_counter = counter;
+		tier->space_unflushed = !flush;
+	}
+	tier->sys->free(area);
+	return rc;
+}
+
+static struct space *space_find(struct flash *tier, const struct cairn_ns_view *ns)
+{
+	for (uint32_t i = 0; i < tier->space_end; i++) {
+		struct space *space = tier->spaces[i];
+
+		if (space && space->desc_length == ns->desc_length &&
+		    memcmp(space->desc, ns->desc, ns->desc_length) == 0)
+			return space;
+	}
+	return NULL;
+}
+
+/* [space_lock] */
+static int space_make(struct flash *tier, const struct cairn_ns_view *ns, struct space **ret_space)
+{
+	struct space *space;
+	int rc;
+
+	if (tier->space_end == FLASH_SPACES_MAX)
+		return -ENOSPC;
+	space = space_new(tier, tier->space_end, ns->desc, (uint32_t)ns->desc_length);
+	if (!space)
+		return -ENOMEM;
+	space->shard_count = ns->shard_count;
+	space->shard_bytes = ns->shard_bytes;
+	rc = area_write(tier, space, NULL, tier->sync != SYNC_NONE);
+	if (rc < 0) {
+		tier->sys->free(space);
+		return rc;
+	}
+	tier_lock(tier);
+	tier->spaces[tier->space_end++] = space;
+	tier_unlock(tier);
+	*ret_space = space;
+	return 0;
+}
+
+int flash_space_bind(struct flash *tier, const struct cairn_ns_view *ns, struct space **ret_space,
+		     struct cairn_error *reterr)
+{
+	struct space *space;
+	int rc = 0;
+
+	pthread_mutex_lock(&tier->space_lock);
+	space = space_find(tier, ns);
+	if (!space)
+		rc = space_make(tier, ns, &space);
+	pthread_mutex_unlock(&tier->space_lock);
+	if (rc == -ENOSPC)
+		return flash_error(reterr, rc,
+				   "%s: no room for one more namespace beside %u: use a larger "
+				   "store, or fewer tenants and salts",
+				   tier->path, tier->space_end);
+	if (rc < 0)
+		return flash_error(reterr, fio_errno(rc),
+				   "%s: the namespace could not be written: "
+				   "%s",
+				   tier->path, strerror(-rc));
+	*ret_space = space;
+	return 0;
+}
+
+int flash_space_clear(struct flash *tier, struct space *space, uint32_t durability)
+{
+	int rc;
+
+	if (durability == CAIRN_DURABLE && tier->sync == SYNC_NONE)
+		return -EOPNOTSUPP;
+	pthread_mutex_lock(&tier->space_lock);
+	rc = area_write(tier, NULL, space, durability == CAIRN_DURABLE || tier->sync == SYNC_EACH);
+	if (rc == 0) {
+		tier_lock(tier);
+		space->generation++;
+		space->blocks = 0;
+		tier_unlock(tier);
+	}
+	pthread_mutex_unlock(&tier->space_lock);
+	if (rc == 0)
+		cairn_count(tier->env, CNT_CLEARS, 1);
+	return fio_errno(rc);
+}

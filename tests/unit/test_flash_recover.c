@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Files as a crash may leave them, opened by the tier. */
+#include "flash_image.h"
+
+#include "posix_store.h"
+
+#define SHARD 8192u
+
+static struct image image;
+static struct fixture store;
+
+static void open_image(void)
+{
+	struct cairn_error error = {0};
+
+	snprintf(store.spec, sizeof(store.spec), "flash(path=%s, size=8MiB, region=512KiB)",
+		 image.path);
+	if (cairn_store_open(store.spec, NULL, &store.store, &error) < 0)
+		fail_msg("%s: %s", store.spec, error.text);
+	fixture_space(&store, "model", 1, SHARD);
+}
+
+/*
+ * A remove's mark got there, and the record that it was for did not: what takes
+ * the record's number next is not dead for that.
+ */
+static void a_number_is_not_dead_before_it_is_used(void **state)
+{
+	(void)state;
+	image_new(&image, 8u << 20, 512u << 10, 512);
+	image_spaces(&image, 0, 0, 1);
+	for (uint32_t region = 0; region < image.layout.region_count; region++) {
+		image_open(&image, region, region + 1);
+		image_mark(&image, region, 0, FLASH_MARK_DEAD, 4);
+	}
+	open_image();
+	assert_int_equal(dump_one(&store, 1, 0, SHARD, CAIRN_DURABLE), 0);
+	fixture_close(&store);
+	open_image();
+	assert_true(present(&store, 1));
+	assert_int_equal(load_one(&store, 1, 0, SHARD), 0);
+	fixture_close(&store);
+	image_free(&image);
+}
+
+static uint32_t generation_in(uint32_t copy)
+{
+	const uint8_t *area = image.bytes + flash_space_at(&image.layout, copy);
+	struct flash_space_entry entry;
+	const void *desc;
+	uint32_t at = 0;
+
+	assert_int_equal(flash_space_decode(area, image.layout.space_bytes, &image.super.id),
+			 FLASH_OK);
+	assert_true(flash_space_next(area, &at, &entry, &desc));
+	return entry.generation;
+}
+
+/* Of two copies the one that was flushed last is left alone until the other one is, too. */
+static void a_flushed_copy_of_the_namespaces_stays(void **state)
+{
+	(void)state;
+	image_new(&image, 8u << 20, 512u << 10, 512);
+	image_spaces(&image, 0, 0, 1);
+	open_image();
+	assert_int_equal(cairn_clear(store.ns, CAIRN_DURABLE), 0);
+	for (uint32_t i = 0; i < 3; i++)
+		assert_int_equal(cairn_clear(store.ns, CAIRN_WRITTEN), 0);
+	assert_int_equal(generation_in(0) + generation_in(1), 1 + 4);
+	assert_int_equal(cairn_clear(store.ns, CAIRN_DURABLE), 0);
+	assert_int_equal(cairn_clear(store.ns, CAIRN_WRITTEN), 0);
+	assert_int_equal(generation_in(0) + generation_in(1), 5 + 6);
+	fixture_close(&store);
+	image_free(&image);
+}
+
+static uint32_t dead_in(uint32_t region, uint32_t copy)
+{
+	const struct flash_marks *marks =
+		(const void *)(image.bytes + flash_marks_at(&image.layout, region, 0, copy));
+	uint32_t dead = 0;
+
+	for (uint32_t i = 0; i < FLASH_MARKS_PER_PAGE; i++)
+		dead += marks->marks[i] == FLASH_MARK_DEAD;
+	return dead;
+}
+
+static void remove_one(uint32_t number, uint32_t durability)
+{
+	struct cairn_key key = key_of(&store, number);
+
+	struct cairn_task_opts opts = {.size = sizeof(opts), .durability = durability};
+
+	assert_int_equal(cairn_remove(store.ns, &key, 1, NULL, &opts, NULL), 0);
+}
+
+static void a_flushed_copy_of_the_marks_stays(void **state)
+{
+	uint32_t fewest = UINT32_MAX, most = 0;
+
+	(void)state;
+	image_new(&image, 8u << 20, 512u << 10, 512);
+	image_spaces(&image, 0, 0, 1);
+	open_image();
+	for (uint32_t i = 0; i < 6; i++)
+		assert_int_equal(dump_one(&store, i, 0, SHARD, CAIRN_DURABLE), 0);
+	remove_one(0, CAIRN_DURABLE);
+	for (uint32_t i = 1; i < 4; i++)
+		remove_one(i, CAIRN_WRITTEN);
+	for (uint32_t region = 0; region < image.layout.region_count; region++)
+		for (uint32_t copy = 0; copy < FLASH_COPIES; copy++) {
+			uint32_t dead = dead_in(region, copy);
+
+			most = dead > most ? dead : most;
+			fewest = dead && dead < fewest ? dead : fewest;
+		}
+	assert_int_equal(fewest, 1);
+	assert_int_equal(most, 4);
+	fixture_close(&store);
+	image_free(&image);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_number_is_not_dead_before_it_is_used),
+		cmocka_unit_test(a_flushed_copy_of_the_namespaces_stays),
+		cmocka_unit_test(a_flushed_copy_of_the_marks_stays),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
