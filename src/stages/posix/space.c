@@ -160,6 +160,23 @@ int spaces_open(struct posix *tier)
 	return rc;
 }
 
+/*
+ * What a file in ns/ takes. It is asked for twice; what then is not told counts as
+ * the largest there is, since the budget must hold.
+ */
+static uint64_t space_charge(struct posix *tier, const char *name)
+{
+	struct stat st;
+
+	for (int i = 0; i < 2; i++) {
+		int rc = tier->sys->fstatat(tier->space_fd, name, &st, 0);
+
+		if (rc == 0 || rc == -ENOENT)
+			return rc == 0 ? stat_charge(&st) : 0;
+	}
+	return round_up(sizeof(struct space_head) + SPACE_DESC_BYTES_MAX, FORMAT_PAGE);
+}
+
 /* Counts the new file @name (NULL: none), and what the directory grew by. */
 static void charge_space_dir(struct posix *tier, const char *name)
 {
@@ -168,11 +185,12 @@ static void charge_space_dir(struct posix *tier, const char *name)
 
 	if (tier->shared)
 		return;
-	if (name && tier->sys->fstatat(tier->space_fd, name, &st, 0) == 0)
-		bytes = stat_charge(&st);
+	if (name)
+		bytes = space_charge(tier, name);
 	tier_lock(tier);
 	tier->used += bytes;
-	if (tier->sys->fstat(tier->space_fd, &st) == 0 &&
+	if ((tier->sys->fstat(tier->space_fd, &st) == 0 ||
+	     tier->sys->fstat(tier->space_fd, &st) == 0) &&
 	    stat_charge(&st) > tier->space_dir_charge) {
 		tier->used += stat_charge(&st) - tier->space_dir_charge;
 		tier->space_dir_charge = stat_charge(&st);
