@@ -8,7 +8,7 @@
  *  6. Entries [0, fresh) have been used; those that are free again are chained
  *     from `freed` by hash_next.
  *  7. bucket_count is at least twice the entries in use, up to bucket_max, and
- *     at least BUCKETS_MIN; bucket b is split from b minus the largest power of
+ *     at least INDEX_BUCKETS_MIN; bucket b is split from b minus the largest power of
  *     two not above b.
  *  8. runs[] has the latest distinct stamps in the order, ascending, each with
  *     its hottest entry. It is empty only when the order is; what is in the
@@ -23,14 +23,13 @@
 #include <stdio.h>
 #include <string.h>
 
-#define INDEX_MAGIC	  0x78646e69u
-#define PAGE_BYTES	  4096u
-#define BUCKETS_MIN	  64u
-#define BUCKETS_PER_ENTRY 2u  /* mean chain of a hit: 1.25 entries */
-#define PARENT_STEPS_MAX  64u /* the header's promise */
-#define VICTIM_STEPS	  64u /* looked at again for each victim asked for */
-#define BATCH_MIN	  8u
-#define BATCH_MAX	  128u /* lines in flight hide the memory's latency; more do not fit */
+#include "base/index_layout.h"
+
+#define INDEX_MAGIC	 0x78646e69u
+#define PARENT_STEPS_MAX 64u /* the header's promise */
+#define VICTIM_STEPS	 64u /* looked at again for each victim asked for */
+#define BATCH_MIN	 8u
+#define BATCH_MAX	 128u /* lines in flight hide the memory's latency; more do not fit */
 
 struct run {
 	uint64_t stamp;
@@ -54,27 +53,9 @@ struct index {
 	struct run runs[INDEX_RUNS];
 };
 
-static_assert(sizeof(struct index) <= PAGE_BYTES, "the entries begin on the second page");
+static_assert(sizeof(struct index) <= INDEX_PAGE_BYTES, "the entries begin on the second page");
 static_assert(sizeof(struct index_entry) == 96, "one cache line for a lookup");
 static_assert(offsetof(struct index_entry, flags) < 32, "one cache line for a lookup");
-
-static uint64_t pages_up(uint64_t bytes)
-{
-	return (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
-}
-
-static uint64_t bucket_max_of(uint32_t entries_max)
-{
-	uint64_t buckets = (uint64_t)entries_max * BUCKETS_PER_ENTRY;
-
-	return buckets > BUCKETS_MIN ? buckets : BUCKETS_MIN;
-}
-
-size_t index_bytes(uint32_t entries_max)
-{
-	return PAGE_BYTES + pages_up((uint64_t)entries_max * sizeof(struct index_entry)) +
-	       pages_up(bucket_max_of(entries_max) * sizeof(uint32_t));
-}
 
 /* The finaliser of splitmix64. */
 static uint64_t scramble(uint64_t x)
@@ -87,26 +68,34 @@ static uint64_t scramble(uint64_t x)
 
 void index_init(void *memory, uint32_t entries_max, uint64_t seed, struct index **ret_index)
 {
+	const struct index_layout layout = index_layout_of(entries_max);
 	struct index *index = memory;
 	char *base = memory;
 
-	assert((uintptr_t)memory % PAGE_BYTES == 0);
+	assert((uintptr_t)memory % INDEX_PAGE_BYTES == 0);
 	assert(entries_max > 0 && entries_max < INDEX_NONE - 1);
 	assert(index->magic == 0); /* zeroed, or nothing of the above holds */
 	index->magic = INDEX_MAGIC;
 	index->entries_max = entries_max;
 	for (int i = 0; i < 3; i++)
 		index->seed[i] = seed = scramble(seed);
-	index->entries = (struct index_entry *)(void *)(base + PAGE_BYTES);
-	index->buckets =
-		(uint32_t *)(void *)(base + PAGE_BYTES +
-				     pages_up((uint64_t)entries_max * sizeof(struct index_entry)));
-	index->bucket_max = bucket_max_of(entries_max);
-	index->bucket_count = BUCKETS_MIN;
-	index->bucket_mask = BUCKETS_MIN - 1;
+	index->entries = (struct index_entry *)(void *)(base + layout.entries_at);
+	index->buckets = (uint32_t *)(void *)(base + layout.buckets_at);
+	index->bucket_max = layout.bucket_max;
+	index->bucket_count = INDEX_BUCKETS_MIN;
+	index->bucket_mask = INDEX_BUCKETS_MIN - 1;
 	index->freed = INDEX_NONE;
 	index->coldest = index->hottest = index->hand = INDEX_NONE;
 	*ret_index = index;
+}
+
+void index_huge_ranges(const struct index *index, struct index_range ret_ranges[INDEX_RANGES])
+{
+	struct index_layout layout = index_layout_of(index->entries_max);
+
+	assert(index->magic == INDEX_MAGIC);
+	ret_ranges[0] = index_huge_range(index->entries, layout.entries_bytes);
+	ret_ranges[1] = index_huge_range(index->buckets, layout.buckets_bytes);
 }
 
 static struct index_entry *entry_of(const struct index *index, uint32_t entry)
@@ -248,9 +237,9 @@ static struct index_entry *entry_make(struct index *index, const struct index_ke
 		.key = *key, .older = INDEX_NONE, .newer = INDEX_NONE, .parent = INDEX_NONE};
 	set_state(index, e, state);
 	/* Two for each new entry keeps invariant 7, and no call is long. */
-	for (uint32_t i = 0; i < BUCKETS_PER_ENTRY; i++) {
+	for (uint32_t i = 0; i < INDEX_BUCKETS_PER_ENTRY; i++) {
 		if (index->bucket_count < index->bucket_max &&
-		    index->bucket_count < (uint64_t)entries_used(index) * BUCKETS_PER_ENTRY)
+		    index->bucket_count < (uint64_t)entries_used(index) * INDEX_BUCKETS_PER_ENTRY)
 			split_bucket(index);
 	}
 	bucket = bucket_of(index, hash_of(index, key));
@@ -284,6 +273,15 @@ struct batch {
 	struct index_key key; /* of the batch: space and generation */
 };
 
+/* @at: plus one. Both its lines: the caller reads of a found one more than the search does. */
+static void fetch_entry(const struct index *index, uint32_t at)
+{
+	const char *entry = (const char *)&index->entries[at - 1];
+
+	__builtin_prefetch(entry);
+	__builtin_prefetch(entry + 64);
+}
+
 /* One step along the chain of each key that is not answered; what comes next is fetched ahead. */
 static uint32_t batch_round(struct index *index, struct batch *batch, const struct cairn_key *keys,
 			    uint32_t pending_count, struct index_entry **ret_entries)
@@ -302,7 +300,7 @@ static uint32_t batch_round(struct index *index, struct batch *batch, const stru
 		batch->at[p] = e->hash_next;
 		if (!e->hash_next)
 			continue;
-		__builtin_prefetch(&index->entries[e->hash_next - 1]);
+		fetch_entry(index, e->hash_next);
 		batch->pending[left++] = p;
 	}
 	return left;
@@ -324,7 +322,7 @@ static void batch_find(struct index *index, struct batch *batch, const struct ca
 		batch->at[i] = *buckets[i];
 		if (!batch->at[i])
 			continue;
-		__builtin_prefetch(&index->entries[batch->at[i] - 1]);
+		fetch_entry(index, batch->at[i]);
 		batch->pending[pending_count++] = (uint16_t)i;
 	}
 	while (pending_count)
@@ -332,7 +330,7 @@ static void batch_find(struct index *index, struct batch *batch, const struct ca
 }
 
 size_t index_find_batch(struct index *index, uint32_t space, uint32_t generation,
-			const struct cairn_key *keys, size_t count, bool chain,
+			const struct cairn_key *keys, size_t count, bool chain, bool more,
 			struct index_entry **ret_entries)
 {
 	struct batch batch = {
@@ -340,7 +338,7 @@ size_t index_find_batch(struct index *index, uint32_t space, uint32_t generation
 		.key = {.space = space, .generation = generation},
 	};
 	/* A chain often ends early: begin small. */
-	size_t size = chain ? BATCH_MIN : BATCH_MAX;
+	size_t size = chain && !more ? BATCH_MIN : BATCH_MAX;
 	size_t found = 0;
 
 	assert(index->magic == INDEX_MAGIC);
@@ -626,15 +624,20 @@ void index_remove(struct index *index, struct index_entry *entry)
 
 void index_figures(const struct index *index, struct index_figures *ret_figures)
 {
+	const struct index_layout layout = index_layout_of(index->entries_max);
+
 	assert(index->magic == INDEX_MAGIC);
 	*ret_figures = (struct index_figures){
 		.whole = index->counts[INDEX_WHOLE],
 		.partial = index->counts[INDEX_PARTIAL],
 		.ghost = index->counts[INDEX_GHOST],
 		.entries_max = index->entries_max,
-		.memory_bytes = PAGE_BYTES +
-				pages_up((uint64_t)index->fresh * sizeof(struct index_entry)) +
-				pages_up(index->bucket_count * sizeof(uint32_t)),
+		.memory_bytes =
+			layout.entries_at +
+			index_touched(index->entries, index->fresh * sizeof(struct index_entry),
+				      layout.entries_bytes) +
+			index_touched(index->buckets, index->bucket_count * sizeof(uint32_t),
+				      layout.buckets_bytes),
 	};
 }
 
@@ -721,7 +724,7 @@ static bool check_buckets(const struct check *check)
 {
 	const struct index *index = check->index;
 	uint64_t reached = 0, used = entries_used(index);
-	uint64_t least = used * BUCKETS_PER_ENTRY;
+	uint64_t least = used * INDEX_BUCKETS_PER_ENTRY;
 
 	if (index->bucket_count < (least < index->bucket_max ? least : index->bucket_max) ||
 	    index->bucket_count > index->bucket_max)

@@ -71,6 +71,21 @@ size_t index_bytes(uint32_t entries_max);
 /* @memory: index_bytes(), zeroed, page-aligned; stays the caller's. Seeded against crafted keys. */
 void index_init(void *memory, uint32_t entries_max, uint64_t seed, struct index **ret_index);
 
+/*
+ * Where huge pages save lookups the walks of page tables: the two arrays beyond
+ * their first INDEX_SMALL_BYTES or a little more. A small index takes small
+ * pages, a large one at most INDEX_HUGE_BYTES more an array than it uses.
+ */
+#define INDEX_HUGE_BYTES  (2u << 20)
+#define INDEX_SMALL_BYTES (2u << 20)
+#define INDEX_RANGES	  2
+
+struct index_range {
+	void *start;  /* aligned to INDEX_HUGE_BYTES */
+	size_t bytes; /* 0: none */
+};
+void index_huge_ranges(const struct index *index, struct index_range ret_ranges[INDEX_RANGES]);
+
 struct index_entry *index_at(struct index *index, uint32_t entry); /* asserts it is in use */
 uint32_t index_id(const struct index *index, const struct index_entry *entry);
 
@@ -80,10 +95,12 @@ struct index_entry *index_find(struct index *index, const struct index_key *key)
 /*
  * Finds @count keys of one space and generation at once, with the memory
  * fetched ahead: @ret_entries[i] is the WHOLE entry or NULL. With @chain stops
- * at the first that is missing. Returns how many were looked at and found.
+ * at the first that is missing (and looks at few at first: not with @more, for
+ * a chain of which much was found already). Returns how many were looked at and
+ * found.
  */
 size_t index_find_batch(struct index *index, uint32_t space, uint32_t generation,
-			const struct cairn_key *keys, size_t count, bool chain,
+			const struct cairn_key *keys, size_t count, bool chain, bool more,
 			struct index_entry **ret_entries);
 
 /*
@@ -132,7 +149,7 @@ struct index_entry *index_next(struct index *index, struct index_entry *entry);
 
 struct index_figures {
 	uint32_t whole, partial, ghost, entries_max;
-	uint64_t memory_bytes; /* touched */
+	uint64_t memory_bytes; /* touched, with all of index_huge_ranges() on huge pages */
 };
 void index_figures(const struct index *index, struct index_figures *ret_figures);
 

@@ -298,12 +298,15 @@ static int pick_class(struct reactor *reactor)
 
 static void start_ios(struct reactor *reactor)
 {
-	uint32_t started = 0;
+	int c = 0;
 
-	for (; started < STARTS_MAX && !list_empty(&reactor->free_ios); started++) {
-		int c = pick_class(reactor);
+	reactor->dump_bytes = 0;
+	for (uint32_t started = 0; !list_empty(&reactor->free_ios); started++) {
 		struct task_part *part;
 
+		if (started == STARTS_MAX || reactor->dump_bytes >= DUMP_TURN_BYTES)
+			break;
+		c = pick_class(reactor);
 		if (c < 0)
 			break;
 		/*
@@ -315,7 +318,7 @@ static void start_ios(struct reactor *reactor)
 		list_append(&reactor->queues[c], &part->queued);
 		io_start_next(reactor, part);
 	}
-	reactor->more = started == STARTS_MAX;
+	reactor->more = c >= 0 && !list_empty(&reactor->free_ios);
 	if (list_empty(&reactor->free_ios))
 		store_count(reactor->store, COUNT_BACKPRESSURE, 1);
 }

@@ -16,17 +16,22 @@
 #include "base/buddy.h"
 #include "core/task.h"
 
-#define REACTOR_MAGIC 0x43525243u
-#define IO_MAGIC      0x4352494fu
-#define IO_IOVS_MAX   256u /* segments of one io; what has more goes through a bounce buffer */
-#define BOUNCE_IO_MAX (4u << 20) /* bytes that several parts of one io may bounce together */
-#define LIGHT_IOS     4u
-#define LIGHT_BUFFERS (8u << 20)
-#define CLASSES	      4u
-#define JOB_CHAINS    64u	 /* in flight for stages' jobs, beside 8 for each io */
-#define CLASS_FLOOR   16u	 /* a class passed over so often is served next */
-#define POOL_CHUNK    (2u << 20) /* registered at once */
-#define STARTS_MAX    64u /* ios started in one turn: then deadlines and messages are looked at */
+#define REACTOR_MAGIC	0x43525243u
+#define IO_MAGIC	0x4352494fu
+#define IO_IOVS_MAX	256u /* segments of one io; what has more goes through a bounce buffer */
+#define BOUNCE_IO_MAX	(4u << 20) /* bytes that several parts of one io may bounce together */
+#define LIGHT_IOS	4u
+#define LIGHT_BUFFERS	(8u << 20)
+#define CLASSES		4u
+#define JOB_CHAINS	64u	   /* in flight for stages' jobs, beside 8 for each io */
+#define CLASS_FLOOR	16u	   /* a class passed over so often is served next */
+#define POOL_CHUNK	(2u << 20) /* registered at once */
+#define STARTS_MAX	64u /* ios started in one turn: then deadlines and messages are looked at */
+/*
+ * Bytes of dumps started in one turn, or one io: a tier sums and perhaps copies
+ * them at once, and the device must not stand still until all have been.
+ */
+#define DUMP_TURN_BYTES (1u << 20)
 
 struct io_slot {
 	uint32_t magic;
@@ -80,6 +85,7 @@ struct reactor {
 	uint64_t next_deadline_ns;
 	struct list starved; /* task_part.queued of those that wait for bounce memory, in order */
 	bool more;	     /* there is work left to start without waiting */
+	uint64_t dump_bytes; /* of the dumps started in this turn */
 
 	struct io_slot **timers; /* a binary heap by timer_ns */
 	uint32_t timer_count;

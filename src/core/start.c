@@ -301,6 +301,15 @@ static void end_first_item(struct reactor *reactor, struct task_part *part, int3
 	part_settle(part);
 }
 
+static uint64_t dump_bytes(const struct io_slot *slot)
+{
+	uint64_t bytes = 0;
+
+	for (uint32_t i = 0; i < slot->io.part_count; i++)
+		bytes += slot->io.parts[i].raw_length;
+	return bytes;
+}
+
 void io_start_next(struct reactor *reactor, struct task_part *part)
 {
 	uint32_t task_class = part->task->task_class;
@@ -328,6 +337,8 @@ void io_start_next(struct reactor *reactor, struct task_part *part)
 	reactor->dumps_in_flight += slot->io.task_class == CAIRN_CLASS_DUMP;
 	store_count(reactor->store, COUNT_IN_FLIGHT, 1);
 	take_from_part(reactor, part, items);
+	if (slot->io.op == CAIRN_OP_DUMP)
+		reactor->dump_bytes += dump_bytes(slot);
 	io_look_united(slot);
 	io_submit_to(slot, 0);
 }

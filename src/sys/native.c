@@ -432,9 +432,15 @@ int sys_reserve_huge(const struct sys *sys, size_t bytes, void **ret_address, vo
 	*ret_base_bytes = all;
 	*ret_address = (void *)(((uintptr_t)*ret_base + SYS_HUGE_BYTES - 1) &
 				~(uintptr_t)(SYS_HUGE_BYTES - 1));
-	/* Without huge pages it is only slower. */
-	sys->madvise(*ret_address, bytes, MADV_HUGEPAGE);
+	sys_advise_huge(sys, *ret_address, bytes);
 	return 0;
+}
+
+void sys_advise_huge(const struct sys *sys, void *start, size_t bytes)
+{
+	/* Without huge pages it is only slower. */
+	if (bytes > 0)
+		sys->madvise(start, bytes, MADV_HUGEPAGE);
 }
 
 /* @transfer: preadv() or pwritev() of a sys table; all of it, or an error. */

@@ -99,6 +99,10 @@ int sys_reserve(const struct sys *sys, size_t bytes, void **ret_address);
 int sys_reserve_huge(const struct sys *sys, size_t bytes, void **ret_address, void **ret_base,
 		     size_t *ret_base_bytes);
 
+/* Memory of sys_reserve() that is to be taken in huge pages, where they can be had. 0 bytes: none.
+ */
+void sys_advise_huge(const struct sys *sys, void *start, size_t bytes);
+
 /* Reads or writes all of it; -EIO at an early end of file when reading. */
 int sys_pread_full(const struct sys *sys, int fd, void *buffer, size_t bytes, off_t offset);
 int sys_pwrite_full(const struct sys *sys, int fd, const void *buffer, size_t bytes, off_t offset);

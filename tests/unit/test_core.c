@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 /* Before cmocka, which has a macro of the name of one of its functions. */
+#include "core/reactor.h"
 #include "core/store.h"
 
 #include <cmocka.h>
@@ -344,6 +345,69 @@ static void a_build_without_a_ring_says_so(void **state)
 	assert_int_equal(cairn_store_close(without, UINT64_MAX), 0);
 }
 
+/* psync, which counts what a reactor starts between two turns of its engine. */
+static struct engine_ops counting;
+static uint32_t turn_starts, turn_starts_max;
+static bool in_poll;
+
+static int counting_submit(struct engine *engine, struct engine_chain *chain)
+{
+	if (!in_poll && ++turn_starts > turn_starts_max)
+		turn_starts_max = turn_starts;
+	return engine_psync.submit(engine, chain);
+}
+
+static int counting_poll(struct engine *engine, uint64_t wait_ns)
+{
+	int ret;
+
+	turn_starts = 0;
+	in_poll = true;
+	ret = engine_psync.poll(engine, wait_ns);
+	in_poll = false;
+	return ret;
+}
+
+static const struct engine_ops *counting_engine(enum engine_kind kind)
+{
+	return kind == ENGINE_PSYNC ? &counting : sys_native.engine(kind);
+}
+
+/* Of many large dumps the first goes to the device before all of them are summed and copied. */
+static void large_dumps_start_one_by_one(void **state)
+{
+	const uint32_t count = 6, bytes = DUMP_TURN_BYTES;
+	struct cairn_namespace_desc desc = {
+		.size = sizeof(desc), .model = "m", .shard_count = 1, .shard_bytes = bytes};
+	char dir[] = "core-XXXXXX", spec[96], command[64];
+	uint8_t *block = calloc(1, bytes);
+	struct cairn_xfer xfers[6] = {0};
+	struct cairn_error error = {0};
+	struct sys table = sys_native;
+
+	(void)state;
+	counting = engine_psync;
+	counting.submit = counting_submit;
+	counting.poll = counting_poll;
+	table.engine = counting_engine;
+	assert_non_null(mkdtemp(dir));
+	snprintf(spec, sizeof(spec), "store(engine=psync, reactors=1) | posix(path=%s/kv)", dir);
+	if (store_open(&table, spec, NULL, &store, &error) < 0)
+		fail_msg("%s", error.text);
+	assert_int_equal(cairn_namespace_open(store, &desc, &ns, &error), 0);
+	for (uint32_t i = 0; i < count; i++) {
+		assert_int_equal(cairn_key_derive(ns, &i, sizeof(i), &xfers[i].key), 0);
+		xfers[i].length = bytes;
+		xfers[i].stride = (struct cairn_stride){block, bytes, 0, 1};
+	}
+	assert_int_equal(cairn_dump(ns, xfers, count, NULL, NULL), 0);
+	close_store();
+	assert_int_equal(turn_starts_max, 1);
+	free(block);
+	snprintf(command, sizeof(command), "rm -rf %s", dir);
+	assert_int_equal(system(command), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -359,6 +423,7 @@ int main(void)
 		cmocka_unit_test(a_file_that_is_no_stage),
 		cmocka_unit_test(one_description_one_handle),
 		cmocka_unit_test(a_build_without_a_ring_says_so),
+		cmocka_unit_test(large_dumps_start_one_by_one),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

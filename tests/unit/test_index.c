@@ -336,7 +336,7 @@ static void ghosts(void **state)
 	(void)state;
 	a = index_find(index, &a_key);
 	assert_int_equal(a->state, INDEX_GHOST);
-	assert_int_equal(index_find_batch(index, 1, 1, &a_key.key, 1, false, &a), 0);
+	assert_int_equal(index_find_batch(index, 1, 1, &a_key.key, 1, false, false, &a), 0);
 	assert_null(a);
 	/* The parent comes late, and is no leaf from the first moment. */
 	a = index_add(index, &a_key, &made);
@@ -560,7 +560,8 @@ static void batches(void **state)
 			keys[i] = many_key(numbers[i]).key;
 		}
 		began = now_ns();
-		assert_int_equal(index_find_batch(index, 7, 2, keys, 1000, round % 4 == 3, found),
+		assert_int_equal(index_find_batch(index, 7, 2, keys, 1000, round % 4 == 3,
+						  round % 8 == 3, found),
 				 round % 4 == 3 ? missing : 1000 - (missing < 1000));
 		if (missing == 1000 && now_ns() - began < best_ns)
 			best_ns = now_ns() - began;
@@ -570,13 +571,50 @@ static void batches(void **state)
 			else
 				assert_int_equal(found[i]->tier, numbers[i]);
 		}
-		assert_int_equal(index_find_batch(index, 7, 3, keys, 1000, false, found), 0);
+		assert_int_equal(index_find_batch(index, 7, 3, keys, 1000, false, false, found), 0);
 	}
 	print_message("# 1000 of %u keys found in %llu ns at best\n", MANY,
 		      (unsigned long long)best_ns);
 	free(keys);
 	free(found);
 	index_delete(index, MANY * 2);
+}
+
+/* Small indexes take small pages only; of large ones the arrays go on huge pages further on. */
+static void huge_pages(void **state)
+{
+	const uint32_t entries_max = 1000000, some = 60000;
+	struct index *small = index_new(1000), *large = index_new(entries_max);
+	char *begin = (char *)large, *end = begin + index_bytes(entries_max), *at = begin;
+	struct index_range ranges[INDEX_RANGES];
+	struct index_figures figures;
+	uint64_t before = 0;
+
+	(void)state;
+	index_huge_ranges(small, ranges);
+	assert_int_equal(ranges[0].bytes + ranges[1].bytes, 0);
+	index_huge_ranges(large, ranges);
+	for (int i = 0; i < INDEX_RANGES; i++) {
+		char *start = ranges[i].start;
+
+		assert_int_equal((uintptr_t)start % INDEX_HUGE_BYTES, 0);
+		assert_int_equal(ranges[i].bytes % INDEX_HUGE_BYTES, 0);
+		assert_true(ranges[i].bytes > 0 && start + ranges[i].bytes <= end);
+		assert_true(start >= at + INDEX_SMALL_BYTES);
+		at = start + ranges[i].bytes;
+	}
+	for (uint32_t i = 1; i <= some; i++) {
+		add_whole(large, i, 0, i);
+		index_figures(large, &figures);
+		assert_true(figures.memory_bytes >= before);
+		/* Whole huge pages at a time, from there on. */
+		assert_true(figures.memory_bytes - before <= INDEX_HUGE_BYTES + 3 * 4096);
+		before = figures.memory_bytes;
+	}
+	assert_true(before >= some * sizeof(struct index_entry));
+	assert_true(before < some * (sizeof(struct index_entry) + 16) + 2 * INDEX_HUGE_BYTES);
+	index_delete(small, 1000);
+	index_delete(large, entries_max);
 }
 
 int main(void)
@@ -591,6 +629,7 @@ int main(void)
 		cmocka_unit_test(full),
 		cmocka_unit_test(check_sees_damage),
 		cmocka_unit_test(batches),
+		cmocka_unit_test(huge_pages),
 	};
 
 	return cmocka_run_group_tests_name("index", tests, NULL, NULL);

@@ -390,11 +390,11 @@ int flash_space_clear(struct flash *tier, struct space *space, uint32_t durabili
 bool log_reserve(struct flash *tier, uint32_t stream, uint32_t units, uint32_t records,
 		 uint32_t *ret_region, uint32_t *ret_unit, uint32_t *ret_number);
 /* [m] @records of a region have ended, whatever came of them; seals it if it was the last. */
-void log_settled(struct flash *tier, uint32_t region, uint32_t records);
+void log_settled(struct flash *tier, uint32_t number, uint32_t records);
 /* [m] A record is in: its table entry, from its head. */
-void log_record(struct flash *tier, uint32_t region, const struct flash_record *record);
+void log_record(struct flash *tier, uint32_t number, const struct flash_record *record);
 /* [m] A write failed: nothing more goes into the region. */
-void log_failed(struct flash *tier, uint32_t region);
+void log_failed(struct flash *tier, uint32_t number);
 /* [m] A record that the table does not know any more, or never will. */
 void record_dies(struct flash *tier, const struct table_place *place);
 /* [m] A shard of entry @id, which the table has at @place; or will not have any more. */
@@ -437,12 +437,12 @@ void span_filled(struct fio *f, struct span *span, void (*step)(struct waiter *)
 bool span_over(struct fio *f, struct span *span, void (*step)(struct waiter *),
 	       int64_t *ret_result);
 
-void seal_start(struct flash *tier, uint32_t region); /* [m] */
+void seal_start(struct flash *tier, uint32_t number); /* [m] */
 int drafts_init(struct flash *tier);
 void drafts_fini(struct flash *tier);
 /* Seals, in place and by plain calls, what is open: at open, before there are reactors, and close.
  */
-int seal_now(struct flash *tier, uint32_t region);
+int seal_now(struct flash *tier, uint32_t number);
 
 /* ---- partial.c ------------------------------------------------------------------------- */
 
@@ -454,7 +454,7 @@ uint32_t partial_find(struct flash *tier, uint64_t fingerprint);
 uint32_t flash_partial_new(struct flash *tier, uint64_t fingerprint, uint32_t id,
 			   uint32_t shard_count, uint64_t birth);
 void flash_partial_touch(struct flash *tier, uint32_t partial); /* [m] */
-void flash_partial_free(struct flash *tier, uint32_t partial);	/* [m] */
+void flash_partial_free(struct flash *tier, uint32_t number);	/* [m] */
 /* [m] Gives up the one touched longest ago that nobody writes to. False: none. */
 bool partial_drop_oldest(struct flash *tier);
 

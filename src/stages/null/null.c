@@ -46,6 +46,7 @@ static void null_release(struct null_stage *stage)
 static int null_open(void *self, const struct cairn_stage_env *env, struct cairn_error *reterr)
 {
 	struct null_stage *stage = (struct null_stage *)self;
+	struct index_range huge[INDEX_RANGES];
 	void *slots = NULL;
 	uint64_t seed;
 	int ret;
@@ -72,6 +73,9 @@ static int null_open(void *self, const struct cairn_stage_env *env, struct cairn
 				  "no address space for the index; entries= must be smaller");
 	}
 	index_init(stage->index_memory, stage->entries_max, seed, &stage->index);
+	index_huge_ranges(stage->index, huge);
+	for (int i = 0; i < INDEX_RANGES; i++)
+		sys_advise_huge(stage->sys, huge[i].start, huge[i].bytes);
 	if (pthread_mutex_init(&stage->lock, NULL) != 0) {
 		null_release(stage);
 		return fill_error(reterr, env, -ENOMEM, "no memory for a mutex");

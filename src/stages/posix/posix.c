@@ -7,7 +7,7 @@
 #include <sys/sysmacros.h>
 
 /* Keys looked up under one hold of the mutex. */
-#define LOOKUP_BATCH	  64u
+#define LOOKUP_BATCH	  128u
 /* Less than this holds not even an empty store and a small block. */
 #define SIZE_MIN	  "1MiB"
 #define ENTRIES_UNBOUNDED (64ull << 20)
@@ -114,6 +114,7 @@ static int options_take(struct posix *tier, struct cairn_error *reterr)
 
 static int index_make(struct posix *tier)
 {
+	struct index_range huge[INDEX_RANGES];
 	uint64_t seed;
 	int rc;
 	void *memory;
@@ -132,6 +133,9 @@ static int index_make(struct posix *tier)
 	if (rc < 0)
 		return rc;
 	index_init(tier->index_memory, tier->entries_max, seed, &tier->index);
+	index_huge_ranges(tier->index, huge);
+	for (int i = 0; i < INDEX_RANGES; i++)
+		sys_advise_huge(tier->sys, huge[i].start, huge[i].bytes);
 	tier->side_bytes = (tier->entries_max + 2ull + SPACES_MAX) * sizeof(*tier->side);
 	rc = sys_reserve(tier->sys, tier->side_bytes, &memory);
 	if (rc < 0)
@@ -408,40 +412,45 @@ static int posix_clear(void *self, const struct cairn_ns_view *ns, uint32_t dura
 
 static bool probe_fill(struct index_entry *entry, uint32_t flags, struct cairn_probe *ret_probe)
 {
-	memset(ret_probe, 0, sizeof(*ret_probe));
-	if (!entry || (entry->flags & ENTRY_REMOVING))
+	bool hold = flags & CAIRN_PROBE_HOLD;
+
+	if (!entry || (entry->flags & ENTRY_REMOVING) || (hold && entry->holds == UINT16_MAX)) {
+		*ret_probe = (struct cairn_probe){0};
 		return false;
-	if ((flags & CAIRN_PROBE_HOLD) && entry->holds == UINT16_MAX)
-		return false;
-	if (flags & CAIRN_PROBE_HOLD) {
-		entry->holds++;
-		ret_probe->hold = 1ull << 32 | entry->tier;
 	}
-	ret_probe->present = 1;
-	ret_probe->shard_count = entry->shard_count;
-	ret_probe->shard_bytes = entry->shard_bytes;
-	ret_probe->last_bytes = entry->last_bytes;
-	ret_probe->stored_bytes = entry->charge;
+	if (hold)
+		entry->holds++;
+	*ret_probe = (struct cairn_probe){
+		.present = 1,
+		.shard_count = entry->shard_count,
+		.shard_bytes = entry->shard_bytes,
+		.last_bytes = entry->last_bytes,
+		.stored_bytes = entry->charge,
+		.hold = hold ? 1ull << 32 | entry->tier : 0,
+	};
 	return true;
 }
 
-/* Looks up to LOOKUP_BATCH keys up; false: the chain has ended. */
-static bool lookup_batch(struct posix *tier, struct space *space, const struct cairn_key *keys,
-			 size_t count, uint32_t flags, struct cairn_probe *ret_probes)
+/* Looks @count <= LOOKUP_BATCH keys up, a chain's until one is missing; returns how many. */
+static size_t lookup_batch(struct posix *tier, struct space *space, const struct cairn_key *keys,
+			   size_t count, uint32_t flags, struct cairn_probe *ret_probes)
 {
 	struct index_entry *entries[LOOKUP_BATCH];
 	bool chain = flags & CAIRN_PROBE_CHAIN, whole = true;
+	size_t i;
 
-	memset(entries, 0, sizeof(entries));
 	tier_lock(tier);
-	index_find_batch(tier->index, space->id, space->generation, keys, count, chain, entries);
-	for (size_t i = 0; i < count && (whole || !chain); i++) {
+	/* Of a chain no entry behind the first that is missing is looked at. */
+	index_find_batch(tier->index, space->id, space->generation, keys, count, chain,
+			 flags & CAIRN_PROBE_BEFORE, entries);
+	for (i = 0; i < count && (whole || !chain); i++) {
 		whole = probe_fill(entries[i], flags, &ret_probes[i]);
-		if (whole && chain && (i || (flags & CAIRN_PROBE_BEFORE)))
+		if (whole && chain && entries[i]->parent == INDEX_NONE &&
+		    (i || (flags & CAIRN_PROBE_BEFORE)))
 			index_set_parent(tier->index, entries[i], keys + i - 1);
 	}
 	tier_unlock(tier);
-	return whole || !chain;
+	return i;
 }
 
 static void posix_lookup(void *self, const struct cairn_ns_view *ns, const struct cairn_key *keys,
@@ -449,24 +458,20 @@ static void posix_lookup(void *self, const struct cairn_ns_view *ns, const struc
 {
 	struct posix *tier = self;
 	struct space *space = ns->binding[tier->env->index];
-	bool more = true;
+	size_t at = 0;
 
 	if (tier->shared) {
 		shared_lookup(tier, space, keys, count, flags, ret_probes);
 		return;
 	}
-	for (size_t at = 0; at < count; at += LOOKUP_BATCH) {
+	do {
 		size_t some = count - at < LOOKUP_BATCH ? count - at : LOOKUP_BATCH;
 
-		if (!more) { /* behind the end of the chain */
-			memset(ret_probes + at, 0, (count - at) * sizeof(*ret_probes));
-			return;
-		}
-		memset(ret_probes + at, 0, some * sizeof(*ret_probes));
-		more = lookup_batch(tier, space, keys + at, some, flags, ret_probes + at);
+		at += lookup_batch(tier, space, keys + at, some, flags, ret_probes + at);
 		if (flags & CAIRN_PROBE_CHAIN)
 			flags |= CAIRN_PROBE_BEFORE;
-	}
+	} while (at < count && (!(flags & CAIRN_PROBE_CHAIN) || ret_probes[at - 1].present));
+	memset(ret_probes + at, 0, (count - at) * sizeof(*ret_probes));
 }
 
 static void posix_unhold(void *self, const struct cairn_ns_view *ns, const struct cairn_key *key,
