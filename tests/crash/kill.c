@@ -62,12 +62,17 @@ static void open_world(const struct world *world, const char *engine, const char
 		       struct cairn_store **ret_store)
 {
 	struct cairn_error error = {0};
-	char spec[512];
+	char spec[512], tier[256], posix[96], flash[96];
 	int ret;
 
-	snprintf(spec, sizeof(spec), "store(engine=%s, %s) | posix(path=%s, open_wait=10s%s%s)",
-		 engine, more, world->path, world->bounded ? ", size=" LIMIT_TEXT : "",
-		 world->shared ? ", shared=yes" : "");
+	snprintf(posix, sizeof(posix), "open_wait=10s%s%s",
+		 world->bounded ? ", size=" LIMIT_TEXT : "", world->shared ? ", shared=yes" : "");
+	snprintf(flash, sizeof(flash), "open_wait=10s, size=%s",
+		 world->bounded ? LIMIT_TEXT
+		 : kit_soak()	? "8GiB, region=16MiB"
+				: "1GiB, region=4MiB");
+	kit_tier(tier, sizeof(tier), world->path, posix, flash);
+	snprintf(spec, sizeof(spec), "store(engine=%s, %s) | %s", engine, more, tier);
 	ret = cairn_store_open(spec, NULL, ret_store, &error);
 	CHECK(ret == 0, "open: %s", error.text);
 }
@@ -287,6 +292,8 @@ static void check_budget(const struct world *world)
 {
 	uint64_t used = kit_du(world->path);
 
+	if (kit_flash()) /* of one size; the folder is not its own */
+		return;
 	CHECK(!world->bounded || used <= LIMIT, "%lu bytes", (unsigned long)used);
 	/* ... and it is used, once there was enough to fill it. */
 	CHECK(!world->bounded || world->dumped < 400 || used > LIMIT / 3, "%lu bytes",
@@ -312,7 +319,7 @@ static void verify(struct world *world, struct cairn_store *store)
 	CHECK(kit_namespace(store, "kill", shape, &ns) == 0);
 	for (uint32_t id = oldest; id < world->next_id; id++)
 		check_one(ns, world, id);
-	CHECK(kit_counter(store, "posix", "damaged_blocks") == 0);
+	CHECK(kit_counter(store, kit_stage(), "damaged_blocks") == 0);
 	if (!world->bounded)
 		thin_out(ns, world);
 }
@@ -424,7 +431,7 @@ static void burst_once(struct world *world, const char *engine, struct kit_rng *
 		CHECK(kit_dump(ns, burst_shape, first + i, 0, 1, CAIRN_WRITTEN) >= 0);
 		CHECK(kit_load(ns, burst_shape, first + i) == 0, "block %u", i);
 	}
-	CHECK(kit_counter(store, "posix", "damaged_blocks") == 0);
+	CHECK(kit_counter(store, kit_stage(), "damaged_blocks") == 0);
 	CHECK(cairn_store_close(store, UINT64_MAX) == 0);
 	world->next_id += 2 * BURST;
 }
@@ -486,7 +493,8 @@ int main(int argc, char **argv)
 		kit_watch(60);
 		burst_once(bursts, kit_engine(engines[i % 2]) ? engines[i % 2] : "psync", &rng);
 	}
-	kill_shared(rounds, &rng);
+	if (!kit_flash())
+		kill_shared(rounds, &rng);
 	printf("kill: %lu kills, %lu with %u writes in flight; %lu dumps acknowledged\n",
 	       (unsigned long)(kills + 3 * rounds), (unsigned long)rounds, BURST,
 	       (unsigned long)(unbounded->dumped + bounded->dumped));

@@ -165,6 +165,27 @@ bool kit_sanitized(void)
 #endif
 }
 
+/* ---- the tier -------------------------------------------------------------------- */
+
+const char *kit_stage(void)
+{
+	return kit_text("stage", "posix");
+}
+
+bool kit_flash(void)
+{
+	return strcmp(kit_stage(), "flash") == 0;
+}
+
+void kit_tier(char *ret_spec, size_t bytes, const char *folder, const char *posix,
+	      const char *flash)
+{
+	const char *options = kit_flash() ? flash : posix;
+
+	snprintf(ret_spec, bytes, "%s(path=%s%s%s%s)", kit_stage(), folder,
+		 kit_flash() ? "/store" : "", *options ? ", " : "", options);
+}
+
 /* ---- content ------------------------------------------------------------------- */
 
 struct cairn_key kit_key(uint64_t id)

@@ -61,6 +61,14 @@ bool kit_sanitized(void);
 /* False under ThreadSanitizer, which forbids threads in a child of a fork. */
 bool kit_threads_after_fork(void);
 
+/* ---- the tier: --stage=posix (the preset) or flash ------------------------------ */
+
+const char *kit_stage(void);
+bool kit_flash(void);
+/* The spec of a store in @folder, with the options of the one or of the other ("": none). */
+void kit_tier(char *ret_spec, size_t bytes, const char *folder, const char *posix,
+	      const char *flash);
+
 /* ---- content ------------------------------------------------------------------- */
 
 struct cairn_key kit_key(uint64_t id);

@@ -86,8 +86,8 @@ static bool open_store(struct round *round)
 /* One that failed may have happened all the same. */
 static uint64_t evictions(struct cairn_store *store)
 {
-	return kit_counter(store, "posix", "evicted_blocks") +
-	       kit_counter(store, "posix", "evict_failed");
+	return kit_counter(store, kit_stage(), "evicted_blocks") +
+	       kit_counter(store, kit_stage(), "evict_failed");
 }
 
 /*
@@ -290,18 +290,25 @@ static void run_script(struct round *round)
 
 static void round_spec(struct round *round, const char *engine)
 {
-	char more[64] = "";
+	char posix[96], flash[96], tier[256];
 
+	snprintf(posix, sizeof(posix), "entries=4096");
+	snprintf(flash, sizeof(flash), "entries=4096, size=16MiB");
 	if (round->mode == BOUNDED) {
 		round->limit = kit_number("size", 2u << 20, 2u << 20);
-		snprintf(more, sizeof(more), ", size=%lu", (unsigned long)round->limit);
+		snprintf(posix, sizeof(posix), "entries=4096, size=%lu",
+			 (unsigned long)round->limit);
+		/* Few entries, so that a crowd evicts though the least size is large. */
+		snprintf(flash, sizeof(flash), "entries=20, size=8MiB, region=64KiB");
 	} else if (round->mode == SHARED) {
-		snprintf(more, sizeof(more), ", shared=yes");
+		snprintf(posix, sizeof(posix), "entries=4096, shared=yes");
 	}
+	if (kit_flash() && round->limit)
+		round->limit = (8u << 20) + 65536; /* with the folder */
+	kit_tier(tier, sizeof(tier), round->path, posix, flash);
 	snprintf(round->spec, sizeof(round->spec),
-		 "store(engine=%s, reactors=1, workers=2, tasks=8, ios=8, buffers=4MiB) | "
-		 "posix(path=%s, entries=4096%s)",
-		 engine, round->path, more);
+		 "store(engine=%s, reactors=1, workers=2, tasks=8, ios=8, buffers=4MiB) | %s",
+		 engine, tier);
 }
 
 /* What is left after a close: nothing, but for others' leftovers that are not old yet. */
@@ -364,7 +371,7 @@ static void walk(const char *engine, enum mode mode, unsigned counted, const cha
 	uint64_t seed = kit_number("seed", 1, 1), nth = kit_number("from", 1, 1);
 	uint64_t step = kit_number("step", step_of(engine, mode), 1), rounds = 0;
 	size_t all = kit_soak() && counted != CHAOS_ALLOCS ? ERRORS : 1;
-	bool fired = true;
+	bool fired = !(kit_flash() && mode == SHARED); /* which it has not */
 
 	for (; fired; nth += step) {
 		fired = false;

@@ -458,9 +458,18 @@ static int walk_close(int fd)
 	return sys_native.close(fd);
 }
 
-static ssize_t walk_preadv(int fd, const struct iovec *iov, int iov_count, off_t offset)
+/* A read is tried twice: so it fails twice. */
+static ssize_t walk_preadv(int fd, const struct iovec *iov, int count, off_t offset)
 {
-	return fails() ? -EIO : sys_native.preadv(fd, iov, iov_count, offset);
+	static bool again;
+
+	bool now = fails();
+
+	if (now || again) {
+		again = now;
+		return -EIO;
+	}
+	return sys_native.preadv(fd, iov, count, offset);
 }
 
 static int walk_fstat(int fd, struct stat *st)

@@ -34,7 +34,8 @@ struct commit {
 	struct waiter *batch, *next;
 	uint32_t cursor; /* region */
 	uint32_t page;
-	uint64_t dirty; /* of the region at the cursor: pages taken on, modulo 64 */
+	bool entered;	/* `dirty` is of the region at the cursor */
+	uint64_t dirty; /* its pages taken on, modulo 64 */
 	uint32_t count;
 	int64_t result;
 	bool flushed;
@@ -104,6 +105,22 @@ static bool region_counts(const struct region *region)
 
 static void commit_step(struct commit *commit);
 
+/* Pages that may not have come through: the next batch writes them. */
+static void pages_again(struct commit *commit)
+{
+	struct flash *tier = commit->tier;
+
+	tier_lock(tier);
+	for (uint32_t i = 0; i < commit->chain.op_count; i++) {
+		const struct flash_marks *page = &commit->pages[i];
+		struct region *region = &tier->regions[page->region];
+
+		if (commit->ops[i].code == OP_WRITEV && region->seq == page->region_seq)
+			region->kill_dirty |= 1ull << (page->page % 64);
+	}
+	tier_unlock(tier);
+}
+
 static void pages_written(struct engine_chain *chain)
 {
 	struct commit *commit = (struct commit *)((char *)chain - offsetof(struct commit, chain));
@@ -111,6 +128,7 @@ static void pages_written(struct engine_chain *chain)
 	if (chain->result < 0) {
 		cairn_count(commit->tier->env, CNT_IO_ERRORS, 1);
 		commit->result = chain->result;
+		pages_again(commit);
 	} else if (commit->ops[0].code == OP_FDATASYNC) {
 		pages_flushed(commit->tier);
 	}
@@ -141,12 +159,14 @@ static uint32_t pages_take(struct commit *commit)
 	const struct flash_layout *layout = &tier->layout;
 	uint32_t count = 0;
 
-	for (; commit->cursor < layout->region_count; commit->cursor++, commit->page = 0) {
+	for (; commit->cursor < layout->region_count; commit->cursor++) {
 		struct region *region = &tier->regions[commit->cursor];
 
-		if (commit->page == 0) {
+		if (!commit->entered) {
 			commit->dirty = region_counts(region) ? region->kill_dirty : 0;
 			region->kill_dirty = 0;
+			commit->page = 0;
+			commit->entered = true;
 		}
 		for (; commit->dirty && commit->page < layout->mark_pages; commit->page++) {
 			if (!(commit->dirty >> (commit->page % 64) & 1))
@@ -165,6 +185,7 @@ static uint32_t pages_take(struct commit *commit)
 			};
 			count++;
 		}
+		commit->entered = false;
 	}
 	return count;
 }
@@ -187,6 +208,7 @@ static bool batch_over(struct commit *commit)
 	commit->durable = commit->durable_next;
 	commit->durable_next = false;
 	commit->cursor = commit->page = 0;
+	commit->entered = false;
 	commit->result = 0;
 	commit->flushed = false;
 	commit->reclaims = tier->reclaims_begun;

@@ -146,6 +146,7 @@ static void settle_one(struct fio *f, struct partial *partial, const struct reco
 	partial->claim_count--;
 	if (f->result < 0) {
 		record_dies(tier, &claim->place);
+		log_forget(tier, &claim->place);
 		part->status = fio_errno(f->result);
 		return;
 	}

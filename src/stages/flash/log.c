@@ -275,6 +275,17 @@ void log_record(struct flash *tier, uint32_t number, const struct flash_record *
 		region->sequence_max = record->sequence;
 }
 
+void log_forget(struct flash *tier, const struct table_place *place)
+{
+	uint32_t number = flash_region_of(&tier->layout, place->unit);
+	struct region *region = &tier->regions[number];
+	struct flash_table_entry *entries;
+
+	assert(region->writers && region->draft != DRAFT_NONE);
+	entries = (struct flash_table_entry *)(void *)tier->drafts[region->draft].memory;
+	memset(&entries[place->number], 0, sizeof(entries[place->number]));
+}
+
 void log_failed(struct flash *tier, uint32_t number)
 {
 	struct region *region = &tier->regions[number];

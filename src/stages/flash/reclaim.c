@@ -126,6 +126,7 @@ static struct engine_op transfer(struct reclaim *r, enum engine_code code, uint6
 
 static void reclaim_step(struct reclaim *r);
 static void next_record(struct reclaim *r);
+static uint32_t live_entry(struct reclaim *r, uint32_t number, struct table_place *ret_place);
 
 /* ---- from blank to free ------------------------------------------------------------------ */
 
@@ -145,7 +146,16 @@ static void header_written(struct reclaim *r)
 
 	tier_lock(tier);
 	if (r->chain.result < 0) {
-		/* It stays out of use. What is in it is known to nobody, or dead by its marks. */
+		/*
+		 * It stays out of use. The file may still have its last use, of which
+		 * nothing counts any more: what is removed now has a copy there.
+		 */
+		if (r->reclaiming) {
+			region->seq = r->old_seq;
+			region->records = r->records;
+			memset(mark_at(tier, r->victim, 0), FLASH_MARK_DEAD, region->records);
+			region->kill_dirty = UINT64_MAX;
+		}
 		cairn_count(tier->env, CNT_IO_ERRORS, 1);
 		region->state = REGION_RETIRED;
 		region->failed = true;
@@ -228,16 +238,39 @@ static void evict_rest(struct flash *tier, uint32_t victim)
 	}
 }
 
-/* [m] It is not reclaimed: something in it must stay, and cannot go elsewhere now. */
-static void victim_back(struct reclaim *r)
+static void victim_left(struct reclaim *r)
 {
-	struct region *region = &r->tier->regions[r->victim];
+	struct flash *tier = r->tier;
+	struct region *region = &tier->regions[r->victim];
+	struct table_place place;
 
+	tier_lock(tier);
+	if (r->chain.result < 0)
+		cairn_count(tier->env, CNT_IO_ERRORS, 1);
+	/* What was carried counts in its new place alone: or a remove of it would not last. */
+	for (uint32_t i = 0; i < r->records; i++) {
+		if (live_entry(r, i, &place) != TABLE_NONE)
+			continue;
+		*mark_at(tier, r->victim, i) = FLASH_MARK_DEAD;
+		region->kill_dirty |= 1ull << (i / FLASH_MARKS_PER_PAGE % 64);
+	}
 	region->state = region->failed ? REGION_RETIRED : REGION_SEALED;
-	policy_candidate(&r->tier->policy, r->victim, true);
+	policy_candidate(&tier->policy, r->victim, true);
 	use_over(r);
 	r->victim = NO_REGION;
 	r->barren++;
+	tier_unlock(tier);
+	reclaim_step(r);
+}
+
+/*
+ * It is not reclaimed: something in it must stay, and cannot go elsewhere now.
+ * Before what was carried is marked as dead here, it has to be there to stay.
+ */
+static void victim_back(struct reclaim *r)
+{
+	r->ops[0] = (struct engine_op){.code = OP_FDATASYNC, .fd = r->tier->fd};
+	chain_send(r, 1, victim_left);
 }
 
 /* [m] A region that takes no writes is not used again: what is in it is dead for ever. */
@@ -260,11 +293,13 @@ static void victim_over(struct reclaim *r)
 
 	tier_lock(tier);
 	evict_rest(tier, r->victim);
-	if (region->live || region->failed) {
-		if (region->live)
-			victim_back(r);
-		else
-			victim_retire(r);
+	if (region->live) {
+		tier_unlock(tier);
+		victim_back(r);
+		return;
+	}
+	if (region->failed) {
+		victim_retire(r);
 		tier_unlock(tier);
 		reclaim_step(r);
 		return;
@@ -337,8 +372,10 @@ static void carry_end(struct reclaim *r, bool good, bool damaged)
 	tier_lock(tier);
 	same = table_is(tier->table, r->entry, r->incarnation);
 	moved = good && same && shard_move(r);
-	if (!moved)
+	if (!moved) {
 		record_dies(tier, &r->new_place);
+		log_forget(tier, &r->new_place);
+	}
 	if (damaged && same) {
 		cairn_count(tier->env, CNT_DAMAGED, 1);
 		block_remove(tier, r->entry);
@@ -531,9 +568,8 @@ static void no_place(struct reclaim *r)
 		tier_unlock(tier);
 		return;
 	}
-	victim_back(r);
 	tier_unlock(tier);
-	reclaim_step(r);
+	victim_back(r);
 }
 
 void reclaim_draft_came(struct flash *tier)

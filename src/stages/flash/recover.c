@@ -154,7 +154,7 @@ static void blocks_settle(struct recovery *r)
 
 /* ---- regions ------------------------------------------------------------------------------ */
 
-static int region_seal(struct recovery *r, const struct flash_region_found *found)
+static void region_seal(struct recovery *r, const struct flash_region_found *found)
 {
 	struct flash *tier = r->tier;
 	struct region *region = &tier->regions[r->region];
@@ -170,7 +170,6 @@ static int region_seal(struct recovery *r, const struct flash_region_found *foun
 	if (rc < 0) /* it can be read, and is found open the next time, too */
 		cairn_count(tier->env, CNT_IO_ERRORS, 1);
 	region->failed = rc < 0;
-	return 0;
 }
 
 static void region_take(struct recovery *r, const struct flash_region_found *found)
@@ -221,8 +220,15 @@ static int region_scan(struct recovery *r, bool clean)
 	case FLASH_FOUND_OPEN:
 		region->state = REGION_SEALING;
 		region_take(r, &found);
-		if (found.next_number)
-			return region_seal(r, &found);
+		if (found.unreadable) { /* perhaps the next open reads more of it */
+			region->state = REGION_RETIRED;
+			region->failed = true;
+			return 0;
+		}
+		if (found.next_number) {
+			region_seal(r, &found);
+			return 0;
+		}
 		/*
 		 * After a crash marks may be in the file of records that are not: their
 		 * numbers are not taken again in this use of the region.
@@ -234,6 +240,8 @@ static int region_scan(struct recovery *r, bool clean)
 	case FLASH_FOUND_SEALED:
 		region->state = REGION_SEALED;
 		region_take(r, &found);
+		if (found.table_lost && !found.unreadable) /* torn: it is written again */
+			region_seal(r, &found);
 		policy_candidate(&tier->policy, r->region, true);
 		return 0;
 	}

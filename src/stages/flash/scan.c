@@ -18,6 +18,14 @@
 #define HOP_BYTES  65536u /* read at once where payload is passed over */
 #define SKIP_BYTES 4096u  /* passed over where nothing can be read; twice as much each time */
 
+/* Once more where it fails: what is not read now is absent until the next open. */
+static int read_twice(const struct sys *sys, int fd, void *buffer, size_t bytes, uint64_t at)
+{
+	int rc = sys_pread_full(sys, fd, buffer, bytes, (off_t)at);
+
+	return rc < 0 ? sys_pread_full(sys, fd, buffer, bytes, (off_t)at) : rc;
+}
+
 static bool zeros(const void *data, size_t bytes)
 {
 	const uint8_t *p = data;
@@ -43,7 +51,7 @@ int flash_scan_super(const struct sys *sys, int fd, struct flash_super_found *re
 		struct flash_super super;
 		struct flash_layout layout;
 		struct stat st;
-		int rc = sys_pread_full(sys, fd, page, FLASH_PAGE, (off_t)flash_super_at(copy));
+		int rc = read_twice(sys, fd, page, FLASH_PAGE, flash_super_at(copy));
 
 		*verdict = FLASH_DAMAGED;
 		if (rc < 0) { /* a file that is too short was never written */
@@ -102,7 +110,7 @@ static int read_plain(struct flash_scanner *scanner, uint64_t at, size_t bytes)
 	assert(at % scanner->layout.unit == 0 && bytes % scanner->layout.unit == 0);
 	assert(bytes <= scanner->buffer_bytes);
 	scanner->window_bytes = 0;
-	return sys_pread_full(scanner->sys, scanner->fd, scanner->buffer, bytes, (off_t)at);
+	return read_twice(scanner->sys, scanner->fd, scanner->buffer, bytes, at);
 }
 
 static int buffer_grow(struct flash_scanner *scanner, size_t bytes)
@@ -169,7 +177,7 @@ static int space_copy(struct flash_scanner *scanner, uint32_t copy, void **ret_a
 	area = scanner->sys->alloc(FLASH_PAGE, bytes);
 	if (!area)
 		return -ENOMEM;
-	rc = sys_pread_full(scanner->sys, scanner->fd, area, bytes, (off_t)at);
+	rc = read_twice(scanner->sys, scanner->fd, area, bytes, at);
 	if (rc == 0)
 		verdict = flash_space_decode(area, bytes, &scanner->id);
 	if (rc == 0 && verdict == FLASH_OK) {

@@ -223,6 +223,8 @@ int flash_space_clear(struct flash *tier, struct space *space, uint32_t durabili
 		space->generation++;
 		space->blocks = 0;
 		tier_unlock(tier);
+	} else { /* what failed may be in the file all the same: it says again what is so */
+		area_write(tier, NULL, NULL, tier->sync != SYNC_NONE);
 	}
 	pthread_mutex_unlock(&tier->space_lock);
 	if (rc == 0)

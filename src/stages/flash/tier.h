@@ -393,6 +393,8 @@ bool log_reserve(struct flash *tier, uint32_t stream, uint32_t units, uint32_t r
 void log_settled(struct flash *tier, uint32_t number, uint32_t records);
 /* [m] A record is in: its table entry, from its head. */
 void log_record(struct flash *tier, uint32_t number, const struct flash_record *record);
+/* [m] Nothing came of a record that is not settled yet: it is not in the table. */
+void log_forget(struct flash *tier, const struct table_place *place);
 /* [m] A write failed: nothing more goes into the region. */
 void log_failed(struct flash *tier, uint32_t number);
 /* [m] A record that the table does not know any more, or never will. */
