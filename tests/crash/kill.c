@@ -305,6 +305,8 @@ static void check_used(const struct world *world, struct cairn_store *store)
 {
 	struct cairn_stat st = {.size = sizeof(st)};
 
+	if (kit_flash()) /* a file of one size, whatever is in it */
+		return;
 	CHECK(cairn_stat(store, &st) == 0);
 	CHECK(world->shared || st.bytes_used == kit_du_whole(world->path),
 	      "%lu bytes counted, %lu used", (unsigned long)st.bytes_used,

@@ -99,6 +99,8 @@ static void check_used(struct round *round)
 	struct cairn_stat st = {.size = sizeof(st)};
 	uint64_t there = kit_du_whole(round->path);
 
+	if (kit_flash()) /* a file of one size, whatever is in it */
+		return;
 	CHECK(cairn_stat(round->store, &st) == 0);
 	round->evict_failed += kit_counter(round->store, "posix", "evict_failed");
 	CHECK(round->mode == SHARED || st.bytes_used == there ||
