@@ -591,6 +591,11 @@ static void an_idle_store_takes_nothing(void **state)
 
 int main(void)
 {
+#ifdef __SANITIZE_THREAD__
+	/* Its hung calls outlive the tasks, whose results lie on this stack; threads.c has the
+	 * races. */
+	return 77;
+#endif
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_light_reactor_may_be_missing),
 		cmocka_unit_test(a_standing_reactor_that_is_refused_changes_all),
