@@ -594,7 +594,8 @@ int main(void)
 #ifdef __SANITIZE_THREAD__
 	/* Its hung calls outlive the tasks, whose results lie on this stack; threads.c has the
 	 * races. */
-	return 77;
+	puts("1..0 # SKIP under ThreadSanitizer");
+	return 0;
 #endif
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_light_reactor_may_be_missing),
