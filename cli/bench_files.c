@@ -350,9 +350,7 @@ static uint64_t note_name(struct files *files, const struct keyed *sorted, uint6
 	if (!found || *files->names[found->index])
 		return 0;
 	to = files->names[found->index];
-	memcpy(to, folder, above);
-	to[above] = '/';
-	memcpy(to + above + 1, name, length + 1);
+	snprintf(to, NAME_ROOM, "%s/%s", folder, name);
 	return 1;
 }
 

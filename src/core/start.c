@@ -41,6 +41,7 @@ void io_bounce_put(struct reactor *reactor, void *bounce)
 
 static bool same_key(const struct cairn_key *a, const struct cairn_key *b)
 {
+	assert(a && b);
 	return memcmp(a->bytes, b->bytes, CAIRN_KEY_BYTES) == 0;
 }
 

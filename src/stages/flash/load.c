@@ -270,6 +270,7 @@ static bool read_add(struct fio *f, uint64_t offset, void *memory, uint64_t leng
 	if (f->iov_count == sizeof(f->iov) / sizeof(f->iov[0]))
 		return false;
 	if (last && last->op.offset + last->op.length == offset) {
+		assert(iov); /* no read is empty */
 		last->op.length += length;
 		if ((uint8_t *)iov->iov_base + iov->iov_len == memory) {
 			iov->iov_len += length;
