@@ -350,7 +350,8 @@ static uint64_t note_name(struct files *files, const struct keyed *sorted, uint6
 	if (!found || *files->names[found->index])
 		return 0;
 	to = files->names[found->index];
-	snprintf(to, NAME_ROOM, "%s/%s", folder, name);
+	for (size_t i = 0; i <= above + 1 + length; i++) /* checked above: it fits */
+		to[i] = i < above ? folder[i] : i == above ? '/' : name[i - above - 1];
 	return 1;
 }
 
