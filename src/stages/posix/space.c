@@ -182,6 +182,7 @@ static void charge_space_dir(struct posix *tier, const char *name)
 {
 	struct stat st;
 	uint64_t bytes = 0;
+	int rc;
 
 	if (tier->shared)
 		return;
@@ -189,9 +190,10 @@ static void charge_space_dir(struct posix *tier, const char *name)
 		bytes = space_charge(tier, name);
 	tier_lock(tier);
 	tier->used += bytes;
-	if ((tier->sys->fstat(tier->space_fd, &st) == 0 ||
-	     tier->sys->fstat(tier->space_fd, &st) == 0) &&
-	    stat_charge(&st) > tier->space_dir_charge) {
+	rc = tier->sys->fstat(tier->space_fd, &st);
+	if (rc < 0) /* once more, as above */
+		rc = tier->sys->fstat(tier->space_fd, &st);
+	if (rc == 0 && stat_charge(&st) > tier->space_dir_charge) {
 		tier->used += stat_charge(&st) - tier->space_dir_charge;
 		tier->space_dir_charge = stat_charge(&st);
 	}
