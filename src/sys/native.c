@@ -474,3 +474,18 @@ int sys_pwrite_full(const struct sys *sys, int fd, const void *buffer, size_t by
 	/* An iovec has no const; pwritev() only reads through it. */
 	return transfer_full(sys->pwritev, fd, (void *)(uintptr_t)buffer, bytes, offset);
 }
+
+#define LOCK_POLL_NS 5000000u
+
+int sys_flock_wait(const struct sys *sys, int fd, int operation, uint64_t wait_ns)
+{
+	uint64_t until = sys->now_ns() + wait_ns;
+
+	for (uint32_t tries = 0;; tries++) {
+		int rc = sys->flock(fd, operation | LOCK_NB);
+
+		if (rc != -EAGAIN || (tries > 0 && sys->now_ns() >= until))
+			return rc;
+		sys->sleep_ns(LOCK_POLL_NS);
+	}
+}

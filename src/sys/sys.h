@@ -107,4 +107,10 @@ void sys_advise_huge(const struct sys *sys, void *start, size_t bytes);
 int sys_pread_full(const struct sys *sys, int fd, void *buffer, size_t bytes, off_t offset);
 int sys_pwrite_full(const struct sys *sys, int fd, const void *buffer, size_t bytes, off_t offset);
 
+/*
+ * flock() that waits for at most @wait_ns; -EAGAIN: somebody has it. Tried twice at
+ * least: whoever only looks whether it is taken has it for an instant.
+ */
+int sys_flock_wait(const struct sys *sys, int fd, int operation, uint64_t wait_ns);
+
 #endif

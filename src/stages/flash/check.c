@@ -9,8 +9,6 @@
 #include "base/nsdesc.h"
 #include "stages/flash/rest.h"
 
-#define LOCK_POLL_NS 5000000u
-
 /* ---- check ------------------------------------------------------------------------- */
 
 int rest_report(struct rest *rest, enum cairn_finding_kind kind, uint64_t offset, const char *what)
@@ -193,11 +191,8 @@ static int check_spaces(struct rest *rest)
 int rest_lock(struct rest *rest)
 {
 	const struct sys *sys = rest->sys;
-	uint64_t until = sys->now_ns() + rest->opts->open_wait_ns;
-	int rc;
+	int rc = sys_flock_wait(sys, rest->fd, LOCK_EX, rest->opts->open_wait_ns);
 
-	while ((rc = sys->flock(rest->fd, LOCK_EX | LOCK_NB)) == -EAGAIN && sys->now_ns() < until)
-		sys->sleep_ns(LOCK_POLL_NS);
 	if (rc == -EAGAIN && flash_scan_super(sys, rest->fd, &rest->super) == 0)
 		return rest_error(rest, -EBUSY, "in use by process %u: end it first",
 				  rest->super.super.owner_pid);

@@ -14,6 +14,7 @@
  *     in the file as a whole by then.
  */
 #include "base/attr.h"
+#include "stages/dump_check.h"
 #include "stages/flash/tier.h"
 
 static void dump_look(struct fio *f);
@@ -35,27 +36,6 @@ static bool pending(const struct fio *f, uint32_t part)
 
 /* ---- what may be dumped ------------------------------------------------------------- */
 
-static int32_t geometry_check(const struct cairn_io *io, const struct cairn_part *part)
-{
-	uint32_t last = io->shard_count - 1;
-
-	if (io->shard_count == 0 || io->shard_count > CAIRN_SHARD_COUNT_MAX ||
-	    io->shard_bytes == 0 || io->shard_bytes > CAIRN_SHARD_BYTES_MAX)
-		return -EINVAL;
-	if (io->ns->shard_count > 0 &&
-	    (io->shard_count != io->ns->shard_count || io->shard_bytes != io->ns->shard_bytes))
-		return -EINVAL;
-	if (part->shard > last || part->raw_length == 0 || part->raw_length > io->shard_bytes)
-		return -EINVAL;
-	/* Only the last shard of a variable geometry may be short. */
-	if (part->raw_length < io->shard_bytes && (part->shard < last || io->ns->shard_count > 0))
-		return -EINVAL;
-	if (part->offset != 0 || part->length != part->stored_length || part->length == 0 ||
-	    part->stored_length > part->raw_length || part->meta_length > CAIRN_META_MAX)
-		return -EINVAL;
-	return CAIRN_PENDING;
-}
-
 static void parts_check(struct fio *f)
 {
 	struct flash *tier = f->tier;
@@ -66,10 +46,9 @@ static void parts_check(struct fio *f)
 
 		if (!pending(f, i))
 			continue;
-		part->status = geometry_check(io, part);
-		if (part->status != CAIRN_PENDING)
-			continue;
-		if (part->stored_length > tier->layout.stored_max) {
+		if (dump_part_check(io, part) < 0) {
+			part->status = -EINVAL;
+		} else if (part->stored_length > tier->layout.stored_max) {
 			part->status = -EFBIG;
 			cairn_count(tier->env, CNT_REFUSED, 1);
 		} else if (io->durability == CAIRN_DURABLE && tier->sync == SYNC_NONE) {

@@ -108,7 +108,6 @@ static void damaged(struct fio *f)
 		if (!(f->bad >> i & 1))
 			continue;
 		f->io->parts[i].status = -EBADMSG;
-		region_at(tier, f->claims[i].place.unit)->suspect = true;
 		same = same && table_shard(tier->table, f->entry, f->io->parts[i].shard, &place) &&
 		       place.unit == f->claims[i].place.unit;
 	}

@@ -202,7 +202,7 @@ static bool region_open(struct flash *tier, uint32_t stream)
 	region->records = 0;
 	region->epoch = region->last_used = tier->epoch;
 	region->draft = (uint32_t)(draft - tier->drafts);
-	region->suspect = region->failed = false;
+	region->failed = false;
 	draft->region = number;
 	tier->free_count--;
 	tier->open_region[stream] = number;

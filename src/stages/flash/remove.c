@@ -32,7 +32,6 @@ static bool take_out(struct fio *f, uint32_t id)
 		return false;
 	} else {
 		flash_partial_free(tier, number);
-		f->any_present = true; /* something dies, though it was not present */
 	}
 	block_remove(tier, id);
 	tier->stuck = false;
@@ -50,7 +49,6 @@ static void remove_look(struct fio *f)
 	f->fingerprint = table_fingerprint(tier->table, &f->io->key, f->space->id, f->generation);
 	id = table_find(tier->table, f->fingerprint);
 	if (id != TABLE_NONE && !take_out(f, id)) {
-		f->any_present = true;
 		waiter_wait(&f->wait, fio_key_list(f), remove_look_step);
 		tier_unlock(tier);
 		return;

@@ -16,9 +16,8 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-#define LOCK_POLL_NS 5000000u
-#define REGION_MIN   (1u << 20)
-#define REGION_MAX   (32u << 20)
+#define REGION_MIN (1u << 20)
+#define REGION_MAX (32u << 20)
 
 int flash_super_write(struct flash *tier)
 {
@@ -59,15 +58,8 @@ static int busy_error(struct flash *tier, struct cairn_error *reterr)
 
 static int lock_take(struct flash *tier, struct cairn_error *reterr)
 {
-	uint64_t until = tier->sys->now_ns() + tier->open_wait_ns;
-	int rc;
+	int rc = sys_flock_wait(tier->sys, tier->fd, LOCK_EX, tier->open_wait_ns);
 
-	for (;;) {
-		rc = tier->sys->flock(tier->fd, LOCK_EX | LOCK_NB);
-		if (rc != -EAGAIN || tier->sys->now_ns() >= until)
-			break;
-		tier->sys->sleep_ns(LOCK_POLL_NS);
-	}
 	if (rc == -EAGAIN)
 		return busy_error(tier, reterr);
 	if (rc < 0)

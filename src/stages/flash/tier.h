@@ -123,7 +123,6 @@ enum region_state {
 struct region {
 	uint64_t seq; /* of this use */
 	uint8_t state, stream;
-	bool suspect;	    /* something in it did not check */
 	bool failed;	    /* a write did not go through: no more records */
 	uint32_t readers;   /* loads under way */
 	uint32_t writers;   /* records reserved and not ended */
@@ -208,7 +207,6 @@ struct flash {
 	uint64_t shards_max;
 	struct flash_layout layout;
 	struct flash_super super;
-	uint32_t buckets_seed;
 
 	pthread_mutex_t mutex, space_lock;
 	bool mutex_made;
@@ -303,9 +301,8 @@ struct fio {
 	uint32_t region; /* of all its records */
 	uint64_t chunk;	 /* of a record larger than a span: bytes written */
 	int32_t result;
-	bool flush_lead, flush_wanted; /* [m] flush_lead */
-	int64_t flush_result;	       /* [m] */
-	bool any_present;
+	bool flush_lead;      /* [m] */
+	int64_t flush_result; /* [m] */
 
 	/* a load */
 	bool retried;

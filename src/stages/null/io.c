@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/crc32c.h"
+#include "stages/dump_check.h"
 #include "stages/null/null.h"
 
 static struct null_space *space_of(const struct null_stage *stage, const struct cairn_io *io)
@@ -31,28 +32,6 @@ static uint64_t iov_length(const struct cairn_part *part)
 }
 
 /* ---- dump ------------------------------------------------------------------- */
-
-static int geometry_check(const struct cairn_io *io, const struct cairn_part *part)
-{
-	uint32_t last = io->shard_count - 1;
-
-	if (io->shard_count == 0 || io->shard_count > CAIRN_SHARD_COUNT_MAX)
-		return -EINVAL;
-	if (io->shard_bytes == 0 || io->shard_bytes > CAIRN_SHARD_BYTES_MAX)
-		return -EINVAL;
-	if (io->ns->shard_count > 0 &&
-	    (io->shard_count != io->ns->shard_count || io->shard_bytes != io->ns->shard_bytes))
-		return -EINVAL;
-	if (part->shard > last || part->raw_length == 0 || part->raw_length > io->shard_bytes)
-		return -EINVAL;
-	/* Only the last shard of a variable geometry may be short. */
-	if (part->raw_length < io->shard_bytes && (part->shard < last || io->ns->shard_count > 0))
-		return -EINVAL;
-	if (part->offset != 0 || part->length != part->stored_length || part->length == 0 ||
-	    part->stored_length > part->raw_length || part->meta_length > CAIRN_META_MAX)
-		return -EINVAL;
-	return 0;
-}
 
 /* The length of the last shard counts as soon as both sides know it. */
 static bool same_geometry(const struct cairn_io *io, const struct cairn_part *part,
@@ -173,7 +152,7 @@ static int dump_part(struct null_stage *stage, const struct cairn_io *io,
 	/* What is lost at close survives nothing: nobody else may keep it, or one below may. */
 	if (io->durability > CAIRN_MEMORY && stage->env->below == 0)
 		return -EOPNOTSUPP;
-	ret = geometry_check(io, part);
+	ret = dump_part_check(io, part);
 	if (ret < 0)
 		return ret;
 	pthread_mutex_lock(&stage->lock);

@@ -449,7 +449,7 @@ int atrest_check(const struct cairn_stage_env *env,
 	int rc = rest_open(&rest, env, context, reterr);
 
 	if (rc == 0) {
-		rc = lock_wait(rest.sys, rest.dir_fd, LOCK_EX, env->values[OPT_OPEN_WAIT].u);
+		rc = sys_flock_wait(rest.sys, rest.dir_fd, LOCK_EX, env->values[OPT_OPEN_WAIT].u);
 		if (rc == -EAGAIN)
 			rc = in_use_error(&rest);
 	}

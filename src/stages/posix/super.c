@@ -15,8 +15,6 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-#define LOCK_POLL_NS 5000000u
-
 int tier_error(struct cairn_error *reterr, int code, const char *format, ...)
 {
 	static const char stage[] = "posix: ";
@@ -209,24 +207,10 @@ static int busy_error(struct posix *tier, struct cairn_error *reterr)
 			  tier->path, pid);
 }
 
-int lock_wait(const struct sys *sys, int fd, int operation, uint64_t wait_ns)
-{
-	uint64_t until = sys->now_ns() + wait_ns;
-
-	/* Twice at least: whoever only looks whether it is in use has the lock for an instant. */
-	for (uint32_t tries = 0;; tries++) {
-		int rc = sys->flock(fd, operation | LOCK_NB);
-
-		if (rc != -EAGAIN || (tries > 0 && sys->now_ns() >= until))
-			return rc;
-		sys->sleep_ns(LOCK_POLL_NS);
-	}
-}
-
 static int lock_take(struct posix *tier, struct cairn_error *reterr)
 {
-	int rc = lock_wait(tier->sys, tier->dir_fd, tier->shared ? LOCK_SH : LOCK_EX,
-			   tier->open_wait_ns);
+	int rc = sys_flock_wait(tier->sys, tier->dir_fd, tier->shared ? LOCK_SH : LOCK_EX,
+				tier->open_wait_ns);
 
 	if (rc == -EAGAIN)
 		return busy_error(tier, reterr);

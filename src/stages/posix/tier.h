@@ -413,8 +413,6 @@ int tier_error(struct cairn_error *reterr, int code, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 /* Shows what is there now in the counters page; under the lock, shared=no. */
 void tier_gauges(struct posix *tier);
-/* flock() that waits for at most @wait_ns; -EAGAIN: somebody has it. */
-int lock_wait(const struct sys *sys, int fd, int operation, uint64_t wait_ns);
 int tier_open_dir(const struct sys *sys, int dirfd, const char *name);
 /*
  * An empty temporary file. What has that name is unlinked, never truncated: it
