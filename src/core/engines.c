@@ -16,6 +16,7 @@
 
 #include "core/reactor.h"
 #include "core/settings.h"
+#include "sys/thread.h"
 #include "sys/workers.h"
 
 static const char *const names[ENGINE_KINDS] = {"io_uring", "libaio", "threads"};
@@ -47,16 +48,29 @@ static void note(struct cairn_store *store, enum engine_kind kind, int error)
 
 /* ---- the choice ------------------------------------------------------------- */
 
+static int probe(const struct sys *sys, const struct engine_ops *ops)
+{
+	struct engine_opts opts = {.sys = sys, .chains_max = 1, .guard_fd = -1};
+	struct engine *engine;
+	int ret;
+
+	if (!ops)
+		return -EOPNOTSUPP;
+	if (ops->probe)
+		return ops->probe();
+	ret = ops->open(&opts, &engine);
+	if (ret == 0)
+		ops->close(engine);
+	return ret;
+}
+
 static int try_engine(struct cairn_store *store, enum engine_kind kind)
 {
 	const struct engine_ops *ops = store->sys->engine(kind);
-	struct engine_opts opts = {.sys = store->sys, .chains_max = 1, .guard_fd = -1};
-	struct engine *engine;
-	int ret = ops ? ops->open(&opts, &engine) : -EOPNOTSUPP;
+	int ret = probe(store->sys, ops);
 
 	if (ret < 0)
 		return ret;
-	ops->close(engine);
 	store->engine_kind = kind;
 	store->engine_ops = ops;
 	return 0;
@@ -97,13 +111,35 @@ int engines_choose(struct cairn_store *store, struct cairn_error *reterr)
 
 /* ---- reactors ----------------------------------------------------------------- */
 
+static void *free_one(void *reactor)
+{
+	reactor_free(reactor);
+	return NULL;
+}
+
+/*
+ * Side by side: the end of a libaio context waits for a grace period of the kernel's,
+ * tens of ms, and all can wait for the same one.
+ */
 static void free_reactors(struct cairn_store *store)
 {
+	pthread_t threads[REACTORS_MAX + LIGHTS_MAX];
+	bool ring = store->engine_kind == ENGINE_URING;
+	uint32_t count = 0;
+
 	store->light_count = 0;
-	while (store->lights_made > 0)
-		reactor_free(store->all_lights[--store->lights_made]);
-	while (store->reactor_count > 0)
-		reactor_free(store->reactors[--store->reactor_count]);
+	while (store->lights_made + store->reactor_count > 0) {
+		struct reactor *reactor = store->lights_made > 0
+						  ? store->all_lights[--store->lights_made]
+						  : store->reactors[--store->reactor_count];
+
+		if (!ring && thread_start(&threads[count], free_one, reactor) == 0)
+			count++;
+		else
+			reactor_free(reactor);
+	}
+	while (count > 0)
+		pthread_join(threads[--count], NULL);
 }
 
 /* -ENOMEM: no memory. Else a negative errno: it is the engine that cannot be had. */

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <assert.h>
 #include <errno.h>
-#include <signal.h>
 #include <string.h>
 
 #include "core/holds.h"
 #include "core/reactor.h"
+#include "sys/thread.h"
 
 size_t reactor_stage_bytes(size_t pool_bytes)
 {
@@ -434,17 +434,11 @@ static void *reactor_main(void *argument)
 
 int reactor_start(struct reactor *reactor, struct cairn_error *reterr)
 {
-	sigset_t all, old;
-	int ret;
+	int ret = thread_start(&reactor->thread, reactor_main, reactor);
 
-	/* Signals are the host program's: none is delivered to a reactor. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	ret = pthread_create(&reactor->thread, NULL, reactor_main, reactor);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (ret != 0)
-		return fail(reterr, -ret, "reactor %u: no thread: %s", reactor->index,
-			    strerror(ret));
+	if (ret < 0)
+		return fail(reterr, ret, "reactor %u: no thread: %s", reactor->index,
+			    strerror(-ret));
 	reactor->started = true;
 	return 0;
 }

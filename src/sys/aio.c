@@ -51,6 +51,16 @@ static void arm_bell(struct aio *aio)
 	aio->listening = submit(aio, &iocb, 1) == 1;
 }
 
+/* A context would cost a grace period of the kernel's, tens of ms, when it is destroyed. */
+int aio_probe(void)
+{
+	io_context_t none = NULL;
+	int rc = io_setup(0, &none);
+
+	assert(rc < 0);
+	return rc == -EINVAL ? 0 : rc;
+}
+
 int aio_open(const struct sys *sys, uint32_t requests_max, struct bell *bell, aio_fn *fn,
 	     void *context, struct aio **ret_aio)
 {

@@ -25,11 +25,14 @@ struct aio_request {
 /* @result: bytes, or a negative errno; -EAGAIN: an impatient one would have had to wait. */
 typedef void aio_fn(void *context, struct aio_request *request, int64_t result);
 
+/* 0, or what refuses libaio here. */
+int aio_probe(void);
+
 /* -EOPNOTSUPP: no aio here, or no more. @bell outlives it; only aio_wait() waits for it. */
 int aio_open(const struct sys *sys, uint32_t requests_max, struct bell *bell, aio_fn *fn,
 	     void *context, struct aio **ret_aio);
 
-/* No request may be in flight. NULL is ignored. */
+/* No request may be in flight. Waits for a grace period of the kernel's. NULL is ignored. */
 void aio_close(struct aio *aio);
 
 /*

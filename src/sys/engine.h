@@ -108,6 +108,11 @@ struct engine_stat {
 struct engine_ops {
 	const char *name;
 	/*
+	 * Whether there is such an engine here at all: 0, or what open() would give. NULL: open()
+	 * and close() are cheap enough to tell.
+	 */
+	int (*probe)(void);
+	/*
 	 * -EOPNOTSUPP, -EPERM, -ENOSYS: not here (seccomp, kernel); -ENOBUFS: not of this size,
 	 * RLIMIT_MEMLOCK, against which rings count, allows no more. Try another.
 	 */

@@ -310,5 +310,6 @@ static void calls_abandon(struct engine *engine)
 	.close = calls_close, .submit = calls_submit, .poll = calls_poll, .wake = calls_wake,      \
 	.add_guard = calls_add_guard, .stat = calls_stat, .abandon = calls_abandon
 
-const struct engine_ops engine_aio = {.name = "aio", .open = aio_engine_open, CALLS_TABLE};
+const struct engine_ops engine_aio = {
+	.name = "aio", .probe = aio_probe, .open = aio_engine_open, CALLS_TABLE};
 const struct engine_ops engine_psync = {.name = "psync", .open = psync_engine_open, CALLS_TABLE};

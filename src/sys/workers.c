@@ -11,7 +11,8 @@
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
+
+#include "sys/thread.h"
 
 #define WORKERS_MAGIC 0x776f726bu /* "work" */
 
@@ -104,19 +105,14 @@ static void *worker_main(void *context)
 	return NULL;
 }
 
-/* The host's signal handlers are not run on our threads. */
 static bool start_thread(struct workers *workers)
 {
-	sigset_t all, before;
-	int rc;
+	pthread_t *thread = &workers->threads[workers->thread_count];
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	rc = pthread_create(&workers->threads[workers->thread_count], NULL, worker_main, workers);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (rc == 0)
-		workers->thread_count++;
-	return rc == 0;
+	if (thread_start(thread, worker_main, workers) < 0)
+		return false;
+	workers->thread_count++;
+	return true;
 }
 
 bool workers_push(struct workers_client *client, struct engine_chain *chain)

@@ -168,6 +168,20 @@ static void a_standing_reactor_that_is_refused_changes_all(void **state)
 	}
 }
 
+/* libaio is asked, not tried: to give a context back takes as long as all else of an open. */
+static void no_aio_context_is_made_to_see_whether_it_can(void **state)
+{
+	struct fixture f;
+
+	(void)state;
+	fixture_new(&f);
+	world_with_rings(NEVER);
+	must_open(&f, "reactors=4, engine=aio", "");
+	assert_int_equal(world.opens[ENGINE_AIO], REACTORS + f.store->lights_made);
+	use(&f);
+	fixture_free(&f);
+}
+
 static void refused_twice_is_told_twice(void **state)
 {
 	struct fixture f;
@@ -600,6 +614,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_light_reactor_may_be_missing),
 		cmocka_unit_test(a_standing_reactor_that_is_refused_changes_all),
+		cmocka_unit_test(no_aio_context_is_made_to_see_whether_it_can),
 		cmocka_unit_test(refused_twice_is_told_twice),
 		cmocka_unit_test(an_engine_by_name_is_not_changed),
 		cmocka_unit_test(a_store_opens_whatever_may_be_locked),
