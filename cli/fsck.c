@@ -6,7 +6,8 @@
 #include "options.h"
 #include "out.h"
 
-/* As of cairn_check(); what is no verdict has statuses of its own beside CLI_CANNOT. */
+/* As of cairn_check() and cairn_repair(); what is no verdict has statuses of its own beside
+ * CLI_CANNOT. */
 enum {
 	FSCK_SOUND = 0,
 	FSCK_REPAIRABLE = 1,
@@ -17,7 +18,7 @@ enum {
 struct fsck {
 	json_t *findings; /* NULL: print lines */
 	uint64_t count[3];
-	bool quiet;
+	bool quiet, repair;
 };
 
 static const char *const kinds[] = {"note", "repairable", "damaged"};
@@ -46,19 +47,24 @@ static int show(void *context, const struct cairn_finding *finding)
 static void report(struct fsck *fsck, int verdict)
 {
 	static const char *const verdicts[] = {"sound", "repairable", "damaged"};
-	static const char *const meanings[] = {
-		"sound: everything checks",
-		"repairable: leftovers only; the next open mends them",
-		"damaged: some bytes do not check; those blocks are served as absent",
+	static const char *const meanings[][2] = {
+		{"sound: everything checks", "sound, or mended without a loss"},
+		{"repairable: leftovers only; the next open mends them",
+		 "repairable: something is left that the next open mends"},
+		{"damaged: some bytes do not check; those blocks are served as absent",
+		 "damaged: something was lost for good; what is left is sound, but for what is "
+		 "said "
+		 "above"},
 	};
 	json_t *o;
 
 	if (!fsck->findings) {
-		printf("%s\n", meanings[verdict]);
+		printf("%s\n", meanings[verdict][fsck->repair]);
 		return;
 	}
 	o = json_object();
 	out_json_set(o, "verdict", out_json_text(verdicts[verdict]));
+	out_json_set(o, "repair", json_boolean(fsck->repair));
 	out_json_count(o, "notes", fsck->count[CAIRN_FINDING_NOTE]);
 	out_json_count(o, "repairable", fsck->count[CAIRN_FINDING_REPAIRABLE]);
 	out_json_count(o, "damaged", fsck->count[CAIRN_FINDING_DAMAGED]);
@@ -73,17 +79,24 @@ int cli_fsck(int argc, char **argv)
 	struct fsck fsck = {0};
 	bool as_json = false;
 	const struct option_row rows[] = {
+		{"repair", OPTION_FLAG, &fsck.repair, NULL,
+		 "mend what can be mended, and drop what cannot", 0, 0, NULL},
 		{"quiet", OPTION_FLAG, &fsck.quiet, NULL, "do not print mere notes", 0, 0, NULL},
 		OPTION_STORE_ROWS(&store, &as_json),
 	};
 	const struct option_command command = {
 		.name = "fsck",
 		.usage = "PIPELINE [options]",
-		.about = "Checks every tier of a store, payload included, and changes nothing. The "
-			 "store\nmust not be open anywhere.",
-		.after = "Example:\n  cairn fsck 'posix(path=/var/lib/cairn)'\n\n"
+		.about = "Checks every tier of a store, payload included, and changes nothing; "
+			 "with --repair\nmends it, and says line by line what it made again and "
+			 "what "
+			 "it dropped. The store\nmust not be open anywhere.",
+		.after = "Examples:\n  cairn fsck 'posix(path=/var/lib/cairn)'\n"
+			 "  cairn fsck 'flash(path=/dev/nvme1n1)' --repair\n\n"
 			 "Exit status: 0 sound, 1 repairable (the next open mends it), 2 damaged,\n"
-			 "3 could not check, 4 usage.",
+			 "3 could not check, 4 usage. With --repair: 0 sound or mended whole, 1 "
+			 "something is\nleft that the next open mends, 2 something was lost for "
+			 "good.",
 		.operand = "PIPELINE",
 		.operand_min = 1,
 		.operand_max = 1,
@@ -102,7 +115,7 @@ int cli_fsck(int argc, char **argv)
 		return CLI_CANNOT;
 	out_stop_catch();
 	fsck.findings = as_json ? json_array() : NULL;
-	rc = cairn_check(pipeline, &store.opts, show, &fsck, &error);
+	rc = (fsck.repair ? cairn_repair : cairn_check)(pipeline, &store.opts, show, &fsck, &error);
 	if (rc >= 0 && rc <= FSCK_DAMAGED) {
 		report(&fsck, rc);
 		return rc;

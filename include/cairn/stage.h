@@ -34,7 +34,7 @@ extern "C" {
 #endif
 
 #define CAIRN_STAGE_ABI_MAJOR 1 /* changes when an old stage could misbehave */
-#define CAIRN_STAGE_ABI_MINOR 1 /* changes when a new stage needs a new host */
+#define CAIRN_STAGE_ABI_MINOR 2 /* changes when a new stage needs a new host */
 
 #define CAIRN_STAGES_MAX 8	/* in one pipeline */
 #define CAIRN_PARTS_MAX	 64	/* in one io */
@@ -325,6 +325,17 @@ struct cairn_stage_ops {
 	 */
 	int (*shards)(void *self, const struct cairn_ns_view *ns, const struct cairn_key *key,
 		      struct cairn_shards *ret_shards);
+
+	/* ---- since minor version 2: all may be NULL ---- */
+
+	/*
+	 * As cairn_repair(), of this tier; at rest, as check(). It keeps the store's
+	 * lock while it runs. NULL: it has nothing that an open would not mend, and is
+	 * checked instead.
+	 */
+	int (*repair)(const struct cairn_stage_env *env,
+		      int (*fn)(void *context, const struct cairn_finding *finding), void *context,
+		      struct cairn_error *reterr);
 };
 
 #ifdef __cplusplus

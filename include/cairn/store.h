@@ -258,9 +258,9 @@ CAIRN_API int cairn_live_counters(const char *spec, const struct cairn_store_opt
 				  struct cairn_error *reterr);
 
 enum cairn_finding_kind {
-	CAIRN_FINDING_NOTE = 0,	      /* nothing wrong */
+	CAIRN_FINDING_NOTE = 0,	      /* nothing wrong; of a repair: mended without a loss */
 	CAIRN_FINDING_REPAIRABLE = 1, /* leftovers, counters: the next open mends it */
-	CAIRN_FINDING_DAMAGED = 2,    /* bytes that do not check */
+	CAIRN_FINDING_DAMAGED = 2,    /* bytes that do not check; of a repair: dropped, lost */
 };
 
 struct cairn_finding {
@@ -279,6 +279,31 @@ struct cairn_finding {
 CAIRN_API int cairn_check(const char *spec, const struct cairn_store_opts *opts,
 			  int (*fn)(void *context, const struct cairn_finding *finding),
 			  void *context, struct cairn_error *reterr);
+
+/*
+ * Mends what can be mended of every tier of @spec, and reports line by line what
+ * it made again and what it dropped. Any thread, as long as it takes. The store must
+ * not be open anywhere (-EBUSY), and stays locked meanwhile. A tier that has nothing
+ * to repair is checked, as by cairn_check(), which writes nothing.
+ *
+ * A flash tier writes to its file: a superblock of which both copies are lost, from
+ * the headers of its regions; a copy of superblock, namespaces or marks, from the
+ * other one; a region's table, from its records; and what was open at a crash is
+ * sealed. Records that do not check are marked as dead, and a region whose header
+ * does not check is given up. Nothing is written to a file of a newer version
+ * (-EPROTO) or to one that is not known to be a store (-EPROTO, -ENOENT), and no step
+ * leaves a store that an open would not take: a repair may be ended at any time and
+ * begun again.
+ *
+ * Returns the worst that is left: 0 sound, or mended without a loss; 1 something that
+ * the next open, or a repair when the device can be read again, mends; 2 something
+ * was lost for good, and dropped. Else a negative errno, as cairn_check(), -EIO among
+ * them; what was mended before stays so. @fn and its return as for cairn_check(). All
+ * is lent for the call.
+ */
+CAIRN_API int cairn_repair(const char *spec, const struct cairn_store_opts *opts,
+			   int (*fn)(void *context, const struct cairn_finding *finding),
+			   void *context, struct cairn_error *reterr);
 
 /* ---- what this build has ---------------------------------------------- */
 

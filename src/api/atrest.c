@@ -78,26 +78,56 @@ int64_t cairn_list(const char *spec, const struct cairn_store_opts *opts,
 	return ret < 0 ? ret : count;
 }
 
+/* Of each level, check() or, where there is one, repair(): the worst of all, or an error. */
+static int check_levels(struct cairn_store *store, bool repair,
+			int (*fn)(void *context, const struct cairn_finding *finding),
+			void *context, struct cairn_error *reterr)
+{
+	int worst = 0, ret = 0;
+
+	for (uint32_t i = 0; ret >= 0 && i < store->level_count; i++) {
+		struct level *level = &store->levels[i];
+
+		if (repair && level->ops->repair)
+			ret = level->ops->repair(&level->env, fn, context, reterr);
+		else if (level->ops->check)
+			ret = level->ops->check(&level->env, fn, context, reterr);
+		else
+			continue;
+		if (ret > worst)
+			worst = ret;
+	}
+	return ret < 0 ? ret : worst;
+}
+
 int cairn_check(const char *spec, const struct cairn_store_opts *opts,
 		int (*fn)(void *context, const struct cairn_finding *finding), void *context,
 		struct cairn_error *reterr)
 {
 	struct cairn_store *store = NULL;
-	int worst = 0, ret = at_rest(spec, opts, &store, reterr);
+	int ret = at_rest(spec, opts, &store, reterr);
 
 	if (ret == 0 && !fn)
 		ret = fail(reterr, -EINVAL, "cairn_check: no function to call");
-	for (uint32_t i = 0; ret >= 0 && store && i < store->level_count; i++) {
-		struct level *level = &store->levels[i];
-
-		if (!level->ops->check)
-			continue;
-		ret = level->ops->check(&level->env, fn, context, reterr);
-		if (ret > worst)
-			worst = ret;
-	}
+	if (ret == 0 && store)
+		ret = check_levels(store, false, fn, context, reterr);
 	end_rest(store);
-	return ret < 0 ? ret : worst;
+	return ret;
+}
+
+int cairn_repair(const char *spec, const struct cairn_store_opts *opts,
+		 int (*fn)(void *context, const struct cairn_finding *finding), void *context,
+		 struct cairn_error *reterr)
+{
+	struct cairn_store *store = NULL;
+	int ret = at_rest(spec, opts, &store, reterr);
+
+	if (ret == 0 && !fn)
+		ret = fail(reterr, -EINVAL, "cairn_repair: no function to call");
+	if (ret == 0 && store)
+		ret = check_levels(store, true, fn, context, reterr);
+	end_rest(store);
+	return ret;
 }
 
 int cairn_live_counters(const char *spec, const struct cairn_store_opts *opts,

@@ -265,6 +265,22 @@ int cairn_check(const char *spec, const struct cairn_store_opts *opts,
 	return 2;
 }
 
+/* What is damaged is lost; all else is mended. */
+int cairn_repair(const char *spec, const struct cairn_store_opts *opts,
+		 int (*fn)(void *context, const struct cairn_finding *finding), void *context,
+		 struct cairn_error *reterr)
+{
+	const struct cairn_finding finding = {.kind = CAIRN_FINDING_NOTE,
+					      .stage = "fake",
+					      .where = "a/file",
+					      .what = "mended: the superblock"};
+
+	if (!strstr(spec, "repairable"))
+		return cairn_check(spec, opts, fn, context, reterr);
+	fn(context, &finding);
+	return 0;
+}
+
 int cairn_stages(const struct cairn_store_opts *opts,
 		 int (*fn)(void *context, const struct cairn_stage_info *stage), void *context,
 		 struct cairn_error *reterr)

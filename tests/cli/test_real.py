@@ -184,6 +184,29 @@ class Real(unittest.TestCase):
             file.write(b"not what was dumped")
         self.assertEqual(cairn("fsck", store, status=2)["verdict"], "damaged")
 
+    def test_repair(self):
+        store = f"flash(path={self.path})"
+        cairn("replay", store[:-1] + ", size=32MiB, region=1MiB)", "--generate", "rag", "--limit",
+              "5", "--block", "4KiB")
+        listed = cairn("ls", store)
+        self.assertEqual(cairn("fsck", store, "--repair")["findings"], [])
+        with open(self.path, "r+b") as file:
+            file.write(bytes(8192))
+        cairn("fsck", store, status=3)
+        mended = cairn("fsck", store, "--repair")
+        self.assertEqual((mended["verdict"], mended["damaged"]), ("sound", 0))
+        self.assertIn("from a region's header", mended["findings"][0]["what"])
+        self.assertEqual(cairn("fsck", store)["verdict"], "sound")
+        self.assertEqual(cairn("ls", store)["blocks"], listed["blocks"])
+        with open(self.path, "r+b") as file:
+            file.write(b"something else")
+        self.assertEqual(cairn("fsck", store, status=1)["repairable"], 1)
+        with open(self.path, "w+b") as file:
+            file.write(b"something else" * 1000)
+        said = cairn("fsck", store, "--repair", status=3)
+        self.assertIn("not a flash store", said)
+        self.assertEqual(said.count("\n"), 1)
+
     def state(self):
         return {path: os.stat(path).st_mtime_ns for top, dirs, names in os.walk(self.path)
                 for path in [top] + [os.path.join(top, name) for name in names]}

@@ -52,8 +52,12 @@ static void the_abi_is_as_it_was(void **state)
 	assert_int_equal(sizeof(struct cairn_key), 16);
 	assert_int_equal(sizeof(struct cairn_result), 8);
 	assert_int_equal(offsetof(struct cairn_stage_ops, size), 4);
-	/* What 1.1 added stands behind all of 1.0. */
+	/* What 1.1 added stands behind all of 1.0, and so on. */
+	assert_int_equal(offsetof(struct cairn_stage_ops, identify) + sizeof(void *),
+			 offsetof(struct cairn_stage_ops, check_values));
 	assert_int_equal(offsetof(struct cairn_stage_ops, shards) + sizeof(void *),
+			 offsetof(struct cairn_stage_ops, repair));
+	assert_int_equal(offsetof(struct cairn_stage_ops, repair) + sizeof(void *),
 			 sizeof(struct cairn_stage_ops));
 }
 

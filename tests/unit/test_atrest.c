@@ -258,6 +258,10 @@ static void check_says_the_worst(void **state)
 	assert_int_equal(found.by_kind[CAIRN_FINDING_DAMAGED], 1);
 	assert_string_equal(found.stage, "posix.2");
 	assert_int_equal(strncmp(found.where, victim, strlen(victim)), 0);
+	/* A tier that mends itself when it is opened is only checked by a repair. */
+	assert_int_equal(cairn_repair(both, NULL, see_finding, &found, &error),
+			 CAIRN_FINDING_DAMAGED);
+	assert_int_equal(cairn_repair(both, NULL, NULL, NULL, &error), -EINVAL);
 	/* A check mends nothing and takes nothing away. */
 	assert_int_equal(each_file(lower.path, NULL), BLOCKS);
 	assert_int_equal(cairn_check(both, NULL, NULL, NULL, &error), -EINVAL);

@@ -271,11 +271,18 @@ static int check(void)
 	return flash_rest_check(&opts, see_finding, &image, &error);
 }
 
+/* As a close leaves it. */
+static void fill_closed(void)
+{
+	fill();
+	image_seal(&image, 4);
+}
+
 static void check_of_what_is_sound(void **state)
 {
 	(void)state;
 	assert_int_equal(check(), 0);
-	fill();
+	fill_closed();
 	assert_int_equal(check(), 0);
 	assert_int_equal(by_kind[0] + by_kind[1] + by_kind[2], 0);
 }
@@ -304,7 +311,7 @@ static void check_finds_every_struct(void **state)
 	uint64_t record, marks;
 
 	(void)state;
-	fill();
+	fill_closed();
 	image_mark(&image, 0, 3, FLASH_MARK_DEAD, 1);
 	image_mark(&image, 0, 3, FLASH_MARK_DEAD, 2);
 	record = flash_byte_of(layout, image.regions[0].table[5].unit);
@@ -360,7 +367,7 @@ static void check_after_a_crash(void **state)
 static void check_wants_the_lock(void **state)
 {
 	(void)state;
-	fill();
+	fill_closed();
 	assert_int_equal(flock(image.fd, LOCK_EX), 0);
 	assert_int_equal(check(), -EBUSY);
 	assert_non_null(strstr(error.text, "4711"));
@@ -518,7 +525,7 @@ static void every_call_fails_once(void **state)
 	uint32_t checked = 0, told = 0;
 
 	(void)state;
-	fill();
+	fill_closed();
 	sys = sys_native;
 	sys.openat = walk_openat;
 	sys.close = walk_close;

@@ -69,10 +69,14 @@ int rest_super(struct rest *rest)
 				  "%u",
 				  FLASH_FORMAT);
 	if (rc == -EBADMSG)
-		return rest_error(rest, -EPROTO, "neither copy of the superblock checks");
+		return rest_error(rest, -EPROTO,
+				  "neither copy of the superblock checks: not a flash store, or a "
+				  "damaged one (cairn fsck --repair)");
 	if (rc < 0)
 		return rest_error(rest, rc, "the superblock could not be read: %s", strerror(-rc));
-	rest->clean = rest->super.super.flags & FLASH_SUPER_CLEAN;
+	/* Of two copies the lost one may have been the later one. */
+	rest->clean = (rest->super.super.flags & FLASH_SUPER_CLEAN) &&
+		      rest->super.copies[0] == FLASH_OK && rest->super.copies[1] == FLASH_OK;
 	return 0;
 }
 
@@ -165,7 +169,7 @@ static int gather_region(struct rest *rest, uint32_t region)
 			       rest, &found);
 	for (size_t i = before; i < rest->record_count; i++)
 		rest->records[i].seq = found.seq;
-	rest->missed += marks.unreadable + found.torn + (found.unreadable || found.gap_units);
+	rest->missed += marks.lost + found.torn + (found.unreadable || found.gap_units);
 	return rc;
 }
 

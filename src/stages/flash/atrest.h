@@ -36,12 +36,8 @@ int flash_rest_check(const struct flash_rest_opts *opts,
 		     struct cairn_error *reterr);
 
 /*
- * Mends what can be mended, under the lock, and says with each finding what it
- * did: REPAIRABLE without a loss, DAMAGED something was dropped. A lost copy of
- * superblock, namespaces or marks comes from the other one, a lost superblock
- * from the headers of regions, a lost table from the records. Records that do
- * not check are marked dead. -EBUSY; -EPROTO: there is nothing to begin with,
- * or the namespaces are lost. It may be ended at any time and begun again.
+ * As cairn_repair(), of one store. A store whose namespaces are lost is reported
+ * as damaged and left as it is.
  */
 int flash_rest_repair(const struct flash_rest_opts *opts,
 		      int (*fn)(void *context, const struct cairn_finding *finding), void *context,

@@ -89,6 +89,7 @@ static int check_found(struct rest *rest, uint32_t region, const struct flash_re
 	const struct flash_layout *layout = &rest->super.layout;
 	uint64_t at = flash_region_at(layout, region);
 	uint64_t end = at + layout->region_bytes - layout->unit;
+	int rc = 0;
 
 	if (found->state == FLASH_FOUND_LOST)
 		return rest_report_region(rest, CAIRN_FINDING_DAMAGED, region, at,
@@ -96,24 +97,30 @@ static int check_found(struct rest *rest, uint32_t region, const struct flash_re
 	if (found->unreadable)
 		return rest_report_region(rest, CAIRN_FINDING_DAMAGED, region, at,
 					  "it could not be read everywhere");
-	if (found->table_lost || found->trailer_lost)
-		return rest_report_region(rest, CAIRN_FINDING_REPAIRABLE, region, end,
-					  "the table does not check: the next open looks for the "
-					  "records");
-	if (found->gap_units && !rest->clean)
+	if (found->table_lost || found->trailer_lost ||
+	    (found->state == FLASH_FOUND_OPEN && found->next_number && rest->clean))
+		rc = rest_report_region(rest, CAIRN_FINDING_REPAIRABLE, region, end,
+					"the table does not check: the next open looks for the "
+					"records");
+	if (rc == 0 && found->gap_units && (found->table_lost || rest->clean))
+		return rest_report_region(rest, CAIRN_FINDING_DAMAGED, region, at,
+					  "heads of records do not check, and no table tells of "
+					  "them: they are lost");
+	if (rc == 0 && found->gap_units && !rest->clean)
 		return rest_report_region(rest, CAIRN_FINDING_REPAIRABLE, region, at,
 					  "records that did not get there before the end of their "
 					  "process");
-	return 0;
+	return rc;
 }
 
 static int check_marks(struct rest *rest, uint32_t region, const struct flash_marks_found *marks)
 {
 	uint64_t at = flash_marks_at(&rest->super.layout, region, 0, 0);
 
-	if (marks->unreadable)
+	if (marks->lost)
 		return rest_report_region(rest, CAIRN_FINDING_DAMAGED, region, at,
-					  "its marks could not be read");
+					  "no copy of a page of its marks checks: its records "
+					  "count as removed");
 	if (marks->damaged)
 		return rest_report_region(rest, CAIRN_FINDING_REPAIRABLE, region, at,
 					  "a page of marks does not check: the other copy counts");
@@ -154,7 +161,7 @@ static int check_super(struct rest *rest)
 			rc = rest_report(rest, CAIRN_FINDING_REPAIRABLE, flash_super_at(copy),
 					 "a copy of the superblock does not check: the other one "
 					 "counts");
-	if (rc == 0 && !rest->clean)
+	if (rc == 0 && !(rest->super.super.flags & FLASH_SUPER_CLEAN))
 		rc = rest_report(rest, CAIRN_FINDING_REPAIRABLE, 0,
 				 "not closed cleanly: the next open looks for the last records");
 	return rc;

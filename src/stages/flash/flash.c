@@ -478,6 +478,15 @@ static int flash_check(const struct cairn_stage_env *env,
 	return flash_rest_check(&opts, fn, context, reterr);
 }
 
+static int flash_repair(const struct cairn_stage_env *env,
+			int (*fn)(void *context, const struct cairn_finding *finding),
+			void *context, struct cairn_error *reterr)
+{
+	struct flash_rest_opts opts = rest_opts(env);
+
+	return flash_rest_repair(&opts, fn, context, reterr);
+}
+
 static int flash_identify(const struct cairn_stage_env *env, uint8_t ret_uuid[16],
 			  struct cairn_error *reterr)
 {
@@ -512,4 +521,5 @@ const struct cairn_stage_ops cairn_stage_flash = {
 	.check = flash_check,
 	.identify = flash_identify,
 	.shards = flash_shards,
+	.repair = flash_repair,
 };

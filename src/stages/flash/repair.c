@@ -4,10 +4,14 @@
  * open or another repair takes, so that it may end anywhere.
  *
  * Invariants, numbered:
- *  1. Of a pair of copies the sound one is never written.
- *  2. A table is made of records whose heads check, and written before its trailer.
- *  3. What is dropped is said; nothing comes back that was removed: a region
+ *  1. Nothing is written before it is known that the store is one of this version,
+ *     and which one: the UUID in the namespace area decides, not whose headers lie
+ *     about. Where something else was written over the superblock, nothing is.
+ *  2. Of a pair of copies the sound one is not written before the other one is flushed.
+ *  3. A table is made of records whose heads check, and written before its trailer.
+ *  4. What is dropped is said; nothing comes back that was removed: a region
  *     whose header is lost stays lost, since nobody knows what followed its trailer.
+ *  5. `closed cleanly` is written last, after a flush, and only when nothing is left.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -20,16 +24,32 @@
 #define SEQUENCE_AHEAD	 (1ull << 44)
 #define REGION_SEQ_AHEAD (1ull << 32)
 
+struct repair {
+	struct rest rest;
+	bool rebuilt;	 /* both copies of the superblock were lost */
+	bool one;	 /* one was */
+	bool left;	 /* something stays as it is: the store is not called clean */
+	uint32_t sealed; /* regions that were open */
+};
+
+/* Mended without a loss. */
+static int mended(struct rest *rest, uint64_t offset, const char *what)
+{
+	return rest_report(rest, CAIRN_FINDING_NOTE, offset, what);
+}
+
+static int mended_region(struct rest *rest, uint32_t region, uint64_t offset, const char *what)
+{
+	return rest_report_region(rest, CAIRN_FINDING_NOTE, region, offset, what);
+}
+
 /* Writes @bytes at @data as whole units at @at, with zeros behind. */
 static int put(struct rest *rest, uint64_t at, const void *data, size_t bytes)
 {
-	size_t whole = (size_t)flash_round_up(bytes, FLASH_UNIT_MAX);
-	uint8_t *buffer;
+	size_t whole = (size_t)flash_round_up(bytes, rest->super.layout.unit);
+	uint8_t *buffer = sys_zalloc(rest->sys, FLASH_PAGE, whole);
 	int rc;
 
-	if (rest->super.layout.unit)
-		whole = (size_t)flash_round_up(bytes, rest->super.layout.unit);
-	buffer = sys_zalloc(rest->sys, FLASH_PAGE, whole);
 	if (!buffer)
 		return rest_error(rest, -ENOMEM, "no memory");
 	memcpy(buffer, data, bytes);
@@ -48,79 +68,169 @@ static int settle(struct rest *rest)
 
 /* ---- the superblock ------------------------------------------------------------------ */
 
-/* The superblock, once more, into the copy that is its turn. */
+/* The superblock, once more, into the copy that is its turn; flushed. */
 static int super_put(struct rest *rest)
 {
 	struct flash_super *super = &rest->super.super;
+	int rc;
 
 	super->counter++;
 	flash_super_seal(super);
-	return put(rest, flash_super_at(super->counter % FLASH_COPIES), super, sizeof(*super));
+	rc = put(rest, flash_super_at(super->counter % FLASH_COPIES), super, sizeof(*super));
+	return rc < 0 ? rc : settle(rest);
 }
 
-/* A region's header at @at, of any store, in the place that it says. */
-static bool header_at(struct rest *rest, uint64_t at, uint8_t *page,
-		      struct flash_region_head *ret_head, struct flash_layout *ret_layout)
-{
-	if (sys_pread_full(rest->sys, rest->fd, page, FLASH_PAGE, (off_t)at) < 0)
-		return false;
-	memcpy(ret_head, page, sizeof(*ret_head));
-	return flash_region_head_found(ret_head, ret_layout) == FLASH_OK &&
-	       flash_region_at(ret_layout, ret_head->region) == at;
-}
+/* What is looked for: headers of regions, and whose. */
+struct search {
+	struct rest *rest;
+	uint8_t *page;
+	bool named; /* by the head of the first copy of the namespaces, sound or not */
+	uint8_t uuid[16];
+	bool found;
+	struct flash_region_head head;
+	struct flash_layout layout;
+};
 
-/* Makes a superblock of a header. */
-static void super_from(struct rest *rest, const struct flash_region_head *head,
-		       const struct flash_layout *layout)
+static bool page_read(const struct search *search, uint64_t at)
 {
-	flash_super_init(&rest->super.super, &head->id, layout, head->store_created_ns);
-	rest->super.layout = *layout;
+	const struct rest *rest = search->rest;
+
+	return sys_pread_full(rest->sys, rest->fd, search->page, FLASH_PAGE, (off_t)at) == 0;
 }
 
 /*
- * Looks for headers wherever a region may begin, up to the first one, and from
- * there on where its store has them. Of two stores that were here the younger
- * one counts.
+ * A device may carry headers of stores that were on it before. The first copy of
+ * the namespaces lies at one place in all stores, and is written when one is made.
  */
-static bool super_search(struct rest *rest, uint8_t *page)
+static void search_name(struct search *search)
 {
-	const struct flash_layout *layout = &rest->super.layout;
-	struct flash_super *super = &rest->super.super;
-	uint64_t at = 0, end = UINT64_MAX;
-	bool any = false;
+	struct flash_space_head head;
+
+	if (!page_read(search, FLASH_COPIES * FLASH_PAGE))
+		return;
+	memcpy(&head, search->page, sizeof(head));
+	search->named = memcmp(head.magic, FLASH_SPACE_MAGIC, sizeof(head.magic)) == 0;
+	memcpy(search->uuid, head.uuid, sizeof(search->uuid));
+}
+
+/* A sound header at @at that lies where it says. Without a name the youngest store counts. */
+static void search_at(struct search *search, uint64_t at)
+{
+	struct flash_region_head head;
+	struct flash_layout layout;
+
+	memcpy(&head, search->page, sizeof(head));
+	if (flash_region_head_found(&head, &layout) != FLASH_OK ||
+	    flash_region_at(&layout, head.region) != at)
+		return;
+	if (search->named ? memcmp(head.id.uuid, search->uuid, sizeof(search->uuid)) != 0
+			  : search->found && head.store_created_ns <= search->head.store_created_ns)
+		return;
+	search->head = head;
+	search->layout = layout;
+	search->found = true;
+}
+
+/* Wherever a region may begin: with a name up to the first of its headers. */
+static void search_all(struct search *search)
+{
+	const struct rest *rest = search->rest;
+	uint64_t end = UINT64_MAX;
 	struct stat st;
 
 	if (rest->sys->fstat(rest->fd, &st) == 0 && S_ISREG(st.st_mode))
 		end = (uint64_t)st.st_size;
-	while (at < end) {
-		struct flash_region_head head;
-		struct flash_layout found;
-
-		if (header_at(rest, at, page, &head, &found) &&
-		    (!any || head.store_created_ns > super->created_ns)) {
-			super_from(rest, &head, &found);
-			end = flash_region_at(layout, layout->region_count - 1) + 1;
-			any = true;
-		} else if (!any && end == UINT64_MAX &&
-			   sys_pread_full(rest->sys, rest->fd, page, FLASH_PAGE, (off_t)at) < 0) {
+	for (uint64_t at = 0; at < end && !(search->found && search->named);
+	     at += FLASH_REGION_ALIGN) {
+		if (page_read(search, at))
+			search_at(search, at);
+		else if (end == UINT64_MAX && !page_read(search, at + FLASH_REGION_ALIGN))
 			break; /* a device's end */
-		}
-		at += any ? layout->region_bytes : FLASH_REGION_ALIGN;
 	}
-	return any;
+}
+
+static bool all_zero(const uint8_t *data, size_t bytes)
+{
+	for (size_t i = 0; i < bytes; i++)
+		if (data[i])
+			return false;
+	return true;
+}
+
+/* Whether what lies in the place of the superblock was once ours, or is nothing. */
+static bool place_ours(const struct search *search)
+{
+	struct flash_super super;
+
+	for (uint32_t copy = 0; copy < FLASH_COPIES; copy++) {
+		if (!page_read(search, flash_super_at(copy)))
+			continue;
+		memcpy(&super, search->page, sizeof(super));
+		if (!all_zero(search->page, FLASH_PAGE) &&
+		    memcmp(super.magic, FLASH_SUPER_MAGIC, sizeof(super.magic)) != 0 &&
+		    memcmp(super.id.uuid, search->head.id.uuid, sizeof(super.id.uuid)) != 0)
+			return false;
+	}
+	return true;
+}
+
+/* The superblock as a region's header tells it, in memory. @rc: what an open would say. */
+static int super_search(struct rest *rest, int rc)
+{
+	struct search search = {.rest = rest, .page = rest->sys->alloc(FLASH_PAGE, FLASH_PAGE)};
+	bool ours = false;
+
+	if (!search.page)
+		return rest_error(rest, -ENOMEM, "no memory");
+	search_name(&search);
+	search_all(&search);
+	if (search.found)
+		ours = place_ours(&search);
+	rest->sys->free(search.page);
+	if (!search.found && rc == -ENOENT)
+		return rest_error(rest, rc, "there is no store here; look at path=");
+	if (!search.found)
+		return rest_error(rest, -EPROTO,
+				  "not a flash store, or nothing is left of it: neither a "
+				  "superblock nor the header of a region%s; nothing was changed",
+				  search.named ? " of the store whose namespaces are here" : "");
+	if (!ours)
+		return rest_error(rest, -EPROTO,
+				  "something else was written where the superblock was: if it may "
+				  "be lost, zero the first 8192 bytes and repair then; nothing was "
+				  "changed");
+	memset(&rest->super, 0, sizeof(rest->super));
+	flash_super_init(&rest->super.super, &search.head.id, &search.layout,
+			 search.head.store_created_ns);
+	rest->super.layout = search.layout;
+	return 0;
+}
+
+/* Reads only: what is there of the superblock. */
+static int super_look(struct repair *repair)
+{
+	struct rest *rest = &repair->rest;
+	int rc = flash_scan_super(rest->sys, rest->fd, &rest->super);
+
+	repair->rebuilt = rc == -EBADMSG || rc == -EIO || rc == -ENOENT;
+	if (repair->rebuilt)
+		return super_search(rest, rc);
+	rc = rest_super(rest); /* once more, for its words */
+	for (uint32_t copy = 0; copy < FLASH_COPIES; copy++)
+		repair->one = repair->one || rest->super.copies[copy] != FLASH_OK;
+	return rc;
 }
 
 /* What no later use, submission or epoch may fall behind. */
 static int super_numbers(struct rest *rest)
 {
 	struct flash_super *super = &rest->super.super;
-	struct flash_scanner scanner;
-	int rc = flash_scanner_init(&scanner, rest->sys, rest->fd, &rest->super);
+	int rc = 0;
 
 	for (uint32_t region = 0; rc == 0 && region < super->region_count; region++) {
 		struct flash_region_found found;
 
-		rc = flash_scan_region(&scanner, region, 0, NULL, NULL, &found);
+		rc = flash_scan_region(&rest->scanner, region, 0, NULL, NULL, &found);
 		if (found.sequence_max > super->sequence)
 			super->sequence = found.sequence_max;
 		if (found.seq > super->region_seq)
@@ -128,7 +238,6 @@ static int super_numbers(struct rest *rest)
 		if (found.epoch > super->epoch)
 			super->epoch = found.epoch;
 	}
-	flash_scanner_fini(&scanner);
 	if (rc < 0)
 		return rest_error(rest, rc, "%s", strerror(-rc));
 	super->sequence += SEQUENCE_AHEAD;
@@ -136,87 +245,93 @@ static int super_numbers(struct rest *rest)
 	return 0;
 }
 
-static int super_rebuild(struct rest *rest)
+/* Where it was lost, so that an open finds a store from here on. */
+static int super_mend(struct repair *repair)
 {
-	uint8_t *page = rest->sys->alloc(FLASH_PAGE, FLASH_PAGE);
-	bool found;
-	int rc;
+	struct rest *rest = &repair->rest;
+	int rc = rest->clean ? 0 : super_numbers(rest);
 
-	if (!page)
-		return rest_error(rest, -ENOMEM, "no memory");
-	memset(&rest->super, 0, sizeof(rest->super));
-	found = super_search(rest, page);
-	rest->sys->free(page);
-	if (!found)
-		return rest_error(rest, -EPROTO,
-				  "neither a superblock nor the header of a region is left");
-	rc = super_numbers(rest);
+	if (!repair->rebuilt)
+		return rc;
 	for (uint32_t copy = 0; rc == 0 && copy < FLASH_COPIES; copy++)
 		rc = super_put(rest);
-	if (rc == 0)
-		rc = settle(rest);
-	if (rc == 0)
-		rc = rest_report(rest, CAIRN_FINDING_REPAIRABLE, 0,
-				 "the superblock was made again from a region's header");
-	return rc;
+	return rc < 0 ? rc
+		      : mended(rest, 0,
+			       "mended: the superblock was made again from a region's header");
 }
 
-static int repair_super(struct rest *rest)
+/* The end of a repair. Invariant 5. */
+static int super_close(struct repair *repair)
 {
-	bool both = true;
-	int rc = flash_scan_super(rest->sys, rest->fd, &rest->super);
+	struct rest *rest = &repair->rest;
+	struct flash_super *super = &rest->super.super;
+	char text[128];
+	int rc = settle(rest);
 
-	if (rc == -EBADMSG || rc == -EIO)
-		return super_rebuild(rest);
-	rc = rest_super(rest); /* once more, for its words */
-	for (uint32_t copy = 0; copy < FLASH_COPIES; copy++)
-		both = both && rest->super.copies[copy] == FLASH_OK;
-	if (rc < 0 || both)
+	if (rc < 0 || rest->clean)
 		return rc;
+	super->flags = repair->left ? 0 : FLASH_SUPER_CLEAN;
+	super->owner_pid = 0;
 	rc = super_put(rest);
-	return rc < 0 ? rc
-		      : rest_report(rest, CAIRN_FINDING_REPAIRABLE, 0,
-				    "a copy of the superblock was made again from the other one");
+	if (rc == 0 && repair->one)
+		rc = mended(rest, flash_super_at(super->counter % FLASH_COPIES),
+			    "mended: a copy of the superblock was made again from the other one");
+	if (rc || repair->left || (!repair->sealed && (repair->one || repair->rebuilt)))
+		return rc;
+	snprintf(text, sizeof(text),
+		 "mended: it was not closed: regions sealed as they were found: %u",
+		 repair->sealed);
+	return mended(rest, 0, text);
 }
 
 /* ---- namespaces ------------------------------------------------------------------------ */
 
-static int repair_spaces(struct rest *rest)
+/* Before anything is written: what they are stands nowhere else. */
+static int spaces_look(struct repair *repair)
 {
-	const struct flash_layout *layout = &rest->super.layout;
+	struct rest *rest = &repair->rest;
+
+	if (rest->spaces_rc == 0)
+		return 0;
+	if (repair->rebuilt)
+		return rest_error(rest, -EPROTO,
+				  "neither a superblock nor a copy of the namespaces checks: no "
+				  "block can be found, make a new store; nothing was changed");
+	repair->left = true;
+	return rest_report(rest, CAIRN_FINDING_DAMAGED, rest->super.layout.space_offset,
+			   "neither copy of the namespaces checks, and what they were is written "
+			   "nowhere else: no block can be found, make a new store");
+}
+
+static int spaces_mend(struct rest *rest)
+{
 	struct flash_space_head *head = rest->spaces.area;
 	bool both = true;
-	uint32_t bytes;
+	uint64_t at;
 	int rc;
 
-	if (rest->spaces_rc == -ENOENT)
-		return 0;
-	if (rest->spaces_rc < 0)
-		return rest_error(rest, -EPROTO,
-				  "neither copy of the namespaces checks, and what they were is "
-				  "written nowhere else: no block can be found, make a new store");
 	for (uint32_t copy = 0; copy < FLASH_COPIES; copy++)
 		both = both &&
 		       (rest->spaces.copies[copy] == 0 || rest->spaces.copies[copy] == -ENOENT);
 	if (both)
 		return 0;
 	head->counter++;
-	bytes = flash_space_seal(head);
-	rc = put(rest, flash_space_at(layout, head->counter % FLASH_COPIES), head, bytes);
+	at = flash_space_at(&rest->super.layout, head->counter % FLASH_COPIES);
+	rc = put(rest, at, head, flash_space_seal(head));
 	return rc < 0 ? rc
-		      : rest_report(rest, CAIRN_FINDING_REPAIRABLE,
-				    flash_space_at(layout, head->counter % FLASH_COPIES),
-				    "a copy of the namespaces was made again from the other one");
+		      : mended(rest, at,
+			       "mended: a copy of the namespaces was made again from the other "
+			       "one");
 }
 
 /* ---- regions --------------------------------------------------------------------------- */
 
 /* Makes the table and the trailer of what rest->table has. */
-static int table_put(struct rest *rest, uint32_t region, const struct flash_region_found *found)
+static int table_put(struct repair *repair, uint32_t region, const struct flash_region_found *found)
 {
+	struct rest *rest = &repair->rest;
 	const struct flash_layout *layout = &rest->super.layout;
 	uint32_t from = flash_table_unit(layout, region, found->next_number);
-	uint32_t trailer_unit = flash_trailer_unit(layout, region);
 	struct flash_trailer trailer = {
 		.region = region,
 		.seq = found->seq,
@@ -226,25 +341,28 @@ static int table_put(struct rest *rest, uint32_t region, const struct flash_regi
 		.sealed_ns = rest->sys->realtime_ns(),
 		.sequence_max = found->sequence_max,
 	};
+	uint64_t at = flash_byte_of(layout, flash_trailer_unit(layout, region));
 	char text[128];
-	int rc = 0;
+	int rc;
 
-	if (found->next_unit > from)
-		return rest_report_region(rest, CAIRN_FINDING_NOTE, region,
+	if (found->next_unit > from) {
+		repair->left = true;
+		return rest_report_region(rest, CAIRN_FINDING_REPAIRABLE, region,
 					  flash_region_at(layout, region),
-					  "there is no room for a table: it stays without one");
+					  "there is no room for a table: left as it is");
+	}
 	flash_trailer_seal(&trailer, rest->table, flash_salt(&rest->super.super.id, found->seq));
-	if (found->next_number)
-		rc = put(rest, flash_byte_of(layout, from), rest->table,
-			 found->next_number * sizeof(*rest->table));
+	rc = put(rest, flash_byte_of(layout, from), rest->table,
+		 found->next_number * sizeof(*rest->table));
 	if (rc == 0)
 		rc = settle(rest);
 	if (rc == 0)
-		rc = put(rest, flash_byte_of(layout, trailer_unit), &trailer, sizeof(trailer));
-	snprintf(text, sizeof(text), "the table was made again from %u records", found->records);
-	return rc < 0 ? rc
-		      : rest_report_region(rest, CAIRN_FINDING_REPAIRABLE, region,
-					   flash_byte_of(layout, trailer_unit), text);
+		rc = put(rest, at, &trailer, sizeof(trailer));
+	if (rc < 0 || (!found->table_lost && !found->trailer_lost && !rest->clean))
+		return rc;
+	snprintf(text, sizeof(text), "mended: the table was made again from %u records",
+		 found->records);
+	return mended_region(rest, region, at, text);
 }
 
 /* Both copies of a page of marks, as rest->marks has them. */
@@ -266,7 +384,7 @@ static int marks_put(struct rest *rest, uint32_t region, uint64_t seq, uint32_t 
 	marks->page = page;
 	memcpy(marks->marks, rest->marks + from, some);
 	for (uint32_t copy = 0; rc == 0 && copy < FLASH_COPIES; copy++) {
-		marks->counter++; /* so the one that counts is the last one written */
+		marks->counter++; /* the sound copy comes second */
 		flash_marks_seal(marks, flash_salt(&rest->super.super.id, seq));
 		rc = put(rest,
 			 flash_marks_at(&rest->super.layout, region, page,
@@ -279,15 +397,24 @@ static int marks_put(struct rest *rest, uint32_t region, uint64_t seq, uint32_t 
 	return rc;
 }
 
+/* Mark pages of the largest region: one of 2^30 bytes of the smallest records. */
+#define MARK_PAGES_MAX ((1u << 30) / (2 * FLASH_UNIT_MIN) / FLASH_MARKS_PER_PAGE + 1)
+
+struct pages {
+	uint64_t changed[MARK_PAGES_MAX / 64 + 1];
+	uint64_t counters[MARK_PAGES_MAX];
+};
+
 /* Marks as dead what does not check; says which pages that changed. */
 static int records_drop(struct rest *rest, uint32_t region, const struct flash_region_found *found,
-			uint64_t *changed)
+			struct pages *pages)
 {
 	const struct flash_layout *layout = &rest->super.layout;
 	int rc = 0;
 
 	for (uint32_t number = 0; rc == 0 && number < found->next_number; number++) {
 		const struct flash_table_entry *entry = &rest->table[number];
+		uint32_t page = number / FLASH_MARKS_PER_PAGE;
 		const char *wrong = NULL;
 		char text[128];
 
@@ -296,8 +423,7 @@ static int records_drop(struct rest *rest, uint32_t region, const struct flash_r
 		if (!wrong)
 			continue;
 		rest->marks[number] = FLASH_MARK_DEAD;
-		changed[number / FLASH_MARKS_PER_PAGE / 64] |=
-			1ull << (number / FLASH_MARKS_PER_PAGE % 64);
+		pages->changed[page / 64] |= 1ull << (page % 64);
 		snprintf(text, sizeof(text), "dropped: %s", wrong);
 		rc = rest_report_region(rest, CAIRN_FINDING_DAMAGED, region,
 					flash_byte_of(layout, entry->unit), text);
@@ -305,86 +431,169 @@ static int records_drop(struct rest *rest, uint32_t region, const struct flash_r
 	return rc;
 }
 
-/* Mark pages of the largest region: one of 2^30 bytes of the smallest records. */
-#define MARK_PAGES_MAX ((1u << 30) / (2 * FLASH_UNIT_MIN) / FLASH_MARKS_PER_PAGE + 1)
+static int marks_mend(struct rest *rest, uint32_t region, const struct flash_marks_found *marks)
+{
+	uint64_t at = flash_marks_at(&rest->super.layout, region, 0, 0);
+
+	if (marks->lost)
+		return rest_report_region(rest, CAIRN_FINDING_DAMAGED, region, at,
+					  "dropped: records of which no copy of the marks checks: "
+					  "any of them may have been removed");
+	if (marks->damaged)
+		return mended_region(rest, region, at,
+				     "mended: its marks were made again from the other copy");
+	return 0;
+}
 
 static int repair_records(struct rest *rest, uint32_t region,
 			  const struct flash_region_found *found)
 {
 	const struct flash_layout *layout = &rest->super.layout;
-	uint64_t changed[MARK_PAGES_MAX / 64 + 1] = {0};
-	uint64_t counters[MARK_PAGES_MAX] = {0};
+	struct pages pages = {0};
 	struct flash_marks_found marks;
 	int rc = 0;
 
 	flash_scan_marks(&rest->scanner, region, found->seq, layout->records_max, rest->marks,
-			 counters, &marks);
-	if (marks.damaged) /* which one is not told: all that were ever written */
+			 pages.counters, &marks);
+	if (marks.damaged || marks.lost) /* which one is not told: all that there can be */
 		for (uint32_t page = 0; page < layout->mark_pages; page++)
-			if (counters[page])
-				changed[page / 64] |= 1ull << (page % 64);
-	if (rest->clean || found->state == FLASH_FOUND_SEALED) /* else the next open does it */
-		rc = records_drop(rest, region, found, changed);
+			if (pages.counters[page] ||
+			    page * FLASH_MARKS_PER_PAGE < found->next_number)
+				pages.changed[page / 64] |= 1ull << (page % 64);
+	if (found->state == FLASH_FOUND_SEALED || rest->clean)
+		rc = records_drop(rest, region, found, &pages);
 	for (uint32_t page = 0; rc == 0 && page < layout->mark_pages; page++)
-		if (changed[page / 64] >> (page % 64) & 1)
-			rc = marks_put(rest, region, found->seq, page, counters[page]);
-	if (rc == 0 && marks.damaged)
-		rc = rest_report_region(rest, CAIRN_FINDING_REPAIRABLE, region,
-					flash_marks_at(layout, region, 0, 0),
-					"its marks were made again from the other copy");
-	return rc;
+		if (pages.changed[page / 64] >> (page % 64) & 1)
+			rc = marks_put(rest, region, found->seq, page, pages.counters[page]);
+	return rc ? rc : marks_mend(rest, region, &marks);
 }
 
-static int repair_region(struct rest *rest, uint32_t region)
+/* Its header goes, and with that all that is in it. */
+static int region_drop(struct rest *rest, uint32_t region, const char *why)
 {
-	const struct flash_layout *layout = &rest->super.layout;
-	uint64_t at = flash_region_at(layout, region);
+	uint64_t at = flash_region_at(&rest->super.layout, region);
 	static const uint8_t nothing[1];
+	int rc = put(rest, at, nothing, sizeof(nothing));
+
+	return rc < 0 || !why ? rc
+			      : rest_report_region(rest, CAIRN_FINDING_DAMAGED, region, at, why);
+}
+
+/* One whose header does not check, or cannot be read. */
+static int region_lost(struct repair *repair, uint32_t region, enum flash_found state)
+{
+	struct rest *rest = &repair->rest;
+	uint64_t at = flash_region_at(&rest->super.layout, region);
+	struct flash_region_head head;
+
+	if (state == FLASH_FOUND_LOST &&
+	    sys_pread_full(rest->sys, rest->fd, &head, sizeof(head), (off_t)at) == 0 &&
+	    flash_region_head_found(&head, NULL) != FLASH_VERSION)
+		return region_drop(rest, region, "dropped: its header does not check");
+	repair->left = true;
+	return rest_report_region(rest, CAIRN_FINDING_DAMAGED, region, at,
+				  state == FLASH_FOUND_LOST
+					  ? "of a format version that this library does not know: "
+					    "left as it is"
+					  : "its header cannot be read: left as it is");
+}
+
+/* What was between records, or in place of the last ones, and is nowhere. */
+static int records_gone(struct rest *rest, uint32_t region, const struct flash_region_found *found)
+{
+	bool whole = found->table_lost || found->trailer_lost || rest->clean;
+	char text[128];
+
+	if (!found->torn && !(found->gap_units && whole))
+		return 0;
+	snprintf(text, sizeof(text),
+		 "dropped: %u records that are not there whole, and %u units without a head",
+		 found->torn, found->gap_units);
+	return rest_report_region(
+		rest, found->gap_units && whole ? CAIRN_FINDING_DAMAGED : CAIRN_FINDING_NOTE,
+		region, flash_region_at(&rest->super.layout, region), text);
+}
+
+/* Without a trailer: what an open would do. */
+static int repair_open(struct repair *repair, uint32_t region,
+		       const struct flash_region_found *found)
+{
+	struct rest *rest = &repair->rest;
+	int rc;
+
+	if (found->unreadable) { /* perhaps another time it can be read */
+		repair->left = true;
+		return rest_report_region(rest, CAIRN_FINDING_DAMAGED, region,
+					  flash_region_at(&rest->super.layout, region),
+					  "it could not be read everywhere: left as it is");
+	}
+	if (!found->next_number && found->trailer_lost)
+		return region_drop(rest, region, "dropped: no record of it was found");
+	/* After a crash numbers may have been given out of which nothing is left but marks. */
+	if (!found->next_number)
+		return rest->clean ? 0 : region_drop(rest, region, NULL);
+	repair->sealed += !rest->clean;
+	rc = repair_records(rest, region, found);
+	if (rc == 0)
+		rc = records_gone(rest, region, found);
+	return rc ? rc : table_put(repair, region, found);
+}
+
+static int repair_region(struct repair *repair, uint32_t region)
+{
+	struct rest *rest = &repair->rest;
 	struct flash_region_found found;
 	int rc;
 
-	memset(rest->table, 0, layout->records_max * sizeof(*rest->table));
-	rc = flash_scan_region(&rest->scanner, region, 0, rest_collect, rest, &found);
+	memset(rest->table, 0, rest->super.layout.records_max * sizeof(*rest->table));
+	rc = flash_scan_region(&rest->scanner, region, rest->clean ? 0 : FLASH_SCAN_PAYLOAD,
+			       rest_collect, rest, &found);
 	if (rc < 0)
 		return rest_error(rest, rc, "%s", strerror(-rc));
-	if (found.state == FLASH_FOUND_LOST) {
-		rc = put(rest, at, nothing, sizeof(nothing));
-		return rc < 0 ? rc
-			      : rest_report_region(rest, CAIRN_FINDING_DAMAGED, region, at,
-						   "dropped: its header does not check");
-	}
-	if (found.state == FLASH_FOUND_UNREADABLE)
-		return rest_report_region(rest, CAIRN_FINDING_DAMAGED, region, at,
-					  "its header cannot be read: left as it is");
-	if (found.state != FLASH_FOUND_OPEN && found.state != FLASH_FOUND_SEALED)
+	if (found.state == FLASH_FOUND_LOST || found.state == FLASH_FOUND_UNREADABLE)
+		return region_lost(repair, region, found.state);
+	if (found.state == FLASH_FOUND_OPEN)
+		return repair_open(repair, region, &found);
+	if (found.state != FLASH_FOUND_SEALED)
 		return 0;
 	rc = repair_records(rest, region, &found);
-	if (rc == 0 && (found.table_lost || found.trailer_lost))
-		rc = table_put(rest, region, &found);
-	return rc;
+	if (rc == 0 && found.table_lost)
+		rc = records_gone(rest, region, &found);
+	return rc || !found.table_lost ? rc : table_put(repair, region, &found);
+}
+
+static int repair_all(struct repair *repair)
+{
+	struct rest *rest = &repair->rest;
+	int rc = super_mend(repair);
+
+	if (rc == 0)
+		rc = spaces_mend(rest);
+	for (uint32_t region = 0; rc == 0 && region < rest->super.layout.region_count; region++)
+		rc = repair_region(repair, region);
+	return rc ? rc : super_close(repair);
 }
 
 int flash_rest_repair(const struct flash_rest_opts *opts,
 		      int (*fn)(void *context, const struct cairn_finding *finding), void *context,
 		      struct cairn_error *reterr)
 {
-	struct rest rest = {.finding = fn, .space_id = UINT32_MAX};
-	int rc = rest_open(&rest, opts, O_RDWR, context, reterr);
+	struct repair repair = {.rest = {.finding = fn, .space_id = UINT32_MAX}};
+	struct rest *rest = &repair.rest;
+	int rc = rest_open(rest, opts, O_RDWR, context, reterr);
 
 	if (rc == 0)
-		rc = rest_lock(&rest);
+		rc = rest_lock(rest);
 	if (rc == 0)
-		rc = repair_super(&rest);
+		rc = super_look(&repair);
 	if (rc == 0)
-		rc = rest_ready(&rest);
+		rc = rest_ready(rest);
 	if (rc == 0)
-		rc = rest_table(&rest);
+		rc = rest_table(rest);
 	if (rc == 0)
-		rc = repair_spaces(&rest);
-	for (uint32_t region = 0; rc == 0 && region < rest.super.layout.region_count; region++)
-		rc = repair_region(&rest, region);
-	if (rc == 0)
-		rc = settle(&rest);
-	rest_close(&rest);
-	return rc ? rc : rest.worst;
+		rc = spaces_look(&repair);
+	if (rc == 0 && !repair.left)
+		rc = repair_all(&repair);
+	rest_close(rest);
+	return rc ? rc : rest->worst;
 }

@@ -514,10 +514,12 @@ int flash_scan_region(struct flash_scanner *scanner, uint32_t region, uint32_t f
 	if (rc == -ENOMEM)
 		return rc;
 	ret_found->table_lost = rc < 0;
-	if (rc < 0 || (flags & FLASH_SCAN_HEADS))
-		rc = walk_heads(&walk);
-	else
+	if (rc == 0 && !(flags & FLASH_SCAN_HEADS)) {
 		rc = table_tell(&walk, table, trailer.record_count);
+	} else {
+		rc = walk_heads(&walk);
+		ret_found->gap_units += walk.end - ret_found->next_unit;
+	}
 	ret_found->next_unit = trailer.records_end;
 	ret_found->next_number = trailer.record_count;
 	return rc;
@@ -545,15 +547,14 @@ static const struct flash_marks *marks_choose(const uint8_t *copies, uint32_t sa
 	return best;
 }
 
-/* Both copies of a page into the buffer; what cannot be read is zero. */
-static void marks_read(struct flash_scanner *scanner, uint32_t region, uint32_t page,
-		       struct flash_marks_found *found)
+/* Both copies of a page into the buffer; what cannot be read is zero. How many cannot. */
+static uint32_t marks_read(struct flash_scanner *scanner, uint32_t region, uint32_t page)
 {
 	uint64_t at = flash_marks_at(&scanner->layout, region, page, 0);
 	uint32_t unread = 0;
 
 	if (read_plain(scanner, at, FLASH_COPIES * FLASH_PAGE) == 0)
-		return;
+		return 0;
 	for (uint32_t copy = FLASH_COPIES; copy-- > 0;) {
 		uint8_t *to = scanner->buffer + copy * FLASH_PAGE;
 
@@ -563,7 +564,7 @@ static void marks_read(struct flash_scanner *scanner, uint32_t region, uint32_t 
 		memset(to, 0, FLASH_PAGE);
 		unread++;
 	}
-	found->unreadable += unread == FLASH_COPIES;
+	return unread;
 }
 
 void flash_scan_marks(struct flash_scanner *scanner, uint32_t region, uint64_t seq, uint32_t count,
@@ -579,12 +580,19 @@ void flash_scan_marks(struct flash_scanner *scanner, uint32_t region, uint64_t s
 		uint32_t from = page * FLASH_MARKS_PER_PAGE;
 		uint32_t some =
 			count - from < FLASH_MARKS_PER_PAGE ? count - from : FLASH_MARKS_PER_PAGE;
-		const struct flash_marks *marks;
+		uint32_t damaged = ret_found->damaged;
+		uint32_t unread = marks_read(scanner, region, page);
+		const struct flash_marks *marks =
+			marks_choose(scanner->buffer, salt, region, seq, page, ret_found);
 
-		marks_read(scanner, region, page, ret_found);
-		marks = marks_choose(scanner->buffer, salt, region, seq, page, ret_found);
 		if (ret_counters)
 			ret_counters[page] = marks ? marks->counter : 0;
+		/* Never so after a crash: one is written while the other one is there to stay. */
+		if (!marks && unread + ret_found->damaged - damaged == FLASH_COPIES) {
+			memset(ret_marks + from, FLASH_MARK_DEAD, some);
+			ret_found->next_number = from + some;
+			ret_found->lost++;
+		}
 		if (!marks)
 			continue;
 		memcpy(ret_marks + from, marks->marks, some);

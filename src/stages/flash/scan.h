@@ -83,7 +83,8 @@ struct flash_region_found {
 	uint32_t next_number;  /* above the highest number that was seen */
 	uint32_t records;      /* told, torn ones left out */
 	uint32_t torn;	       /* sound heads whose payload does not check */
-	uint32_t gap_units;    /* passed over between records: lost heads */
+	uint32_t gap_units;    /* passed over between records, and before the end of a sealed
+				  region without a table: lost heads */
 	uint64_t sequence_max; /* of records */
 	bool table_lost;       /* sealed, and the table does not check: records were looked for */
 	bool trailer_lost;     /* open, with a trailer of this use that does not check */
@@ -126,7 +127,7 @@ void flash_scan_header(struct flash_scanner *scanner, uint32_t region,
 struct flash_marks_found {
 	uint32_t next_number; /* above the highest number with a mark: none may be used again */
 	uint32_t damaged;     /* copies of this use that do not check */
-	uint32_t unreadable;  /* pages of which neither copy could be read */
+	uint32_t lost;	      /* pages of which neither copy checks: all in them counts as dead */
 };
 
 /*
