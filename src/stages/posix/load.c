@@ -94,13 +94,6 @@ struct span {
 	bool copied;
 };
 
-/* A lone load that its caller waits for goes where it belongs at once: a copy would only add to it.
- */
-static bool load_staged(const struct pio *p, const struct cairn_part *part)
-{
-	return !(p->io->flags & CAIRN_IO_INLINE) && staged(p->tier, part->length);
-}
-
 /* @stored: of the shard; without the head read it must be all raw. */
 static void span_of(const struct pio *p, const struct cairn_part *part, struct span *ret_span)
 {
@@ -118,7 +111,7 @@ static void span_of(const struct pio *p, const struct cairn_part *part, struct s
 		ret_span->end = stored;
 	ret_span->copied =
 		ret_span->start != part->offset || ret_span->end != end ||
-		part->iov_count > PART_IOV_MAX || load_staged(p, part) ||
+		part->iov_count > PART_IOV_MAX || staged(p->tier, part->length) ||
 		(p->tier->direct && !segs_aligned(part->iov, part->iov_count, 0, part->length));
 }
 
@@ -135,7 +128,7 @@ static void bounce_plan(const struct pio *p, uint32_t *ret_iov_max, size_t *ret_
 		if (!active(p, i))
 			continue;
 		most = round_up(most < raw ? most : raw, FORMAT_PAGE);
-		if (part->iov_count <= PART_IOV_MAX && !load_staged(p, part) &&
+		if (part->iov_count <= PART_IOV_MAX && !staged(p->tier, part->length) &&
 		    part->offset % CAIRN_PIECE == 0 &&
 		    (part->length == raw || part->length % CAIRN_PIECE == 0) &&
 		    segs_aligned(part->iov, part->iov_count, 0, part->length))
