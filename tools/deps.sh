@@ -20,6 +20,7 @@ llvm_tool() {
 has_header() { echo "#include <$1>" | cc -E - >/dev/null 2>&1; }
 has_library() { pkg-config --exists "$*" 2>/dev/null; }
 has_tool() { command -v "$1" >/dev/null 2>&1; }
+has_admin_tool() { has_tool "$1" || [ -x "/usr/sbin/$1" ] || [ -x "/sbin/$1" ]; }
 has_llvm_tool() { llvm_tool "$1" >/dev/null; }
 has_clang_runtime() {
     compiler=$(llvm_tool clang) || return 1
@@ -52,6 +53,8 @@ test|clang-format-14|has_llvm_tool clang-format|the formatting
 test|clang-tidy-14|has_llvm_tool clang-tidy|static analysis
 test|cppcheck|has_tool cppcheck|static analysis
 test|mandoc|has_tool mandoc|checks the manual pages
+test?|xfsprogs|has_admin_tool mkfs.xfs|a file system to test on
+test?|btrfs-progs|has_admin_tool mkfs.btrfs|one that copies on write
 ROWS
 }
 

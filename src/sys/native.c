@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/syscall.h>
@@ -183,6 +184,22 @@ static int native_fstatvfs(int fd, struct statvfs *st)
 	int rc;
 
 	RETRY(rc, fstatvfs(fd, st));
+	return rc;
+}
+
+static int native_fstatfs(int fd, struct statfs *st)
+{
+	int rc;
+
+	RETRY(rc, fstatfs(fd, st));
+	return rc;
+}
+
+static int native_ioctl(int fd, unsigned long request, void *argument)
+{
+	int rc;
+
+	RETRY(rc, ioctl(fd, request, argument));
 	return rc;
 }
 
@@ -385,6 +402,8 @@ const struct sys sys_native = {
 	.fstatat = native_fstatat,
 	.fstat = native_fstat,
 	.fstatvfs = native_fstatvfs,
+	.fstatfs = native_fstatfs,
+	.ioctl = native_ioctl,
 	.flock = native_flock,
 	.byte_lock = native_byte_lock,
 	.byte_unlock = native_byte_unlock,

@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/statvfs.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -55,6 +56,9 @@ struct sys {
 	int (*fstatat)(int dirfd, const char *path, struct stat *st, int flags);
 	int (*fstat)(int fd, struct stat *st);
 	int (*fstatvfs)(int fd, struct statvfs *st);
+	int (*fstatfs)(int fd, struct statfs *st);
+	/* Requests that take a pointer. */
+	int (*ioctl)(int fd, unsigned long request, void *argument);
 	int (*flock)(int fd, int operation);
 	/* an OFD write lock on one byte; wait=false: -EAGAIN when it is taken */
 	int (*byte_lock)(int fd, off_t offset, bool wait);

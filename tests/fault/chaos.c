@@ -141,6 +141,8 @@ WRAP(int, fstatat, (int dirfd, const char *path, struct stat *st, int flags),
      (dirfd, path, st, flags))
 WRAP(int, fstat, (int fd, struct stat *st), (fd, st))
 WRAP(int, fstatvfs, (int fd, struct statvfs *st), (fd, st))
+WRAP(int, fstatfs, (int fd, struct statfs *st), (fd, st))
+WRAP(int, ioctl, (int fd, unsigned long request, void *argument), (fd, request, argument))
 WRAP(int, flock, (int fd, int operation), (fd, operation))
 WRAP(int, byte_lock, (int fd, off_t offset, bool wait), (fd, offset, wait))
 WRAP(ssize_t, getdents, (int fd, void *buffer, size_t bytes), (fd, buffer, bytes))
@@ -496,6 +498,8 @@ const struct sys chaos_sys = {
 	.fstatat = chaos_fstatat,
 	.fstat = chaos_fstat,
 	.fstatvfs = chaos_fstatvfs,
+	.fstatfs = chaos_fstatfs,
+	.ioctl = chaos_ioctl,
 	.flock = chaos_flock,
 	.byte_lock = chaos_byte_lock,
 	.byte_unlock = chaos_byte_unlock,

@@ -84,14 +84,21 @@ int rest_open(struct rest *rest, const struct flash_rest_opts *opts, int access,
 	      struct cairn_error *reterr)
 {
 	const struct sys *sys = opts->sys;
+	int rc, flags = access | O_NONBLOCK;
 	struct stat st;
-	int rc;
 
 	rest->opts = opts;
 	rest->sys = sys;
 	rest->context = context;
 	rest->reterr = reterr;
-	rest->fd = sys->openat(AT_FDCWD, opts->path, access | O_NONBLOCK, 0);
+	/* What is mounted is not written to. */
+	if (access != O_RDONLY && sys->fstatat(AT_FDCWD, opts->path, &st, 0) == 0 &&
+	    S_ISBLK(st.st_mode))
+		flags |= O_EXCL;
+	rest->fd = sys->openat(AT_FDCWD, opts->path, flags, 0);
+	if (rest->fd == -EBUSY)
+		return rest_error(rest, rest->fd,
+				  "in use: open as a store, mounted, or part of something");
 	if (rest->fd < 0)
 		return rest_error(rest, rest->fd, "%s", strerror(-rest->fd));
 	rc = sys->fstat(rest->fd, &st);

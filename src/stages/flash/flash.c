@@ -15,9 +15,9 @@
 
 static const struct cairn_option options[OPT_COUNT] = {
 	[OPT_PATH] = {"path", CAIRN_OPTION_PATH, CAIRN_OPTION_REQUIRED, NULL, NULL, NULL, NULL,
-		      "the file; made if the folder above it exists"},
+		      "the file, made if the folder above it exists; or a block device"},
 	[OPT_SIZE] = {"size", CAIRN_OPTION_SIZE, 0, NULL, "8MiB", NULL, NULL,
-		      "of the file, all of it taken at once; needed to make it"},
+		      "of the file, taken at once; needed to make one, but all of a device"},
 	[OPT_REGION] = {"region", CAIRN_OPTION_SIZE, 0, NULL, "64KiB", "1GiB", NULL,
 			"what is written and given up together; a 128th of size, 1MiB to 32MiB"},
 	[OPT_SYNC] = {"sync", CAIRN_OPTION_CHOICE, 0, "group", NULL, NULL, "group|each|none",
@@ -31,6 +31,9 @@ static const struct cairn_option options[OPT_COUNT] = {
 			"O_DIRECT: where possible, always, or through the page cache"},
 	[OPT_OPEN_WAIT] = {"open_wait", CAIRN_OPTION_TIME, 0, "2s", NULL, NULL, NULL,
 			   "how long open waits for another owner to end"},
+	[OPT_FORMAT] = {"format", CAIRN_OPTION_BOOL, 0, "no", NULL, NULL, NULL,
+			"make a store over what a file or device holds now, which is lost; not "
+			"over a store"},
 };
 
 static const struct cairn_counter_row counters[CNT_COUNT] = {
@@ -500,7 +503,7 @@ const struct cairn_stage_ops cairn_stage_flash = {
 	.abi_minor = CAIRN_STAGE_ABI_MINOR,
 	.size = sizeof(struct cairn_stage_ops),
 	.name = "flash",
-	.summary = "a log in one file, written and read as flash likes it",
+	.summary = "a log in one file or block device, written and read as flash likes it",
 	.flags = CAIRN_STAGE_TIER | CAIRN_STAGE_PERSISTS,
 	.option_count = OPT_COUNT,
 	.counter_count = CNT_COUNT,

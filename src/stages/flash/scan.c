@@ -62,6 +62,8 @@ int flash_scan_super(const struct sys *sys, int fd, struct flash_super_found *re
 		read = true;
 		written = written || !zeros(page, FLASH_PAGE);
 		memcpy(&super, page, sizeof(super));
+		ret_found->marked = ret_found->marked || memcmp(super.magic, FLASH_SUPER_MAGIC,
+								sizeof(super.magic)) == 0;
 		*verdict = flash_super_decode(&super, &layout);
 		version = version || *verdict == FLASH_VERSION;
 		if (*verdict != FLASH_OK || (found && super.counter < ret_found->super.counter))

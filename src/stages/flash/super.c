@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The file, its lock and its superblock.
+ * The superblock, and the making of a store.
  *
  * Invariants, numbered:
- *  1. A file is made in this order: all of its space, an empty namespace area, the
+ *  1. A store is made in this order: all of its space, an empty namespace area, the
  *     superblock. Without a superblock there is no store.
- *  2. The lock is on the description that the I/O uses, which the rings hold too:
- *     it is free when no I/O of a dead owner can land any more.
- *  3. `clean` is taken away, durably, before anything else is changed.
+ *  2. `clean` is taken away, durably, before anything else is changed.
  */
 #include "stages/flash/scan.h"
 #include "stages/flash/tier.h"
@@ -36,86 +34,6 @@ int flash_super_write(struct flash *tier)
 	return rc ? rc : tier->sys->fdatasync(tier->fd);
 }
 
-/* ---- the lock -------------------------------------------------------------------------- */
-
-static int busy_error(struct flash *tier, struct cairn_error *reterr)
-{
-	struct flash_super_found found;
-	uint32_t pid = 0;
-
-	if (flash_scan_super(tier->sys, tier->fd, &found) == 0)
-		pid = found.super.owner_pid;
-	if (!pid)
-		return flash_error(reterr, -EBUSY,
-				   "%s: in use by another process: end it, or give each process a "
-				   "file of its own (path=...{rank})",
-				   tier->path);
-	return flash_error(reterr, -EBUSY,
-			   "%s: in use by process %u: end it, or give each process a file of its "
-			   "own (path=...{rank})",
-			   tier->path, pid);
-}
-
-static int lock_take(struct flash *tier, struct cairn_error *reterr)
-{
-	int rc = sys_flock_wait(tier->sys, tier->fd, LOCK_EX, tier->open_wait_ns);
-
-	if (rc == -EAGAIN)
-		return busy_error(tier, reterr);
-	if (rc < 0)
-		return flash_error(reterr, rc, "%s: flock: %s: use a file system that has it",
-				   tier->path, strerror(-rc));
-	return 0;
-}
-
-/* ---- the file --------------------------------------------------------------------------- */
-
-/* Whether the file takes direct I/O in pieces of @unit. */
-static bool direct_reads(struct flash *tier, uint32_t unit)
-{
-	struct iovec iov = {tier->sys->alloc(FLASH_PAGE, FLASH_PAGE), unit};
-	ssize_t got;
-
-	if (!iov.iov_base)
-		return false;
-	got = tier->sys->preadv(tier->fd, &iov, 1, unit);
-	tier->sys->free(iov.iov_base);
-	return got >= 0; /* 0: behind the end of a new file */
-}
-
-static int file_open(struct flash *tier, struct cairn_error *reterr)
-{
-	uint64_t choice = tier->env->values[OPT_DIRECT].u;
-	int flags = O_RDWR | O_CREAT | O_CLOEXEC;
-	struct stat st;
-	int rc;
-
-	tier->fd = -EINVAL;
-	if (choice != DIRECT_NO)
-		tier->fd = tier->sys->openat(AT_FDCWD, tier->path, flags | O_DIRECT, 0666);
-	tier->direct = tier->fd >= 0;
-	if (tier->fd == -EINVAL && choice != DIRECT_YES)
-		tier->fd = tier->sys->openat(AT_FDCWD, tier->path, flags, 0666);
-	if (tier->fd == -EINVAL)
-		return flash_error(reterr, -EOPNOTSUPP,
-				   "%s: direct=yes, but this file system has no O_DIRECT: use "
-				   "direct=auto",
-				   tier->path);
-	if (tier->fd < 0)
-		return flash_error(reterr, tier->fd,
-				   "path=%s: %s: the folder above must exist, and "
-				   "the file be yours to write",
-				   tier->path, strerror(-tier->fd));
-	rc = tier->sys->fstat(tier->fd, &st);
-	if (rc == 0 && !S_ISREG(st.st_mode))
-		return flash_error(
-			reterr, -EOPNOTSUPP,
-			"path=%s: a regular file is needed; to keep blocks in a directory "
-			"use posix",
-			tier->path);
-	return rc < 0 ? flash_error(reterr, rc, "%s: %s", tier->path, strerror(-rc)) : 0;
-}
-
 /* ---- a new store ---------------------------------------------------------------------------- */
 
 static uint64_t region_for(const struct flash *tier, uint64_t size)
@@ -129,25 +47,35 @@ static uint64_t region_for(const struct flash *tier, uint64_t size)
 	return region;
 }
 
-static int layout_choose(struct flash *tier, struct cairn_error *reterr)
+/* How large it is to be. */
+static int size_choose(struct flash *tier, uint64_t *ret_bytes, struct cairn_error *reterr)
 {
 	const struct cairn_value *size = &tier->env->values[OPT_SIZE];
-	uint32_t unit = FLASH_UNIT_MIN;
-	uint64_t region;
 
-	if (!size->set)
+	*ret_bytes = size->set ? size->u : tier->there_bytes;
+	if (!size->set && !tier->device)
 		return flash_error(reterr, -EINVAL,
 				   "%s: there is no store yet: say how large it is to be, "
 				   "size=200GiB for example",
 				   tier->path);
-	region = region_for(tier, size->u);
-	if (tier->direct && !direct_reads(tier, FLASH_UNIT_MIN))
-		unit = FLASH_UNIT_MAX;
-	switch (flash_layout_init(&tier->layout, size->u, region, unit)) {
+	if (tier->device && *ret_bytes > tier->there_bytes)
+		return flash_error(reterr, -EINVAL,
+				   "size= is more than the %llu bytes of %s: leave it out to take "
+				   "all of them",
+				   (unsigned long long)tier->there_bytes, tier->path);
+	return 0;
+}
+
+static int layout_choose(struct flash *tier, uint64_t bytes, uint32_t unit,
+			 struct cairn_error *reterr)
+{
+	uint64_t region = region_for(tier, bytes);
+
+	switch (flash_layout_init(&tier->layout, bytes, region, unit)) {
 	case FLASH_LAYOUT_OK:
 		return 0;
 	case FLASH_LAYOUT_LARGE:
-		if (flash_layout_init(&tier->layout, size->u, region, FLASH_UNIT_MAX) ==
+		if (flash_layout_init(&tier->layout, bytes, region, FLASH_UNIT_MAX) ==
 		    FLASH_LAYOUT_OK)
 			return 0;
 		return flash_error(reterr, -EINVAL,
@@ -191,19 +119,14 @@ static int folder_sync(struct flash *tier)
 static int store_write(struct flash *tier)
 {
 	struct flash_id id;
-	uint8_t *area = tier->sys->alloc(FLASH_PAGE, FLASH_PAGE);
+	uint8_t *area = sys_zalloc(tier->sys, FLASH_PAGE, FLASH_PAGE);
 	uint32_t bytes;
 	int rc;
 
 	if (!area)
 		return -ENOMEM;
 	rc = tier->sys->random(&id, sizeof(id));
-	if (rc == 0)
-		rc = tier->sys->fallocate(tier->fd, 0, 0, (off_t)tier->layout.file_bytes);
-	if (rc == -EOPNOTSUPP) /* then the file grows as it is written */
-		rc = tier->sys->ftruncate(tier->fd, (off_t)tier->layout.file_bytes);
 	if (rc == 0) {
-		memset(area, 0, FLASH_PAGE);
 		flash_space_begin(area, &id, 0);
 		bytes = flash_space_seal(area);
 		assert(bytes <= FLASH_PAGE);
@@ -217,22 +140,28 @@ static int store_write(struct flash *tier)
 		return rc;
 	flash_super_init(&tier->super, &id, &tier->layout, tier->sys->realtime_ns());
 	rc = flash_super_write(tier);
-	return rc < 0 ? rc : folder_sync(tier);
+	return rc < 0 || tier->device ? rc : folder_sync(tier);
 }
 
 static int store_make(struct flash *tier, struct cairn_error *reterr)
 {
-	int rc = layout_choose(tier, reterr);
+	uint32_t unit = tier->device ? tier->device_unit : FLASH_UNIT_MIN;
+	uint64_t bytes;
+	int rc = size_choose(tier, &bytes, reterr);
 
-	if (rc < 0)
-		return rc;
-	rc = store_write(tier);
-	if (rc == -ENOSPC)
-		return flash_error(reterr, rc, "%s: size=: the file system has not so much room",
-				   tier->path);
-	return rc < 0 ? flash_error(reterr, rc, "%s: could not be made: %s", tier->path,
-				    strerror(-rc))
-		      : 0;
+	if (rc == 0) /* before anything is done */
+		rc = layout_choose(tier, bytes, unit, reterr);
+	if (rc == 0)
+		rc = flash_file_take(tier, reterr);
+	if (rc == 0)
+		rc = flash_file_make(tier, bytes, reterr);
+	if (rc == 0 && tier->direct && !flash_file_reads(tier, tier->layout.unit))
+		rc = layout_choose(tier, bytes, FLASH_UNIT_MAX, reterr);
+	if (rc == 0)
+		rc = store_write(tier);
+	if (rc < 0 && !(reterr && reterr->code))
+		flash_error(reterr, rc, "%s: could not be made: %s", tier->path, strerror(-rc));
+	return rc;
 }
 
 /* ---- open ------------------------------------------------------------------------------------ */
@@ -253,7 +182,7 @@ static int options_agree(struct flash *tier, struct cairn_error *reterr)
 			"%s: was made with region=%u: leave region= out, or make another "
 			"store",
 			tier->path, tier->super.region_bytes);
-	if (tier->direct && !direct_reads(tier, tier->super.unit))
+	if (tier->direct && !flash_file_reads(tier, tier->super.unit))
 		return flash_error(reterr, -EOPNOTSUPP,
 				   "%s: was made for direct I/O in pieces of %u bytes, which this "
 				   "device has not: use direct=no",
@@ -261,32 +190,39 @@ static int options_agree(struct flash *tier, struct cairn_error *reterr)
 	return 0;
 }
 
+/* Neither copy of a superblock checks. */
+static int super_lost(struct flash *tier, const struct flash_super_found *found,
+		      struct cairn_error *reterr)
+{
+	if (!found->marked)
+		return store_make(tier, reterr); /* if it may be */
+	return flash_error(reterr, -EPROTO,
+			   "%s: a store neither copy of whose superblock checks; nothing was "
+			   "changed: `cairn fsck --repair` makes it again from the regions",
+			   tier->path);
+}
+
 int flash_super_open(struct flash *tier, struct cairn_error *reterr)
 {
 	struct flash_super_found found;
-	int rc = file_open(tier, reterr);
+	int rc = flash_file_open(tier, reterr);
 
-	if (rc == 0)
-		rc = lock_take(tier, reterr);
 	if (rc < 0)
 		return rc;
 	rc = flash_scan_super(tier->sys, tier->fd, &found);
 	if (rc == -ENOENT)
 		return store_make(tier, reterr);
+	if (rc == -EBADMSG)
+		return super_lost(tier, &found, reterr);
 	if (rc == -EPROTO)
 		return flash_error(reterr, rc,
 				   "%s: of a format version that this library does not know; it "
-				   "knows %u",
+				   "knows %u; nothing was changed",
 				   tier->path, FLASH_FORMAT);
-	if (rc == -EBADMSG)
-		return flash_error(
-			reterr, -EPROTO,
-			"%s: neither copy of the superblock checks: not a flash store, or "
-			"a damaged one; nothing was changed",
-			tier->path);
 	if (rc < 0)
 		return flash_error(reterr, rc, "%s: %s", tier->path, strerror(-rc));
 	tier->super = found.super;
 	tier->layout = found.layout;
-	return options_agree(tier, reterr);
+	rc = options_agree(tier, reterr);
+	return rc < 0 ? rc : flash_file_agrees(tier, reterr);
 }

@@ -57,6 +57,7 @@ enum flash_option {
 	OPT_SHARDS,
 	OPT_DIRECT,
 	OPT_OPEN_WAIT,
+	OPT_FORMAT,
 	OPT_COUNT,
 };
 enum sync_choice { SYNC_GROUP, SYNC_EACH, SYNC_NONE };
@@ -200,7 +201,10 @@ struct flash {
 	const struct sys *sys;
 	char path[512];
 	int fd;
-	bool direct;
+	bool direct, device;  /* device: not a file */
+	bool sparse;	      /* a file that has holes, at open */
+	uint32_t device_unit; /* its logical block */
+	uint64_t there_bytes; /* of the file or device, at open */
 	enum sync_choice sync;
 	uint64_t open_wait_ns;
 	uint32_t entries_max;
@@ -365,7 +369,20 @@ uint32_t now_seconds(const struct flash *tier);
 int flash_error(struct cairn_error *reterr, int code, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
-/* ---- super.c: path, lock, superblock ------------------------------------------------- */
+/* ---- file.c: the file or device ------------------------------------------------------ */
+
+/* Opens, locks, and of a device claims it. */
+int flash_file_open(struct flash *tier, struct cairn_error *reterr);
+/* That it is empty, or may be overwritten: where there is no superblock. */
+int flash_file_take(struct flash *tier, struct cairn_error *reterr);
+/* Takes all of its space, before the first byte of a new store; zeros where superblocks go. */
+int flash_file_make(struct flash *tier, uint64_t bytes, struct cairn_error *reterr);
+/* That the store whose superblock was read is all there. */
+int flash_file_agrees(struct flash *tier, struct cairn_error *reterr);
+/* Whether what was written there is read in pieces of @unit. */
+bool flash_file_reads(struct flash *tier, uint32_t unit);
+
+/* ---- super.c: the superblock, and the options that go with it -------------------------- */
 
 int flash_super_open(struct flash *tier, struct cairn_error *reterr);
 int flash_super_write(struct flash *tier); /* durable when it returns 0 */
