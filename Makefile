@@ -36,7 +36,9 @@ run: ## the main job: a generated chat trace through a temporary directory, ever
 	@path=$$(mktemp -d build/run.XXXXXX) && trap 'rm -rf "$$path"' EXIT && \
 		trap 'exit 130' INT TERM && build/cairn $(RUN)
 
-check: all ## the quick tests, in less than a minute
+check: ## the quick tests, in less than a minute
+	@tools/deps.sh build test
+	@$(MAKE) --no-print-directory --silent all
 	@$(MESON_TEST) --suite unit --suite cli --suite fuzz --suite tidy --suite contract
 
 test: ## all that CI runs; closes with "N passed, N failed"
@@ -49,13 +51,17 @@ bench: ## the figures of bench/README.md, each with its command (ROW="words of a
 	@ninja -C build-release
 	@bench/figures.py --build build-release $(ROW)
 
-soak: all ## the long forms of the tests: more kills, rounds and seeds
+soak: ## the long forms of the tests: more kills, rounds and seeds
+	@tools/deps.sh build
+	@$(MAKE) --no-print-directory --silent all
 	@CAIRN_SOAK=1 $(MESON_TEST) --timeout-multiplier 120 --no-suite tidy --no-suite contract
 
 asan: ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	@tools/deps.sh build
 	@tools/test.sh asan
 
 tsan: ## the tests under ThreadSanitizer
+	@tools/deps.sh build
 	@tools/test.sh tsan
 
 fuzz: ## each fuzzer for FUZZ_SECONDS (60)
@@ -63,9 +69,11 @@ fuzz: ## each fuzzer for FUZZ_SECONDS (60)
 	@tools/fuzz.sh $(FUZZ_SECONDS)
 
 fmt: ## apply .clang-format
+	@tools/deps.sh test
 	@$(FORMATTED) | xargs "$$(tools/deps.sh --which clang-format)" -i
 
 tidy: ## the style rules, formatting and static analysis
+	@tools/deps.sh build test
 	@tools/test.sh tidy format cppcheck clang-tidy man
 
 install: all ## into PREFIX (/usr/local), under DESTDIR

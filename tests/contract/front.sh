@@ -1,0 +1,15 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# front.sh SOURCE: every target of the Makefile that builds or checks begins with tools/deps.sh,
+# which installs what is missing or says what it is.
+unset MAKEFLAGS MAKELEVEL # of the make that runs the tests
+cd "$1" || exit 1
+bad=0
+for target in run test check bench soak asan tsan fuzz fmt tidy; do
+	first=$(make -n "$target" 2>&1 | head -n 1)
+	case $first in
+	"tools/deps.sh "*) ;;
+	*) echo "error: make $target begins with: $first" && bad=1 ;;
+	esac
+done
+exit $bad
