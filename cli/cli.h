@@ -25,6 +25,7 @@ struct cli_command {
 /* Each parses its options, does its work and returns an exit status. */
 int cli_replay(int argc, char **argv);
 int cli_bench(int argc, char **argv);
+int cli_flash(int argc, char **argv);
 int cli_fsck(int argc, char **argv);
 int cli_stat(int argc, char **argv);
 int cli_ls(int argc, char **argv);

@@ -11,6 +11,7 @@ const struct cli_command cli_commands[] = {
 	{"replay", "replay LLM requests through a store, and check every byte", cli_replay},
 	{"bench", "measure a pipeline against the same work done bare", cli_bench},
 	{"fsck", "check or mend a store that nobody has open", cli_fsck},
+	{"flash", "show what lies in the file or on the device of a flash store", cli_flash},
 	{"stat", "show what a store counts while in use, or holds at rest", cli_stat},
 	{"ls", "list the blocks of a store", cli_ls},
 	{"rm", "remove blocks from a store", cli_rm},

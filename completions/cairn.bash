@@ -15,7 +15,7 @@ _cairn()
 {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]}
     local command=${COMP_WORDS[1]}
-    local commands="replay bench fsck stat ls rm stages version help"
+    local commands="replay bench fsck flash stat ls rm stages version help"
 
     COMPREPLY=()
     if [[ $COMP_CWORD -eq 1 || ($command == help && $COMP_CWORD -eq 2) ]]; then
@@ -45,7 +45,9 @@ _cairn()
         mapfile -t COMPREPLY < <(compgen -W "$(_cairn_options "$command")" -- "$word")
     elif [[ $command == stages ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$(_cairn_stages)" -- "$word")
-    elif [[ $command == replay && $COMP_CWORD -gt 2 ]]; then
+    elif [[ $command == flash && $COMP_CWORD -eq 2 ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "info dump-region" -- "$word")
+    elif [[ ($command == replay && $COMP_CWORD -gt 2) || ($command == flash && $COMP_CWORD -eq 3) ]]; then
         compopt -o filenames
         mapfile -t COMPREPLY < <(compgen -f -- "$word")
     fi

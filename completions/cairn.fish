@@ -29,6 +29,10 @@ complete -c cairn -f
 complete -c cairn -n 'test (count (commandline -opc)) -eq 1' -a '(__cairn_commands)'
 complete -c cairn -n 'contains help (__cairn_command)' -a '(__cairn_commands)'
 complete -c cairn -n 'contains stages (__cairn_command)' -a '(__cairn_stages)'
+complete -c cairn -n 'contains flash (__cairn_command); and test (count (commandline -opc)) -eq 2' \
+    -a 'info dump-region'
+complete -c cairn -F \
+    -n 'contains flash (__cairn_command); and test (count (commandline -opc)) -eq 3'
 complete -c cairn -n 'string match -q -- "-*" (commandline -ct)' -a '(__cairn_options)'
 complete -c cairn -n '__cairn_after --generate' -a 'chat rag agent'
 complete -c cairn -n '__cairn_after --durability' -a 'memory written durable'

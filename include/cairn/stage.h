@@ -336,6 +336,11 @@ struct cairn_stage_ops {
 	int (*repair)(const struct cairn_stage_env *env,
 		      int (*fn)(void *context, const struct cairn_finding *finding), void *context,
 		      struct cairn_error *reterr);
+
+	/* As cairn_inspect(), of this tier; at rest, as list(). NULL: it tells nothing. */
+	int (*inspect)(const struct cairn_stage_env *env, uint64_t region,
+		       int (*fn)(void *context, const struct cairn_detail *detail), void *context,
+		       struct cairn_error *reterr);
 };
 
 #ifdef __cplusplus

@@ -305,6 +305,38 @@ CAIRN_API int cairn_repair(const char *spec, const struct cairn_store_opts *opts
 			   int (*fn)(void *context, const struct cairn_finding *finding),
 			   void *context, struct cairn_error *reterr);
 
+/*
+ * One thing that a tier tells of its medium. What comes one after the other of one
+ * item and number belongs together. Names are stable, and more may come. All is lent
+ * for the call.
+ */
+struct cairn_detail {
+	const char *stage;
+	const char *item; /* "store", "namespace", "region", "record" */
+	uint64_t number;  /* which of them; 0 of "store" */
+	const char *name; /* of the detail, with its unit: "raw_bytes", "state" ... */
+	const char *text; /* NULL: it is `value` */
+	uint64_t value;
+};
+
+#define CAIRN_INSPECT_STORE UINT64_MAX
+
+/*
+ * What the tiers of @spec keep, as it lies on the medium, for people who look for
+ * what is wrong with it: of the store, and of its namespaces (@region is
+ * CAIRN_INSPECT_STORE), or of one region, each record that lies in it, read and
+ * checked, the dead ones too. Any thread. Reads only, and takes no lock: beside a
+ * live owner (detail "in_use" of "store" is "yes") what is not written yet is not told,
+ * and what is being written may be told as torn.
+ *
+ * A nonzero return of @fn ends the walk and is returned. Else 0, or -EOPNOTSUPP (no
+ * tier of it tells anything: flash does), -EINVAL (no such region, or the text),
+ * -ENOENT, -EPROTO (no store, of another version, or damaged), -EIO.
+ */
+CAIRN_API int cairn_inspect(const char *spec, const struct cairn_store_opts *opts, uint64_t region,
+			    int (*fn)(void *context, const struct cairn_detail *detail),
+			    void *context, struct cairn_error *reterr);
+
 /* ---- what this build has ---------------------------------------------- */
 
 struct cairn_option_info {

@@ -130,6 +130,30 @@ int cairn_repair(const char *spec, const struct cairn_store_opts *opts,
 	return ret;
 }
 
+int cairn_inspect(const char *spec, const struct cairn_store_opts *opts, uint64_t region,
+		  int (*fn)(void *context, const struct cairn_detail *detail), void *context,
+		  struct cairn_error *reterr)
+{
+	struct cairn_store *store = NULL;
+	int ret = at_rest(spec, opts, &store, reterr);
+	bool any = false;
+
+	if (ret == 0 && !fn)
+		ret = fail(reterr, -EINVAL, "cairn_inspect: no function to call");
+	for (uint32_t i = 0; ret == 0 && store && i < store->level_count; i++) {
+		struct level *level = &store->levels[i];
+
+		if (!level->ops->inspect)
+			continue;
+		any = true;
+		ret = level->ops->inspect(&level->env, region, fn, context, reterr);
+	}
+	if (ret == 0 && !any)
+		ret = fail(reterr, -EOPNOTSUPP, "no tier of this pipeline can be looked into");
+	end_rest(store);
+	return ret;
+}
+
 int cairn_live_counters(const char *spec, const struct cairn_store_opts *opts,
 			int (*fn)(void *context, const struct cairn_counter *counter),
 			void *context, struct cairn_live *live, struct cairn_error *reterr)

@@ -281,6 +281,35 @@ int cairn_repair(const char *spec, const struct cairn_store_opts *opts,
 	return 0;
 }
 
+/* A store that process 4711 has open, with two records in a region. */
+int cairn_inspect(const char *spec, const struct cairn_store_opts *opts, uint64_t region,
+		  int (*fn)(void *context, const struct cairn_detail *detail), void *context,
+		  struct cairn_error *reterr)
+{
+	const struct cairn_detail details[] = {
+		{"flash", "store", 0, "bytes", NULL, 4096},
+		{"flash", "store", 0, "in_use", "yes", 0},
+		{"flash", "store", 0, "owner", NULL, 4711},
+		{"flash", region == 7 ? "record" : "namespace", 0, "key", "a0", 0},
+		{"flash", region == 7 ? "record" : "namespace", 0, "shards", NULL, 2},
+		{"flash", region == 7 ? "record" : "namespace", 1, "key", "", 0},
+		{"flash", "region", region, "state", "sealed", 0},
+	};
+	size_t count = region == CAIRN_INSPECT_STORE ? 6 : 7;
+
+	(void)opts;
+	if (strcmp(spec, "flash(path=\"/a \\\"b\\\\\")") == 0)
+		count = 3;
+	else if (strcmp(spec, "flash(path=\"/store\")") != 0 || region == 9) {
+		snprintf(reterr->text, sizeof(reterr->text), "flash: no");
+		return region == 9 ? -EINVAL : -EPROTO;
+	}
+	for (size_t i = 0; i < count; i++)
+		if (region != 8 || i < 3 || i == 6)
+			fn(context, &details[i]);
+	return 0;
+}
+
 int cairn_stages(const struct cairn_store_opts *opts,
 		 int (*fn)(void *context, const struct cairn_stage_info *stage), void *context,
 		 struct cairn_error *reterr)

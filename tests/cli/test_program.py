@@ -13,7 +13,7 @@ import tempfile
 import unittest
 
 PROGRAM = sys.argv.pop(1)
-COMMANDS = ["replay", "bench", "fsck", "stat", "ls", "rm", "stages", "version"]
+COMMANDS = ["replay", "bench", "fsck", "flash", "stat", "ls", "rm", "stages", "version"]
 REPLAY_FIELDS = """requests prompt_tokens tokens_saved blocks blocks_hit hit_share bytes_dumped
     bytes_loaded load_p50_us load_p99_us seconds bytes_per_s wrong_bytes damaged failed_xfers
     refused evicted_blocks cpu_seconds peak_rss_bytes""".split()
@@ -234,6 +234,34 @@ class Others(unittest.TestCase):
         self.assertEqual(cairn("fsck", "busy").returncode, 3)
         self.assertEqual(cairn("fsck").returncode, 4)
         self.assertEqual(cairn("fsck", "x", "--nope").returncode, 4)
+
+    def test_flash(self):
+        info = {"store": {"bytes": 4096, "in_use": "yes", "owner": 4711},
+                "namespaces": [{"number": 0, "key": "a0", "shards": 2},
+                               {"number": 1, "key": ""}]}
+        self.assertEqual(self.json_of("flash", "info", "/store"), info)
+        self.assertEqual(self.json_of("flash", "info", '/a "b\\'),
+                         {"store": info["store"], "namespaces": []})
+        region = self.json_of("flash", "dump-region", "/store", "7")
+        self.assertEqual(region, {"store": info["store"], "records": info["namespaces"],
+                                  "region": {"number": 7, "state": "sealed"}})
+        region = self.json_of("flash", "dump-region", "/store", "8")
+        self.assertEqual(region["records"], [])
+        said = cairn("flash", "info", "/store").stdout.splitlines()
+        self.assertEqual(said[2:5], ["owner                4711",
+                                     "namespace 0: key a0 shards 2", 'namespace 1: key ""'])
+        self.assertIn("process 4711 has it open", said[5])
+        said = cairn("flash", "dump-region", "/store", "7").stdout.splitlines()
+        self.assertEqual(said[:3], ["record 0: key a0 shards 2", 'record 1: key ""',
+                                    "region 7: state sealed"])
+        run = cairn("flash", "info", "/nothing", "--json")
+        self.assertEqual((run.returncode, run.stdout, run.stderr),
+                         (3, "", "cairn flash: flash: no\n"))
+        for args in (["dump-region", "/store", "9"], ["dump-region", "/store", "x"], ["what", "/s"],
+                     ["dump-region", "/store"], ["info", "/store", "1"], ["info"]):
+            run = cairn("flash", *args)
+            self.assertEqual((args, run.returncode, run.stdout), (args, 2, ""))
+            self.assertEqual(run.stderr.count("\n"), 1)
 
     def test_stat(self):
         r = self.json_of("stat", "busy")

@@ -87,22 +87,24 @@ class Real(unittest.TestCase):
             self.assertEqual(cairn("rm", store, keys[0], status=1)["absent"], 1)
 
     def test_stat_of_a_live_store(self):
-        for store in self.stores[1:]:
+        stores = {f"posix(path={self.path})": "posix",
+                  f"flash(path={self.path}.log, size=64MiB, region=1MiB)": "flash"}
+        for store, stage in stores.items():
             owner = subprocess.Popen([PROGRAM, "replay", store, "--generate", "chat", "--speed",
                                       "0.01"], stdout=subprocess.DEVNULL)
             self.addCleanup(owner.wait)
             self.addCleanup(owner.kill)
             until = time.monotonic() + 60
-            posix = {"blocks": 0}
-            while not posix["blocks"] and time.monotonic() < until:
+            counters = {"blocks": 0}
+            while not counters["blocks"] and time.monotonic() < until:
                 run = subprocess.run([PROGRAM, "stat", store, "--json"], capture_output=True,
                                      text=True)
                 stat = json.loads(run.stdout) if run.stdout else {"live": False}
-                if stat["live"]:
+                if stat["live"] and stat["pid"]:
                     self.assertEqual(stat["pid"], owner.pid)
-                    posix = stat["stages"]["posix"]
-            self.assertGreater(posix["blocks"], 0)
-            self.assertGreater(posix["bytes_used"], posix["blocks"] * 16384)
+                    counters = stat["stages"][stage]
+            self.assertGreater(counters["blocks"], 0)
+            self.assertGreater(counters["bytes_used"], counters["blocks"] * 16384)
             table = subprocess.run([PROGRAM, "stat", store], capture_output=True, text=True)
             self.assertTrue(table.stdout.startswith(f"open in process {owner.pid}, I/O by "))
             self.assertNotIn("shared:", table.stdout)
@@ -110,7 +112,19 @@ class Real(unittest.TestCase):
             listed = cairn("ls", store)
             self.assertGreater(listed["count"], 0)
             self.assertEqual((listed["owner"], listed["complete"]), (owner.pid, False))
-            self.assertIn(f"process {owner.pid}", cairn("fsck", store, status=3))
+            said = subprocess.run([PROGRAM, "ls", store], capture_output=True, text=True)
+            self.assertEqual(said.returncode, 0)
+            self.assertIn(f"process {owner.pid} has it open: what it changed meanwhile, or has "
+                          "not written yet, may", said.stdout)
+            for repair in [], ["--repair"]:
+                self.assertIn(f"process {owner.pid}", cairn("fsck", store, *repair, status=3))
+            if stage == "flash":
+                info = cairn("flash", "info", self.path + ".log")["store"]
+                self.assertEqual((info["in_use"], info["owner"]), ("yes", owner.pid))
+                said = subprocess.run([PROGRAM, "flash", "dump-region", self.path + ".log", "0"],
+                                      capture_output=True, text=True)
+                self.assertIn(f"process {owner.pid} has it open: what it has not written yet",
+                              said.stdout)
 
     def open_shared(self, store):
         """A process that has the store open until the test ends, and did something."""
@@ -190,6 +204,14 @@ class Real(unittest.TestCase):
               "5", "--block", "4KiB")
         listed = cairn("ls", store)
         self.assertEqual(cairn("fsck", store, "--repair")["findings"], [])
+        info = cairn("flash", "info", self.path)
+        self.assertEqual((info["store"]["regions_sealed"] > 0, info["store"]["in_use"],
+                          info["namespaces"][0]["model"]), (True, "no", "cairn replay"))
+        found = []
+        for region in range(info["store"]["regions"]):
+            records = cairn("flash", "dump-region", self.path, str(region))["records"]
+            found += [r["key"] for r in records if r["state"] == "live"]
+        self.assertEqual(sorted(found), sorted(block["key"] for block in listed["blocks"]))
         with open(self.path, "r+b") as file:
             file.write(bytes(8192))
         cairn("fsck", store, status=3)
@@ -205,6 +227,7 @@ class Real(unittest.TestCase):
             file.write(b"something else" * 1000)
         said = cairn("fsck", store, "--repair", status=3)
         self.assertIn("not a flash store", said)
+        self.assertIn("not a flash store", cairn("flash", "info", self.path, status=3))
         self.assertEqual(said.count("\n"), 1)
 
     def state(self):

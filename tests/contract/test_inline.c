@@ -57,7 +57,7 @@ static void the_abi_is_as_it_was(void **state)
 			 offsetof(struct cairn_stage_ops, check_values));
 	assert_int_equal(offsetof(struct cairn_stage_ops, shards) + sizeof(void *),
 			 offsetof(struct cairn_stage_ops, repair));
-	assert_int_equal(offsetof(struct cairn_stage_ops, repair) + sizeof(void *),
+	assert_int_equal(offsetof(struct cairn_stage_ops, inspect) + sizeof(void *),
 			 sizeof(struct cairn_stage_ops));
 }
 

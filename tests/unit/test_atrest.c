@@ -241,6 +241,13 @@ static void damage(const char *file)
 	close(fd);
 }
 
+static int see_detail(void *context, const struct cairn_detail *detail)
+{
+	(void)context;
+	fail_msg("%s %s", detail->item, detail->name);
+	return 0;
+}
+
 static void check_says_the_worst(void **state)
 {
 	struct cairn_error error = {0};
@@ -262,6 +269,11 @@ static void check_says_the_worst(void **state)
 	assert_int_equal(cairn_repair(both, NULL, see_finding, &found, &error),
 			 CAIRN_FINDING_DAMAGED);
 	assert_int_equal(cairn_repair(both, NULL, NULL, NULL, &error), -EINVAL);
+	/* A directory has nothing to look into. */
+	assert_int_equal(cairn_inspect(both, NULL, CAIRN_INSPECT_STORE, see_detail, NULL, &error),
+			 -EOPNOTSUPP);
+	assert_int_equal(cairn_inspect(both, NULL, CAIRN_INSPECT_STORE, NULL, NULL, &error),
+			 -EINVAL);
 	/* A check mends nothing and takes nothing away. */
 	assert_int_equal(each_file(lower.path, NULL), BLOCKS);
 	assert_int_equal(cairn_check(both, NULL, NULL, NULL, &error), -EINVAL);

@@ -376,68 +376,96 @@ static void check_wants_the_lock(void **state)
 	assert_int_equal(check(), 0);
 }
 
-/* ---- in lines ---------------------------------------------------------------------------- */
+/* ---- in detail ---------------------------------------------------------------------------- */
 
-static char lines[8192];
+static char lines[16384];
 static uint32_t line_count;
+static char last_item[32];
 
-static int see_line(void *context, const char *line)
+static int see_detail(void *context, const struct cairn_detail *detail)
 {
 	size_t used = strlen(lines);
+	char head[32];
 
 	assert_ptr_equal(context, &image);
-	assert_null(strchr(line, '\n'));
-	snprintf(lines + used, sizeof(lines) - used, "%s\n", line);
+	assert_string_equal(detail->stage, "flash.1");
+	snprintf(head, sizeof(head), "\n%s %u:", detail->item, (unsigned)detail->number);
+	used += (size_t)snprintf(lines + used, sizeof(lines) - used, "%s %s ",
+				 strcmp(head, last_item) ? head : "", detail->name);
+	snprintf(last_item, sizeof(last_item), "%s", head);
+	if (detail->text)
+		snprintf(lines + used, sizeof(lines) - used, "%s", detail->text);
+	else
+		snprintf(lines + used, sizeof(lines) - used, "%llu",
+			 (unsigned long long)detail->value);
 	return ++line_count == stop_at ? -7 : 0;
 }
 
-static void has_line(const char *line)
+static int look(uint64_t region)
 {
-	if (!strstr(lines, line))
-		fail_msg("no line \"%s\" in:\n%s", line, lines);
+	lines[0] = last_item[0] = '\0';
+	line_count = 0;
+	return flash_rest_inspect(&opts, region, see_detail, &image, &error);
 }
 
-static void info_in_lines(void **state)
+static void has(const char *text)
+{
+	if (!strstr(lines, text))
+		fail_msg("no \"%s\" in:\n%s", text, lines);
+}
+
+static void a_store_in_detail(void **state)
 {
 	(void)state;
 	fill();
-	lines[0] = '\0';
-	assert_int_equal(flash_rest_info(&opts, see_line, &image, &error), 0);
-	has_line("uuid: 30313233343536373839616263646566\n");
-	has_line("size: 2097152 bytes, unit 512\n");
-	has_line("closed cleanly\n");
-	has_line("namespace 1: generation 1, model model-1, tenant \n");
-	has_line("records: 17, the dead among them\n");
-	has_line("regions open: 1\nregions sealed: 1\n");
-	line_count = 0;
+	assert_int_equal(look(CAIRN_INSPECT_STORE), 0);
+	has("store 0: uuid 30313233343536373839616263646566 version 1 bytes 2097152 unit_bytes "
+	    "512 ");
+	has(" closed_cleanly yes in_use no owner 0 superblocks_sound 2 ");
+	has(" regions_open 1 regions_sealed 1 records 17\n");
+	has("\nnamespace 1: generation 1 model model-1 tenant  shards 0 ");
 	stop_at = 2;
-	assert_int_equal(flash_rest_info(&opts, see_line, &image, &error), -7);
+	assert_int_equal(look(CAIRN_INSPECT_STORE), -7);
 	assert_int_equal(line_count, 2);
 	stop_at = 0;
+	/* Beside a running process. */
+	assert_int_equal(flock(image.fd, LOCK_EX), 0);
+	assert_int_equal(look(CAIRN_INSPECT_STORE), 0);
+	has(" in_use yes owner 4711 ");
+	assert_int_equal(flash_rest_identify(&opts, image.super.id.uuid, &error), CAIRN_IN_USE);
+	assert_int_equal(flock(image.fd, LOCK_UN), 0);
+	assert_int_equal(flash_rest_identify(&opts, image.super.id.uuid, &error), 0);
+	assert_int_equal(flock(image.fd, LOCK_EX | LOCK_NB), 0); /* it was given back */
+	assert_int_equal(flock(image.fd, LOCK_UN), 0);
 }
 
-static void region_in_lines(void **state)
+static void a_region_in_detail(void **state)
 {
 	(void)state;
 	fill();
 	image_mark(&image, 4, 1, FLASH_MARK_DEAD, 1);
 	image_at(&image, image.regions[4].table[2].unit + 1)[7] ^= 1;
-	lines[0] = '\0';
-	assert_int_equal(flash_rest_dump_region(&opts, 4, see_line, &image, &error), 0);
-	has_line("\n1: unit ");
-	has_line("namespace 0.1 shard 0/1 raw 5000 stored 5000 birth 7 dead\n");
-	has_line("namespace 0.1 shard 0/1 raw 5000 stored 5000 birth 7 torn\n");
-	has_line("namespace 0.1 shard 2/3 raw 1000 stored 600 birth 7\n");
-	has_line("region 4: open, at byte ");
-	has_line("use 2, stream 0, epoch 3, records 6, up to unit ");
-	has_line("torn records 1, units without a record 0\n");
-	lines[0] = '\0';
-	assert_int_equal(flash_rest_dump_region(&opts, 5, see_line, &image, &error), 0);
-	has_line("region 5: unused, ");
-	assert_int_equal(
-		flash_rest_dump_region(&opts, image.layout.region_count, see_line, &image, &error),
-		-EINVAL);
+	assert_int_equal(look(4), 0);
+	has("\nrecord 1: unit ");
+	has("namespace 0 generation 1 shard 0 shards 1 raw_bytes 5000 stored_bytes 5000 birth 7 "
+	    "expires_s 0 mark 255 state dead\n");
+	has("expires_s 0 mark 0 state torn\n");
+	has("shard 2 shards 3 raw_bytes 1000 stored_bytes 600 birth 7 expires_s 0 mark 0 state "
+	    "live");
+	has("\nregion 4: state open at ");
+	has(" use 2 stream 0 epoch 3 records 6 end_unit ");
+	has(" torn 1 units_without_record 0 table_sound no");
+	assert_int_equal(look(0), 0);
+	has(" table_sound yes");
+	assert_int_equal(look(5), 0);
+	has("\nregion 5: state unused ");
+	assert_null(strstr(lines, "record"));
+	assert_int_equal(look(image.layout.region_count), -EINVAL);
 	assert_non_null(strstr(error.text, "there is no region"));
+	assert_int_equal(line_count, 0);
+	memset(image.bytes, 0x55, 2ull * FLASH_PAGE);
+	assert_int_equal(look(0), -EPROTO);
+	assert_non_null(strstr(error.text, "not a flash store, or a damaged one"));
 }
 
 /* ---- every call fails once ----------------------------------------------------------------- */
@@ -575,7 +603,7 @@ int main(void)
 		CASE(list_of_what_is_damaged), CASE(no_store),
 		CASE(check_of_what_is_sound),  CASE(check_finds_every_struct),
 		CASE(check_after_a_crash),     CASE(check_wants_the_lock),
-		CASE(info_in_lines),	       CASE(region_in_lines),
+		CASE(a_store_in_detail),       CASE(a_region_in_detail),
 		CASE(every_call_fails_once),
 	};
 

@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 
 #include "base/nsdesc.h"
@@ -354,6 +355,19 @@ int64_t flash_rest_list(const struct flash_rest_opts *opts,
 	return ret;
 }
 
+/*
+ * The lock tells, and is given back with the descriptor. What cannot be told, on a
+ * file system without locks, counts as nobody.
+ */
+bool rest_in_use(const struct rest *rest)
+{
+	bool taken = rest->sys->flock(rest->fd, LOCK_SH | LOCK_NB) == -EAGAIN;
+
+	if (!taken)
+		rest->sys->flock(rest->fd, LOCK_UN);
+	return taken;
+}
+
 int flash_rest_identify(const struct flash_rest_opts *opts, uint8_t ret_uuid[16],
 			struct cairn_error *reterr)
 {
@@ -364,6 +378,8 @@ int flash_rest_identify(const struct flash_rest_opts *opts, uint8_t ret_uuid[16]
 		rc = rest_super(&rest);
 	if (rc == 0)
 		memcpy(ret_uuid, rest.super.super.id.uuid, sizeof(rest.super.super.id.uuid));
+	if (rc == 0 && rest_in_use(&rest))
+		rc = CAIRN_IN_USE;
 	rest_close(&rest);
 	return rc;
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A flash store at rest: list, check, identify, as cairn_list(), cairn_check()
- * and cairn_live_counters() want them, and repair. But for that the file is
- * opened read-only and nothing is written. Whatever bytes are found are taken.
+ * A flash store at rest: list, check, identify, inspect, as cairn_list(), cairn_check(),
+ * cairn_live_counters() and cairn_inspect() want them, and repair. But for that the file
+ * is opened read-only and nothing is written. Whatever bytes are found are taken.
  * Any thread.
  */
 #ifndef FLASH_ATREST_H
@@ -43,19 +43,14 @@ int flash_rest_repair(const struct flash_rest_opts *opts,
 		      int (*fn)(void *context, const struct cairn_finding *finding), void *context,
 		      struct cairn_error *reterr);
 
+/* The uuid; 0 or CAIRN_IN_USE. */
 int flash_rest_identify(const struct flash_rest_opts *opts, uint8_t ret_uuid[16],
 			struct cairn_error *reterr);
 
-/*
- * In lines of text without an end of line, lent for the call: what the store is;
- * and a region, its records by number or as they lie, then the region itself. A
- * nonzero return of @fn ends it and is returned. Without the lock. -EINVAL: no
- * such region.
+/* As cairn_inspect(), of one store: it, its namespaces; or it, the records of a region, the region.
  */
-typedef int flash_rest_line_fn(void *context, const char *line);
-int flash_rest_info(const struct flash_rest_opts *opts, flash_rest_line_fn *fn, void *context,
-		    struct cairn_error *reterr);
-int flash_rest_dump_region(const struct flash_rest_opts *opts, uint32_t region,
-			   flash_rest_line_fn *fn, void *context, struct cairn_error *reterr);
+int flash_rest_inspect(const struct flash_rest_opts *opts, uint64_t region,
+		       int (*fn)(void *context, const struct cairn_detail *detail), void *context,
+		       struct cairn_error *reterr);
 
 #endif

@@ -110,7 +110,7 @@ static void publish(struct fio *f, struct partial *partial)
 	if (partial->expiry_s)
 		table_set_expiry(tier->table, id, partial->expiry_s);
 	if (f->generation == f->space->generation)
-		f->space->blocks++;
+		space_count(tier, f->space, true);
 	cairn_count(tier->env, CNT_PUBLISHED, 1);
 	flash_partial_free(tier, f->partial);
 }

@@ -239,6 +239,7 @@ static int flash_open(void *self, const struct cairn_stage_env *env, struct cair
 		return rc;
 	}
 	cairn_gauge(env, CNT_SHARD_MAX, tier->layout.stored_max);
+	flash_gauges(tier);
 	if (internal->fork_close)
 		internal->fork_close(env, tier->fd, false);
 	return 0;
@@ -430,24 +431,33 @@ static void flash_unhold(void *self, const struct cairn_ns_view *ns, const struc
 	tier_unlock(tier);
 }
 
+static uint64_t bytes_used(const struct flash *tier)
+{
+	return tier->live_units * tier->layout.unit + tier->layout.regions_offset;
+}
+
+void flash_gauges(struct flash *tier)
+{
+	struct table_figures figures;
+
+	table_figures(tier->table, &figures);
+	cairn_gauge(tier->env, CNT_BYTES_USED, bytes_used(tier));
+	cairn_gauge(tier->env, CNT_BLOCKS, tier->blocks);
+	cairn_gauge(tier->env, CNT_INDEX_BYTES, figures.memory_bytes);
+}
+
 static void flash_stat(void *self, struct cairn_tier_stat *ret_stat)
 {
 	struct flash *tier = self;
-	struct table_figures figures;
 
 	memset(ret_stat, 0, sizeof(*ret_stat));
 	memcpy(ret_stat->uuid, tier->super.id.uuid, sizeof(ret_stat->uuid));
 	ret_stat->alignment = tier->direct ? FLASH_PAGE : 1;
 	ret_stat->bytes_limit = tier->layout.file_bytes;
 	tier_lock(tier);
-	table_figures(tier->table, &figures);
-	ret_stat->bytes_used = tier->live_units * tier->layout.unit + tier->layout.regions_offset;
-	for (uint32_t i = 0; i < tier->space_end; i++)
-		if (tier->spaces[i])
-			ret_stat->blocks += tier->spaces[i]->blocks;
-	cairn_gauge(tier->env, CNT_BYTES_USED, ret_stat->bytes_used);
-	cairn_gauge(tier->env, CNT_BLOCKS, ret_stat->blocks);
-	cairn_gauge(tier->env, CNT_INDEX_BYTES, figures.memory_bytes);
+	ret_stat->bytes_used = bytes_used(tier);
+	ret_stat->blocks = tier->blocks;
+	flash_gauges(tier);
 	tier_unlock(tier);
 }
 
@@ -490,6 +500,15 @@ static int flash_repair(const struct cairn_stage_env *env,
 	return flash_rest_repair(&opts, fn, context, reterr);
 }
 
+static int flash_inspect(const struct cairn_stage_env *env, uint64_t region,
+			 int (*fn)(void *context, const struct cairn_detail *detail), void *context,
+			 struct cairn_error *reterr)
+{
+	struct flash_rest_opts opts = rest_opts(env);
+
+	return flash_rest_inspect(&opts, region, fn, context, reterr);
+}
+
 static int flash_identify(const struct cairn_stage_env *env, uint8_t ret_uuid[16],
 			  struct cairn_error *reterr)
 {
@@ -525,4 +544,5 @@ const struct cairn_stage_ops cairn_stage_flash = {
 	.identify = flash_identify,
 	.shards = flash_shards,
 	.repair = flash_repair,
+	.inspect = flash_inspect,
 };

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A store at rest, in lines for people: what it is, and one region record by record. */
+/* A store at rest, told detail by detail: what it is, and one region record by record. */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -11,48 +10,47 @@
 
 struct inspect {
 	struct rest rest;
-	flash_rest_line_fn *fn;
-	void *context;
+	int (*fn)(void *context, const struct cairn_detail *detail);
+	const char *item; /* of what is being told */
+	uint64_t number;
 	int stopped;
 };
 
-__attribute__((format(printf, 2, 3))) static void tell(struct inspect *inspect, const char *format,
-						       ...)
+static void tell(struct inspect *inspect, const char *name, const char *text, uint64_t value)
 {
-	char line[512];
-	va_list args;
+	struct cairn_detail detail = {
+		.stage = inspect->rest.opts->stage,
+		.item = inspect->item,
+		.number = inspect->number,
+		.name = name,
+		.text = text,
+		.value = value,
+	};
 
-	if (inspect->stopped)
-		return;
-	va_start(args, format);
-	vsnprintf(line, sizeof(line), format, args);
-	va_end(args);
-	inspect->stopped = inspect->fn(inspect->context, line);
+	if (!inspect->stopped)
+		inspect->stopped = inspect->fn(inspect->rest.context, &detail);
 }
 
-static int inspect_open(struct inspect *inspect, const struct flash_rest_opts *opts,
-			struct cairn_error *reterr)
+static void tell_count(struct inspect *inspect, const char *name, uint64_t value)
 {
-	int rc = rest_open(&inspect->rest, opts, O_RDONLY, NULL, reterr);
-
-	if (rc == 0)
-		rc = rest_super(&inspect->rest);
-	if (rc == 0)
-		rc = rest_ready(&inspect->rest);
-	return rc;
+	tell(inspect, name, NULL, value);
 }
 
-static void hex(const void *data, size_t bytes, char *ret_text)
+static void tell_hex(struct inspect *inspect, const char *name, const void *data, size_t bytes)
 {
 	const uint8_t *p = data;
+	char text[65];
 
-	for (size_t i = 0; i < bytes; i++)
-		snprintf(ret_text + 2 * i, 3, "%02x", p[i]);
+	for (size_t i = 0; i < bytes && i < 32; i++)
+		snprintf(text + 2 * i, 3, "%02x", p[i]);
+	tell(inspect, name, text, 0);
 }
 
-static unsigned long long ull(uint64_t value)
+/* What the details that follow belong to. */
+static void item(struct inspect *inspect, const char *name, uint64_t number)
 {
-	return value;
+	inspect->item = name;
+	inspect->number = number;
 }
 
 static const char *state_name(enum flash_found state)
@@ -70,22 +68,58 @@ static const char *state_name(enum flash_found state)
 
 static void tell_super(struct inspect *inspect)
 {
-	const struct flash_super *super = &inspect->rest.super.super;
-	const struct flash_layout *layout = &inspect->rest.super.layout;
-	char uuid[33];
+	const struct flash_super_found *found = &inspect->rest.super;
+	const struct flash_super *super = &found->super;
+	const struct flash_layout *layout = &found->layout;
+	bool in_use = rest_in_use(&inspect->rest);
 
-	hex(super->id.uuid, sizeof(super->id.uuid), uuid);
-	tell(inspect, "uuid: %s", uuid);
-	tell(inspect, "size: %llu bytes, unit %u", ull(layout->file_bytes), layout->unit);
-	tell(inspect, "regions: %u of %u bytes, the first one at byte %llu", layout->region_count,
-	     layout->region_bytes, ull(layout->regions_offset));
-	tell(inspect, "largest shard: %u bytes stored", layout->stored_max);
-	if (inspect->rest.clean)
-		tell(inspect, "closed cleanly");
-	else
-		tell(inspect, "not closed; last opened by process %u", super->owner_pid);
-	tell(inspect, "sequence: below %llu, uses of regions below %llu, epoch %u",
-	     ull(super->sequence), ull(super->region_seq), super->epoch);
+	item(inspect, "store", 0);
+	tell_hex(inspect, "uuid", super->id.uuid, sizeof(super->id.uuid));
+	tell_count(inspect, "version", super->version);
+	tell_count(inspect, "bytes", layout->file_bytes);
+	tell_count(inspect, "unit_bytes", layout->unit);
+	tell_count(inspect, "regions", layout->region_count);
+	tell_count(inspect, "region_bytes", layout->region_bytes);
+	tell_count(inspect, "regions_at", layout->regions_offset);
+	tell_count(inspect, "largest_shard_bytes", layout->stored_max);
+	tell(inspect, "closed_cleanly", super->flags & FLASH_SUPER_CLEAN ? "yes" : "no", 0);
+	tell(inspect, "in_use", in_use ? "yes" : "no", 0);
+	tell_count(inspect, "owner", in_use ? super->owner_pid : 0);
+	tell_count(inspect, "superblocks_sound",
+		   (found->copies[0] == FLASH_OK ? 1u : 0u) +
+			   (found->copies[1] == FLASH_OK ? 1u : 0u));
+	tell_count(inspect, "created_ns", super->created_ns);
+	tell_count(inspect, "sequence_below", super->sequence);
+	tell_count(inspect, "use_below", super->region_seq);
+	tell_count(inspect, "epoch", super->epoch);
+}
+
+static int tell_regions(struct inspect *inspect)
+{
+	static const char *const names[] = {
+		[FLASH_FOUND_UNUSED] = "regions_unused",
+		[FLASH_FOUND_LOST] = "regions_lost",
+		[FLASH_FOUND_UNREADABLE] = "regions_unreadable",
+		[FLASH_FOUND_OPEN] = "regions_open",
+		[FLASH_FOUND_SEALED] = "regions_sealed",
+	};
+	uint32_t count = inspect->rest.super.layout.region_count;
+	uint64_t states[FLASH_FOUND_SEALED + 1] = {0}, records = 0;
+	int rc = 0;
+
+	for (uint32_t region = 0; rc == 0 && region < count; region++) {
+		struct flash_region_found found;
+
+		rc = flash_scan_region(&inspect->rest.scanner, region, 0, NULL, NULL, &found);
+		states[found.state]++;
+		records += found.records;
+	}
+	if (rc < 0)
+		return rest_error(&inspect->rest, rc, "%s", strerror(-rc));
+	for (uint32_t state = 0; state <= FLASH_FOUND_SEALED; state++)
+		tell_count(inspect, names[state], states[state]);
+	tell_count(inspect, "records", records); /* the dead among them */
+	return 0;
 }
 
 static void tell_spaces(struct inspect *inspect)
@@ -99,39 +133,13 @@ static void tell_spaces(struct inspect *inspect)
 		struct cairn_namespace_desc found;
 		bool known = nsdesc_decode(desc, entry.desc_length, rest->texts, &found) == 0;
 
-		tell(inspect, "namespace %u: generation %u, model %.100s, tenant %.100s", entry.id,
-		     entry.generation, known ? found.model : "?", known ? found.tenant : "?");
+		item(inspect, "namespace", entry.id);
+		tell_count(inspect, "generation", entry.generation);
+		tell(inspect, "model", known ? found.model : "?", 0);
+		tell(inspect, "tenant", known ? found.tenant : "?", 0);
+		tell_count(inspect, "shards", entry.shard_count);
+		tell_count(inspect, "shard_bytes", entry.shard_bytes);
 	}
-}
-
-int flash_rest_info(const struct flash_rest_opts *opts, flash_rest_line_fn *fn, void *context,
-		    struct cairn_error *reterr)
-{
-	struct inspect inspect = {.fn = fn, .context = context};
-	uint32_t states[FLASH_FOUND_SEALED + 1] = {0};
-	uint64_t records = 0;
-	int rc = inspect_open(&inspect, opts, reterr);
-
-	if (rc == 0) {
-		tell_super(&inspect);
-		tell_spaces(&inspect);
-	}
-	for (uint32_t region = 0; rc == 0 && region < inspect.rest.super.layout.region_count;
-	     region++) {
-		struct flash_region_found found;
-
-		rc = flash_scan_region(&inspect.rest.scanner, region, 0, NULL, NULL, &found);
-		states[found.state]++;
-		records += found.records;
-	}
-	if (rc == 0)
-		tell(&inspect, "records: %llu, the dead among them", ull(records));
-	for (uint32_t state = 0; rc == 0 && state <= FLASH_FOUND_SEALED; state++)
-		if (states[state])
-			tell(&inspect, "regions %s: %u", state_name((enum flash_found)state),
-			     states[state]);
-	rest_close(&inspect.rest);
-	return rc < 0 ? rc : inspect.stopped;
 }
 
 /* ---- a region ---------------------------------------------------------------------------- */
@@ -141,16 +149,24 @@ static int tell_record(void *context, const struct flash_scanned *scanned)
 	struct inspect *inspect = context;
 	const struct flash_table_entry *entry = scanned->entry;
 	uint8_t mark = inspect->rest.marks[scanned->number];
-	char key[33], used[32] = "";
 
-	hex(&entry->key, sizeof(entry->key), key);
-	if (mark != FLASH_MARK_NONE && mark != FLASH_MARK_DEAD)
-		snprintf(used, sizeof(used), " used %u", mark);
-	tell(inspect,
-	     "%u: unit %u key %s namespace %u.%u shard %u/%u raw %u stored %u birth %llu%s%s%s",
-	     scanned->number, entry->unit, key, entry->space, entry->generation, entry->shard,
-	     entry->shard_count, entry->raw_length, entry->stored_length, ull(entry->birth), used,
-	     mark == FLASH_MARK_DEAD ? " dead" : "", scanned->torn ? " torn" : "");
+	item(inspect, "record", scanned->number);
+	tell_count(inspect, "unit", entry->unit);
+	tell_hex(inspect, "key", &entry->key, sizeof(entry->key));
+	tell_count(inspect, "namespace", entry->space);
+	tell_count(inspect, "generation", entry->generation);
+	tell_count(inspect, "shard", entry->shard);
+	tell_count(inspect, "shards", entry->shard_count);
+	tell_count(inspect, "raw_bytes", entry->raw_length);
+	tell_count(inspect, "stored_bytes", entry->stored_length);
+	tell_count(inspect, "birth", entry->birth);
+	tell_count(inspect, "expires_s", entry->expiry_s);
+	tell_count(inspect, "mark", mark);
+	tell(inspect, "state",
+	     mark == FLASH_MARK_DEAD ? "dead"
+	     : scanned->torn	     ? "torn"
+				     : "live",
+	     0);
 	return inspect->stopped;
 }
 
@@ -160,7 +176,7 @@ static int tell_region(struct inspect *inspect, uint32_t region)
 	const struct flash_layout *layout = &scanner->layout;
 	struct flash_region_found found;
 	struct flash_marks_found marks;
-	int rc;
+	int rc = 0;
 
 	flash_scan_header(scanner, region, &found);
 	if (found.state == FLASH_FOUND_OPEN) {
@@ -168,35 +184,51 @@ static int tell_region(struct inspect *inspect, uint32_t region)
 				 inspect->rest.marks, NULL, &marks);
 		rc = flash_scan_region(scanner, region, FLASH_SCAN_PAYLOAD | FLASH_SCAN_TORN,
 				       tell_record, inspect, &found);
-		if (rc)
-			return rc;
 	}
-	tell(inspect, "region %u: %s, at byte %llu, units %u to %u", region,
-	     state_name(found.state), ull(flash_region_at(layout, region)),
-	     flash_region_unit(layout, region), flash_trailer_unit(layout, region));
+	if (rc)
+		return rc < 0 ? rest_error(&inspect->rest, rc, "%s", strerror(-rc)) : 0;
+	item(inspect, "region", region);
+	tell(inspect, "state", state_name(found.state), 0);
+	tell_count(inspect, "at", flash_region_at(layout, region));
+	tell_count(inspect, "first_unit", flash_region_unit(layout, region));
+	tell_count(inspect, "last_unit", flash_trailer_unit(layout, region));
 	if (found.state != FLASH_FOUND_OPEN && found.state != FLASH_FOUND_SEALED)
 		return 0;
-	tell(inspect, "use %llu, stream %u, epoch %u, records %u, up to unit %u", ull(found.seq),
-	     found.stream, found.epoch, found.records, found.next_unit);
-	if (found.torn || found.gap_units)
-		tell(inspect, "torn records %u, units without a record %u", found.torn,
-		     found.gap_units);
-	if (found.table_lost || found.trailer_lost)
-		tell(inspect, "its table does not check");
+	tell_count(inspect, "use", found.seq);
+	tell_count(inspect, "stream", found.stream);
+	tell_count(inspect, "epoch", found.epoch);
+	tell_count(inspect, "records", found.records);
+	tell_count(inspect, "end_unit", found.next_unit);
+	tell_count(inspect, "torn", found.torn);
+	tell_count(inspect, "units_without_record", found.gap_units);
+	tell(inspect, "table_sound",
+	     found.state == FLASH_FOUND_SEALED && !found.table_lost ? "yes" : "no", 0);
 	return 0;
 }
 
-int flash_rest_dump_region(const struct flash_rest_opts *opts, uint32_t region,
-			   flash_rest_line_fn *fn, void *context, struct cairn_error *reterr)
+int flash_rest_inspect(const struct flash_rest_opts *opts, uint64_t region,
+		       int (*fn)(void *context, const struct cairn_detail *detail), void *context,
+		       struct cairn_error *reterr)
 {
-	struct inspect inspect = {.fn = fn, .context = context};
-	int rc = inspect_open(&inspect, opts, reterr);
+	struct inspect inspect = {.fn = fn};
+	struct rest *rest = &inspect.rest;
+	int rc = rest_open(rest, opts, O_RDONLY, context, reterr);
 
-	if (rc == 0 && region >= inspect.rest.super.layout.region_count)
-		rc = rest_error(&inspect.rest, -EINVAL, "there is no region %u: 0 to %u", region,
-				inspect.rest.super.layout.region_count - 1);
 	if (rc == 0)
-		rc = tell_region(&inspect, region);
-	rest_close(&inspect.rest);
+		rc = rest_super(rest);
+	if (rc == 0)
+		rc = rest_ready(rest);
+	if (rc == 0 && region != CAIRN_INSPECT_STORE && region >= rest->super.layout.region_count)
+		rc = rest_error(rest, -EINVAL, "there is no region %llu: 0 to %u",
+				(unsigned long long)region, rest->super.layout.region_count - 1);
+	if (rc == 0)
+		tell_super(&inspect);
+	if (rc == 0 && region == CAIRN_INSPECT_STORE) {
+		rc = tell_regions(&inspect);
+		tell_spaces(&inspect);
+	} else if (rc == 0) {
+		rc = tell_region(&inspect, (uint32_t)region);
+	}
+	rest_close(rest);
 	return rc < 0 ? rc : inspect.stopped;
 }

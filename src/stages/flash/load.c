@@ -115,8 +115,8 @@ static void damaged(struct fio *f)
 	if (!same)
 		return;
 	block_remove(tier, f->entry);
-	if (f->space->blocks && f->generation == f->space->generation)
-		f->space->blocks--;
+	if (f->generation == f->space->generation)
+		space_count(tier, f->space, false);
 }
 
 static void pass_end(struct fio *f)

@@ -551,7 +551,7 @@ static void evict(struct reclaim *r)
 	} else if (space_current(tier, entry)) {
 		struct space *space = tier->spaces[entry->space];
 
-		space->blocks -= space->blocks > 0;
+		space_count(tier, space, false);
 		cairn_count(tier->env, CNT_EVICTED, 1);
 	}
 	block_remove(tier, r->entry);

@@ -147,7 +147,7 @@ static void blocks_settle(struct recovery *r)
 			continue;
 		}
 		table_publish(tier->table, id);
-		tier->spaces[r->found[id].space]->blocks++;
+		space_count(tier, tier->spaces[r->found[id].space], true);
 		cairn_count(tier->env, CNT_RECOVERED, 1);
 	}
 }

@@ -24,8 +24,7 @@ static bool take_out(struct fio *f, uint32_t id)
 
 	if (number == UINT32_MAX) {
 		f->io->status = 0;
-		if (f->space->blocks)
-			f->space->blocks--;
+		space_count(tier, f->space, false);
 		cairn_count(tier->env, CNT_REMOVED, 1);
 	} else if (tier->partials[number].claim_count) {
 		tier->partials[number].doomed = true;

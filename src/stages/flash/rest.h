@@ -55,6 +55,9 @@ int rest_ready(struct rest *rest);
 bool rest_space(const struct rest *rest, uint32_t id, struct flash_space_entry *ret_entry,
 		const void **ret_desc);
 
+/* Whether somebody has the store open. */
+bool rest_in_use(const struct rest *rest);
+
 /* A check's and a repair's. */
 int rest_lock(struct rest *rest);
 int rest_report(struct rest *rest, enum cairn_finding_kind kind, uint64_t offset, const char *what);

@@ -221,7 +221,9 @@ int flash_space_clear(struct flash *tier, struct space *space, uint32_t durabili
 	if (rc == 0) {
 		tier_lock(tier);
 		space->generation++;
+		tier->blocks -= space->blocks;
 		space->blocks = 0;
+		flash_gauges(tier);
 		tier_unlock(tier);
 	} else { /* what failed may be in the file all the same: it says again what is so */
 		area_write(tier, NULL, NULL, tier->sync != SYNC_NONE);

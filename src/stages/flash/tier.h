@@ -229,7 +229,8 @@ struct flash {
 	uint32_t free_count, blank_count;
 	uint64_t region_seq;
 	uint64_t live_units;
-	uint32_t epoch; /* policy.epoch, and never wraps */
+	uint64_t blocks; /* of all namespaces */
+	uint32_t epoch;	 /* policy.epoch, and never wraps */
 	struct policy policy;
 	struct policy_region *policy_regions;
 	size_t policy_bytes;
@@ -366,6 +367,22 @@ void fio_flush(struct fio *f, void (*then)(struct fio *));
 /* [m] The io tells the parent of the entry @id; the first one told stays. */
 void block_tell(struct fio *f, uint32_t id);
 uint32_t now_seconds(const struct flash *tier);
+/* [m] Figures that are shown, as they are now. */
+void flash_gauges(struct flash *tier);
+
+/* [m] A whole block more of a namespace, or one less. */
+static inline void space_count(struct flash *tier, struct space *space, bool more)
+{
+	if (more) {
+		space->blocks++;
+		tier->blocks++;
+	} else if (space->blocks) {
+		space->blocks--;
+		tier->blocks--;
+	}
+	flash_gauges(tier);
+}
+
 int flash_error(struct cairn_error *reterr, int code, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
