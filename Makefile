@@ -7,7 +7,7 @@ FUZZ_SECONDS ?= 60
 
 # The main job: a chat trace from the embedded generator, every loaded byte compared. More is dumped
 # than the budget holds.
-RUN = replay "posix(path=$$path, size=512MiB)" --generate chat --seed 1 --limit 3000 \
+RUN = replay "flash(path=$$path/kv, size=512MiB)" --generate chat --seed 1 --limit 3000 \
 	--block 64KiB --clients 2
 
 # On a terminal ninja shows how far it is on one line; elsewhere only what went wrong is wanted.
@@ -29,7 +29,7 @@ build/build.ninja:
 deps: ## install what is missing (apt, as root or with sudo), saying what and why
 	@tools/deps.sh
 
-run: ## the main job: a generated chat trace through a temporary directory, every byte compared
+run: ## the main job: a generated chat trace through a file of its own, every byte compared
 	@tools/deps.sh build
 	@$(MAKE) --no-print-directory --silent build/build.ninja
 	@$(NINJA) cairn cli/cairn

@@ -48,9 +48,9 @@ struct cairn_store_opts {
 /*
  * Opens the pipeline that @spec describes, hot to cold, for example
  *
- *	posix(path=/var/lib/cairn, size=200GiB)
+ *	flash(path=/var/lib/cairn.kv, size=200GiB)
  *	store(reactors=2, deadline=10s) | delay(read=1ms) | posix(path=/tmp/kv)
- *	@local(path=/var/lib/cairn)
+ *	@local(path=/fast/cairn.kv, size=200GiB)
  *
  * `store(...)` may stand first and sets what belongs to no stage; "cairn
  * stages store" lists its options. @opts may be NULL. Both are lent for the

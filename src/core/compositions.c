@@ -20,7 +20,7 @@ struct composition {
 
 /* They come first, one after the other, and the list never ends before them. */
 static struct composition predefined[] = {
-	{&predefined[1], "local", "posix(path=/var/lib/cairn)",
+	{&predefined[1], "local", "flash(path=/var/lib/cairn.kv, size=32GiB)",
 	 "the best that this build has on one machine"},
 	{&predefined[2], "shared", "posix(path=/var/lib/cairn-shared, shared=yes)",
 	 "a directory that processes and machines share"},

@@ -40,7 +40,7 @@ static inline const struct cairn_option *grammar_rows(void *context, const char 
 {
 	(void)context;
 	*ret_count = 0;
-	if (strcmp(stage_name, "posix") == 0) {
+	if (strcmp(stage_name, "posix") == 0 || strcmp(stage_name, "flash") == 0) {
 		*ret_count = POSIX_ROWS;
 		return posix_rows;
 	}

@@ -464,8 +464,7 @@ static void predefined_compositions_open(void **state)
 	static const struct {
 		const char *spec, *made; /* below the fixture's folder */
 	} cases[] = {
-		{"@local(path=%s/kv)", "kv/store"},
-		{"@local(path=%s/kv, size=64MiB)", "kv/store"},
+		{"@local(path=%s/kv, size=64MiB)", "kv"},
 		{"@shared(path=%s/common)", "common/store"},
 		{"@ranks(path=\"%s/of-{rank}\")", "of-3/store"},
 		{"@memory", NULL},
@@ -504,7 +503,7 @@ static void compositions_of_the_user(void **state)
 
 	(void)state;
 	assert_int_equal(cairn_compositions(see_composition, &seen), 0);
-	assert_string_equal(seen.text, "local=posix(path=/var/lib/cairn);"
+	assert_string_equal(seen.text, "local=flash(path=/var/lib/cairn.kv, size=32GiB);"
 				       "shared=posix(path=/var/lib/cairn-shared, shared=yes);"
 				       "ranks=posix(path=\"/var/lib/cairn-rank{rank}\");"
 				       "memory=null(size=1GiB);");
@@ -528,7 +527,7 @@ static void compositions_of_the_user(void **state)
 	assert_non_null(strstr(seen.text, "two=null(size=1MiB) | null();"));
 	assert_null(strstr(seen.text, "bad="));
 	assert_null(strstr(seen.text, "b=null"));
-	assert_null(strstr(seen.text, "/var/lib/cairn)")); /* hidden by the user's own */
+	assert_null(strstr(seen.text, "/var/lib/cairn.kv")); /* hidden by the user's own */
 	seen = (struct compositions){.stop_with = 77};
 	assert_int_equal(cairn_compositions(see_composition, &seen), 77);
 	assert_int_equal(cairn_store_open("@local(depth=2)", NULL, &store, &error), 0);

@@ -72,12 +72,12 @@ static void refuses(const char *text, const char *expected)
 static void predefined(void **state)
 {
 	(void)state;
-	expands("@local", "posix@1:1(path=/var/lib/cairn@1:1)");
-	expands("@local(path=/kv)", "posix@1:1(path=/kv@1:13)");
+	expands("@local", "flash@1:1(path=/var/lib/cairn.kv@1:1,size=32GiB@1:1)");
+	expands("@local(path=/kv)", "flash@1:1(path=/kv@1:13,size=32GiB@1:1)");
 	expands("@shared", "posix@1:1(path=/var/lib/cairn-shared@1:1,shared=yes@1:1)");
 	expands("@ranks", "posix@1:1(path=/var/lib/cairn-rank{rank}@1:1)");
 	expands("@memory(size=2GiB)", "null@1:1(size=2GiB@1:14)");
-	expands("@local(size=1GiB)", "posix@1:1(path=/var/lib/cairn@1:1,size=1GiB@1:13)");
+	expands("@local(size=1GiB)", "flash@1:1(path=/var/lib/cairn.kv@1:1,size=1GiB@1:13)");
 }
 
 static void overrides(void **state)
@@ -318,7 +318,8 @@ static void each(void **state)
 	define("b", "three");
 	assert_int_equal(compositions_each(see, &seen), 0);
 	assert_string_equal(seen.text,
-			    "local: posix(path=/var/lib/cairn); " SHARED_TOO "a: two; b: three; ");
+			    "local: flash(path=/var/lib/cairn.kv, size=32GiB); " SHARED_TOO
+			    "a: two; b: three; ");
 	seen = (struct seen){.stop_at = 2};
 	assert_int_equal(compositions_each(see, &seen), 42);
 	assert_int_equal(seen.calls, 2);

@@ -125,7 +125,7 @@ static const struct {
 	 "posix: direct=\"atuo\" is none of auto|yes|no; did you mean \"auto\"?"},
 	{"posix(path=/x,direct=\"\")", 1, 22, "posix: direct=\"\" is none of auto|yes|no"},
 	{"@local(path=\"\")", 1, 13,
-	 "posix: path=\"\" is empty; write where, for example /var/lib/cairn"},
+	 "flash: path=\"\" is empty; write where, for example /var/lib/cairn"},
 };
 
 static void errors(void **state)
