@@ -200,7 +200,7 @@ static void log_write(struct log *log, uint32_t stream, uint32_t id)
 
 static void log_reclaim(struct log *log)
 {
-	struct policy_victim victim = policy_choose(&log->policy);
+	struct policy_victim victim = policy_choose(&log->policy, false);
 	uint32_t carried = 0, count;
 	uint32_t *records;
 

@@ -131,7 +131,7 @@ static void wrapped(void **state)
 
 static struct policy_victim choose(struct model *m, uint32_t region, uint32_t carried)
 {
-	struct policy_victim victim = policy_choose(&m->policy);
+	struct policy_victim victim = policy_choose(&m->policy, false);
 
 	assert_int_equal(victim.region, region);
 	assert_int_equal(victim.carried, carried);
@@ -221,7 +221,7 @@ static void bounded(void **state)
 				policy_touch(&m->policy, region, (uint16_t)(m->policy.epoch - 63),
 					     random_below(&random, UNITS / (1 + (uint32_t)seed)));
 			model_advance(m, random_below(&random, 12));
-			victim = policy_choose(&m->policy);
+			victim = policy_choose(&m->policy, false);
 			assert_int_not_equal(victim.region, POLICY_NONE);
 			assert_true(victim.carried <= UNITS * POLICY_CARRY_SHARE);
 			policy_take(&m->policy, &victim);

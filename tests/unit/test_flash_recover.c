@@ -120,12 +120,40 @@ static void a_flushed_copy_of_the_marks_stays(void **state)
 	image_free(&image);
 }
 
+/* Two records of one shard and birth in one region: the first one was given up. */
+static void of_two_records_in_a_region_the_later_counts(void **state)
+{
+	const struct image_record spec = {.block = 5};
+	struct cairn_key key = image_key(5);
+	uint8_t bytes[5000];
+	struct cairn_xfer xfer = xfer_of(&key, 0, 0, bytes, sizeof(bytes));
+	uint32_t unit;
+
+	(void)state;
+	image_new(&image, 8u << 20, 512u << 10, 512);
+	image_spaces(&image, 1, 0, 1);
+	image_open(&image, 3, 9);
+	unit = image.regions[3].unit;
+	image_record(&image, 3, &spec);
+	image_at(&image, unit + flash_head_units(&image.layout, 5000))[100] ^= 1;
+	image_record(&image, 3, &spec);
+	image_seal(&image, 3);
+	open_image();
+	fixture_space(&store, "model-0", 0, 0);
+	assert_int_equal(cairn_load(store.ns, &xfer, 1, NULL, NULL), 0);
+	for (uint32_t i = 0; i < sizeof(bytes); i++)
+		assert_int_equal(bytes[i], image_byte(&spec, i));
+	fixture_close(&store);
+	image_free(&image);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_number_is_not_dead_before_it_is_used),
 		cmocka_unit_test(a_flushed_copy_of_the_namespaces_stays),
 		cmocka_unit_test(a_flushed_copy_of_the_marks_stays),
+		cmocka_unit_test(of_two_records_in_a_region_the_later_counts),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -9,7 +9,9 @@
  *  2. The two copies of a page are written in turn, by one job at a time: the one
  *     that was written last once more, until it is flushed, or a power cut could
  *     tear both.
- *  3. What died before a batch began does not come back when the batch is over:
+ *  3. What could not be read at open, and may be readable at the next one, is given
+ *     up with the first batch: a remove does not know whether it was in there.
+ *  4. What died before a batch began does not come back when the batch is over:
  *     no region that was being reclaimed then can be found any more as it was (it
  *     may have had a copy), every page that was dirty after that is written, and,
  *     where the batch is to be durable, a flush began after both and has ended.
@@ -17,6 +19,7 @@
 #include "stages/flash/tier.h"
 
 #define PAGES_MAX 8u
+#define NO_REGION UINT32_MAX
 #define UNFLUSHED 0x80000000u /* in a page's counter: of the copy that was written last */
 
 struct commit {
@@ -26,6 +29,7 @@ struct commit {
 	struct engine_op ops[PAGES_MAX + 1];
 	struct iovec iov[PAGES_MAX];
 	struct flash_marks *pages; /* PAGES_MAX */
+	uint32_t voids[PAGES_MAX]; /* the region whose header this one is; NO_REGION: marks */
 	/* [m] */
 	bool running, asleep;
 	bool durable; /* of the batch */
@@ -113,10 +117,13 @@ static void pages_again(struct commit *commit)
 	tier_lock(tier);
 	for (uint32_t i = 0; i < commit->chain.op_count; i++) {
 		const struct flash_marks *page = &commit->pages[i];
-		struct region *region = &tier->regions[page->region];
 
-		if (commit->ops[i].code == OP_WRITEV && region->seq == page->region_seq)
-			region->kill_dirty |= 1ull << (page->page % 64);
+		if (commit->ops[i].code != OP_WRITEV)
+			continue;
+		if (commit->voids[i] != NO_REGION)
+			tier->regions[commit->voids[i]].unread = true;
+		else if (tier->regions[page->region].seq == page->region_seq)
+			tier->regions[page->region].kill_dirty |= 1ull << (page->page % 64);
 	}
 	tier_unlock(tier);
 }
@@ -152,6 +159,38 @@ static void commit_send(struct commit *commit, uint32_t count)
 	(void)rc;
 }
 
+/* One write of a batch. */
+static void page_op(struct commit *commit, uint32_t at, size_t bytes, uint64_t offset)
+{
+	commit->iov[at] = (struct iovec){&commit->pages[at], bytes};
+	commit->voids[at] = NO_REGION;
+	commit->ops[at] = (struct engine_op){
+		.code = OP_WRITEV,
+		.fd = commit->tier->fd,
+		.iov = &commit->iov[at],
+		.iov_count = 1,
+		.length = bytes,
+		.offset = offset,
+	};
+}
+
+/* [m] A new use of a region that was not read: nothing of an earlier one is found any more. */
+static void header_void(struct commit *commit, uint32_t number, uint32_t at)
+{
+	struct flash *tier = commit->tier;
+	struct region *region = &tier->regions[number];
+	struct flash_region_head *head = (void *)&commit->pages[at];
+
+	assert(region->state == REGION_RETIRED && !region->live);
+	region->seq = ++tier->region_seq;
+	region->unread = false;
+	memset(head, 0, tier->layout.unit);
+	flash_region_head_init(head, &tier->super, number, region->seq, 0, tier->epoch,
+			       tier->sys->realtime_ns());
+	page_op(commit, at, tier->layout.unit, flash_region_at(&tier->layout, number));
+	commit->voids[at] = number;
+}
+
 /* [m] The next pages into memory. How many. */
 static uint32_t pages_take(struct commit *commit)
 {
@@ -162,6 +201,12 @@ static uint32_t pages_take(struct commit *commit)
 	for (; commit->cursor < layout->region_count; commit->cursor++) {
 		struct region *region = &tier->regions[commit->cursor];
 
+		if (count == PAGES_MAX)
+			return count;
+		if (region->unread) {
+			header_void(commit, commit->cursor, count++);
+			continue;
+		}
 		if (!commit->entered) {
 			commit->dirty = region_counts(region) ? region->kill_dirty : 0;
 			region->kill_dirty = 0;
@@ -173,16 +218,9 @@ static uint32_t pages_take(struct commit *commit)
 				continue;
 			if (count == PAGES_MAX)
 				return count;
-			commit->iov[count] = (struct iovec){&commit->pages[count], FLASH_PAGE};
-			commit->ops[count] = (struct engine_op){
-				.code = OP_WRITEV,
-				.fd = tier->fd,
-				.iov = &commit->iov[count],
-				.iov_count = 1,
-				.length = FLASH_PAGE,
-				.offset = page_make(tier, commit->cursor, commit->page,
-						    &commit->pages[count]),
-			};
+			page_op(commit, count, FLASH_PAGE,
+				page_make(tier, commit->cursor, commit->page,
+					  &commit->pages[count]));
 			count++;
 		}
 		commit->entered = false;

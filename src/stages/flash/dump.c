@@ -149,8 +149,10 @@ static void dump_settle(struct fio *f)
 
 	tier_lock(tier);
 	partial = my_partial(f);
-	if (f->result < 0)
-		log_failed(tier, f->region);
+	if (f->result < 0) {
+		cairn_count(tier->env, CNT_IO_ERRORS, 1);
+		region_retire(tier, f->region);
+	}
 	for (uint32_t i = 0; i < f->claim_count; i++)
 		settle_one(f, partial, &f->claims[i]);
 	log_settled(tier, f->region, f->claim_count);
@@ -356,6 +358,15 @@ static void attr_take(struct fio *f, struct partial *partial)
 	block_tell(f, partial->id);
 }
 
+/* Whether records of @units fit one write together with one of @more, and an empty region. */
+static bool extent_grows(const struct fio *f, uint32_t units, uint32_t more)
+{
+	const struct flash_layout *layout = &f->tier->layout;
+
+	return (uint64_t)(units + more) * layout->unit <= SPAN_BYTES &&
+	       flash_fits(layout, 0, flash_first_unit(layout, 0), units + more, f->claim_count);
+}
+
 /* The next parts, as many as go into one write; units of all of them. */
 static uint32_t extent_plan(struct fio *f)
 {
@@ -369,7 +380,7 @@ static uint32_t extent_plan(struct fio *f)
 		if (!(f->mine >> i & 1))
 			continue;
 		more = flash_record_units(layout, (uint32_t)f->io->parts[i].stored_length);
-		if (units && (uint64_t)(units + more) * layout->unit > SPAN_BYTES)
+		if (units && !extent_grows(f, units, more))
 			break;
 		f->claims[f->claim_count++] = (struct record_claim){
 			.place = {.unit = units, .length = more}, .part = (uint8_t)i};
@@ -382,6 +393,15 @@ static uint32_t extent_plan(struct fio *f)
 }
 
 enum claimed { CLAIMED, CLAIM_WAITS, CLAIM_FAILED };
+
+/* [m] Its io's sequence, or, where another block had that one or a later one, a later one yet. */
+static uint64_t birth_next(struct fio *f)
+{
+	struct flash *tier = f->tier;
+
+	tier->birth = f->io->sequence > tier->birth ? f->io->sequence : tier->birth + 1;
+	return tier->birth;
+}
 
 /* [m] An entry for a new block. */
 static enum claimed entry_make(struct fio *f)
@@ -404,8 +424,7 @@ static enum claimed entry_make(struct fio *f)
 		return CLAIM_FAILED;
 	}
 	assert(made);
-	f->partial =
-		flash_partial_new(tier, f->fingerprint, id, f->io->shard_count, f->io->sequence);
+	f->partial = flash_partial_new(tier, f->fingerprint, id, f->io->shard_count, birth_next(f));
 	if (f->partial != UINT32_MAX)
 		return CLAIMED;
 	table_remove(tier->table, id);

@@ -59,7 +59,8 @@ static const struct cairn_counter_row counters[CNT_COUNT] = {
 	[CNT_CARRIED_BYTES] = {"carried_bytes", "bytes written again by reclaims", 0},
 	[CNT_RECLAIMED] = {"reclaimed_regions", "regions made free", 0},
 	[CNT_SEALED] = {"sealed_regions", "regions that were full", 0},
-	[CNT_RETIRED] = {"retired_regions", "regions given up after a failed write", 0},
+	[CNT_RETIRED] = {"retired_regions", "regions given up after a read or a write that failed",
+			 0},
 	[CNT_RECOVERED] = {"recovered_blocks", "blocks found at open", 0},
 	[CNT_SHARD_MAX] = {"shard_bytes_max", "the largest shard that fits, bytes", 1},
 	[CNT_BYTES_USED] = {"bytes_used", "bytes of records that count, and of what surrounds them",
@@ -255,6 +256,8 @@ static void flash_close(void *self)
 		/* If this fails the store is unclean, and looked through when it opens. */
 		tier->super.flags = FLASH_SUPER_CLEAN;
 		tier->super.sequence = internal->sequence_now(tier->env) + 1;
+		if (tier->super.sequence <= tier->birth)
+			tier->super.sequence = tier->birth + 1;
 		tier->super.region_seq = tier->region_seq + 1;
 		tier->super.epoch = tier->epoch;
 		tier->super.owner_pid = 0;
@@ -436,13 +439,22 @@ static uint64_t bytes_used(const struct flash *tier)
 	return tier->live_units * tier->layout.unit + tier->layout.regions_offset;
 }
 
+/* Of what went with a region whose table could not be read nobody knows the namespace. */
+static uint64_t blocks_known(const struct flash *tier)
+{
+	struct table_figures figures;
+
+	table_figures(tier->table, &figures);
+	return tier->blocks < figures.whole ? tier->blocks : figures.whole;
+}
+
 void flash_gauges(struct flash *tier)
 {
 	struct table_figures figures;
 
 	table_figures(tier->table, &figures);
 	cairn_gauge(tier->env, CNT_BYTES_USED, bytes_used(tier));
-	cairn_gauge(tier->env, CNT_BLOCKS, tier->blocks);
+	cairn_gauge(tier->env, CNT_BLOCKS, blocks_known(tier));
 	cairn_gauge(tier->env, CNT_INDEX_BYTES, figures.memory_bytes);
 }
 
@@ -456,7 +468,7 @@ static void flash_stat(void *self, struct cairn_tier_stat *ret_stat)
 	ret_stat->bytes_limit = tier->layout.file_bytes;
 	tier_lock(tier);
 	ret_stat->bytes_used = bytes_used(tier);
-	ret_stat->blocks = tier->blocks;
+	ret_stat->blocks = blocks_known(tier);
 	flash_gauges(tier);
 	tier_unlock(tier);
 }

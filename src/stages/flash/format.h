@@ -367,7 +367,7 @@ struct flash_record {
 	struct cairn_key key;
 	uint32_t space, generation;
 	uint64_t region_seq;
-	uint64_t birth;	   /* sequence of the dump that made the block's entry: of all its shards */
+	uint64_t birth;	   /* of the block's entry, and of all its shards: later than any before */
 	uint64_t sequence; /* of the dump that wrote this shard */
 	uint32_t unit;	   /* where it lies */
 	uint32_t number;   /* in its region: entry of the table, place in the marks */

@@ -96,27 +96,28 @@ static void load_end(struct fio *f)
 	fio_complete(f);
 }
 
-/* What did not check is taken out, if it is still the same. */
-static void damaged(struct fio *f)
+/* [m] A part that did not check is taken out, if it is still the same. */
+static void part_damaged(struct fio *f, uint32_t i)
 {
-	struct flash *tier = f->tier;
-	bool same = table_is(tier->table, f->entry, f->incarnation);
+	struct table *table = f->tier->table;
+	uint32_t shard = f->io->parts[i].shard;
+	struct table_place place;
 
-	for (uint32_t i = 0; i < f->io->part_count; i++) {
-		struct table_place place;
+	if (table_is(table, f->entry, f->incarnation) &&
+	    table_shard(table, f->entry, shard, &place) && place.unit == f->claims[i].place.unit)
+		shard_damaged(f->tier, f->space, f->generation, f->entry, shard);
+}
 
-		if (!(f->bad >> i & 1))
-			continue;
-		f->io->parts[i].status = -EBADMSG;
-		same = same && table_shard(tier->table, f->entry, f->io->parts[i].shard, &place) &&
-		       place.unit == f->claims[i].place.unit;
-	}
-	cairn_count(tier->env, CNT_DAMAGED, 1);
-	if (!same)
-		return;
-	block_remove(tier, f->entry);
-	if (f->generation == f->space->generation)
-		space_count(tier, f->space, false);
+/* A read may be wrong for once; or the block was carried elsewhere. */
+static void load_again(struct fio *f)
+{
+	f->retried = true;
+	unpin(f);
+	if (f->ws)
+		f->tier->host->buffer_put(f->io, f->ws);
+	f->ws = NULL;
+	f->bad = 0;
+	load_look(f);
 }
 
 static void pass_end(struct fio *f)
@@ -125,19 +126,19 @@ static void pass_end(struct fio *f)
 		load_end(f);
 		return;
 	}
-	if (!f->retried) { /* a read may be wrong for once; or the block was carried elsewhere */
-		f->retried = true;
-		unpin(f);
-		if (f->ws)
-			f->tier->host->buffer_put(f->io, f->ws);
-		f->ws = NULL;
-		f->bad = 0;
-		load_look(f);
+	if (!f->retried) {
+		load_again(f);
 		return;
 	}
 	tier_lock(f->tier);
-	damaged(f);
+	for (uint32_t i = 0; i < f->io->part_count; i++) {
+		if (!(f->bad >> i & 1))
+			continue;
+		f->io->parts[i].status = -EBADMSG;
+		part_damaged(f, i);
+	}
 	tier_unlock(f->tier);
+	cairn_count(f->tier->env, CNT_DAMAGED, 1);
 	f->bad = 0;
 	load_end(f);
 }
@@ -218,6 +219,42 @@ static bool grain_take(struct fio *f, const struct grain *grain)
 	return true;
 }
 
+/* [m] Parts of which something lies in @slot's range: they are absent, and their regions retired.
+ */
+static void slot_failed(struct fio *f, const struct slot *slot)
+{
+	struct flash *tier = f->tier;
+
+	for (uint32_t i = 0; i < f->io->part_count; i++) {
+		const struct table_place *place = &f->claims[i].place;
+		uint64_t from = flash_byte_of(&tier->layout, place->unit);
+		uint64_t bytes = flash_byte_of(&tier->layout, place->length);
+
+		if (!(f->mine >> i & 1) || from >= slot->op.offset + slot->op.length ||
+		    from + bytes <= slot->op.offset)
+			continue;
+		part_damaged(f, i);
+		region_retire(tier, flash_region_of(&tier->layout, place->unit));
+	}
+}
+
+/* The device has said so twice. */
+static void reads_failed(struct fio *f)
+{
+	if (!f->retried) {
+		load_again(f);
+		return;
+	}
+	tier_lock(f->tier);
+	for (uint32_t i = 0; i < f->slot_count; i++)
+		if (f->slots[i].chain.result < 0)
+			slot_failed(f, &f->slots[i]);
+	tier_unlock(f->tier);
+	cairn_io_fail(f->io, -EIO);
+	f->bad = 0;
+	load_end(f);
+}
+
 static void round_over(struct fio *f)
 {
 	int64_t failed = 0;
@@ -227,9 +264,7 @@ static void round_over(struct fio *f)
 			failed = f->slots[i].chain.result;
 	if (failed) {
 		cairn_count(f->tier->env, CNT_IO_ERRORS, 1);
-		cairn_io_fail(f->io, -EIO);
-		f->bad = 0;
-		load_end(f);
+		reads_failed(f);
 		return;
 	}
 	for (uint32_t i = 0; i < f->io->part_count; i++) {

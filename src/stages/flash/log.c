@@ -202,7 +202,7 @@ static bool region_open(struct flash *tier, uint32_t stream)
 	region->records = 0;
 	region->epoch = region->last_used = tier->epoch;
 	region->draft = (uint32_t)(draft - tier->drafts);
-	region->failed = false;
+	region->failed = region->tabled = false;
 	draft->region = number;
 	tier->free_count--;
 	tier->open_region[stream] = number;
@@ -222,6 +222,16 @@ static void region_close(struct flash *tier, uint32_t stream)
 	region->state = REGION_SEALING;
 	if (!region->writers)
 		seal_start(tier, number);
+}
+
+void log_close(struct flash *tier)
+{
+	for (uint32_t stream = 0; stream < FLASH_STREAMS; stream++) {
+		uint32_t number = tier->open_region[stream];
+
+		if (number != NO_REGION && tier->regions[number].live)
+			region_close(tier, stream);
+	}
 }
 
 bool log_reserve(struct flash *tier, uint32_t stream, uint32_t units, uint32_t records,
@@ -286,14 +296,15 @@ void log_forget(struct flash *tier, const struct table_place *place)
 	memset(&entries[place->number], 0, sizeof(entries[place->number]));
 }
 
-void log_failed(struct flash *tier, uint32_t number)
+void region_retire(struct flash *tier, uint32_t number)
 {
 	struct region *region = &tier->regions[number];
 
-	cairn_count(tier->env, CNT_IO_ERRORS, 1);
 	if (!region->failed)
 		cairn_count(tier->env, CNT_RETIRED, 1);
 	region->failed = true;
+	if (region->state == REGION_SEALED)
+		region->state = REGION_RETIRED;
 	for (uint32_t stream = 0; stream < FLASH_STREAMS; stream++)
 		if (tier->open_region[stream] == number)
 			region_close(tier, stream);
@@ -314,6 +325,7 @@ static void sealed(struct engine_chain *chain)
 	assert(region->state == REGION_SEALING);
 	/* Without a table it is read as an open one is, record by record. */
 	region->failed = region->failed || chain->result < 0;
+	region->tabled = chain->result >= 0;
 	region->state = region->failed ? REGION_RETIRED : REGION_SEALED;
 	region->draft = DRAFT_NONE;
 	policy_candidate(&tier->policy, draft->region, true);
@@ -430,6 +442,7 @@ int seal_now(struct flash *tier, uint32_t number)
 		rc = sys_pwrite_full(tier->sys, tier->fd, draft->iov[0].iov_base,
 				     draft->iov[0].iov_len, (off_t)(end - draft->iov[0].iov_len));
 	memset(draft->memory, 0, draft->iov[0].iov_len);
+	region->tabled = rc == 0;
 	region->state = rc < 0 ? REGION_RETIRED : REGION_SEALED;
 	region->draft = DRAFT_NONE;
 	policy_candidate(&tier->policy, number, true);

@@ -127,6 +127,40 @@ void flash_partial_free(struct flash *tier, uint32_t number)
 	tier->partials_free = number;
 }
 
+/* Of a block that is being written. */
+static void shard_lost(struct flash *tier, uint32_t number, uint32_t shard)
+{
+	struct partial *partial = &tier->partials[number];
+	struct table_place place;
+
+	if (!table_shard(tier->table, partial->id, shard, &place))
+		return;
+	region_lose(tier, partial->id, &place);
+	record_dies(tier, &place);
+	table_unplace(tier->table, partial->id, shard);
+	assert(partial->done_count > 0);
+	partial->done_count--;
+	if (partial->done_count || partial->claim_count)
+		return;
+	block_remove(tier, partial->id);
+	flash_partial_free(tier, number);
+}
+
+void shard_damaged(struct flash *tier, struct space *space, uint32_t generation, uint32_t id,
+		   uint32_t shard)
+{
+	struct table_block block;
+
+	table_look(tier->table, id, &block);
+	if (block.state == TABLE_PARTIAL) {
+		shard_lost(tier, partial_find(tier, block.fingerprint), shard);
+		return;
+	}
+	if (space->generation == generation)
+		space_count(tier, space, false);
+	block_remove(tier, id);
+}
+
 bool partial_drop_oldest(struct flash *tier)
 {
 	uint32_t at = tier->partial_oldest;

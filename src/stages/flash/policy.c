@@ -157,7 +157,7 @@ struct choice {
 };
 
 /* Its thresholds, from the youngest: everything is evicted, then less and less. */
-static void consider(const struct policy *policy, uint32_t region, struct choice *best)
+static void consider(const struct policy *policy, uint32_t region, bool evict, struct choice *best)
 {
 	struct policy_region *r = region_of(policy, region);
 	double units = policy->region_units;
@@ -171,7 +171,7 @@ static void consider(const struct policy *policy, uint32_t region, struct choice
 		if (carried && (all > units * POLICY_CARRY_SHARE || carried > policy->credit))
 			return;
 		/* A threshold between two bins that hold something is as good as the older one. */
-		if (freed <= 0 || (!bin && age < POLICY_BINS))
+		if (freed <= 0 || (!bin && age < POLICY_BINS) || (evict && all == r->live))
 			continue;
 		score = policy->price * all / freed - age;
 		if (best->victim.region == POLICY_NONE || score < best->score) {
@@ -185,13 +185,13 @@ static void consider(const struct policy *policy, uint32_t region, struct choice
 	}
 }
 
-struct policy_victim policy_choose(struct policy *policy)
+struct policy_victim policy_choose(struct policy *policy, bool evict)
 {
 	struct choice best = {.victim = {.region = POLICY_NONE}};
 
 	for (uint32_t i = 0; i < policy->region_count; i++)
 		if (policy->regions[i].candidate)
-			consider(policy, i, &best);
+			consider(policy, i, evict, &best);
 	return best.victim;
 }
 

@@ -92,8 +92,11 @@ void policy_clear(struct policy *policy, uint32_t region);
 /* Whether it may be a victim: sealed, not yet being reclaimed, not retired. */
 void policy_candidate(struct policy *policy, uint32_t region, bool may);
 
-/* The next victim. O(candidates * POLICY_BINS). Only looks. */
-struct policy_victim policy_choose(struct policy *policy);
+/*
+ * The next victim. O(candidates * POLICY_BINS). Only looks. @evict: of those of which
+ * something is evicted, since it is the index that is full.
+ */
+struct policy_victim policy_choose(struct policy *policy, bool evict);
 /* The victim is taken: it is no candidate any more, and what it costs is charged. */
 void policy_take(struct policy *policy, const struct policy_victim *victim);
 

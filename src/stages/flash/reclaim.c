@@ -13,39 +13,7 @@
  *  3. The table is asked again as each record is reached, and a place changes only
  *     if it is still the one that was copied.
  */
-#include "stages/flash/tier.h"
-
-#define CHUNK_BYTES (1u << 20)
-#define NO_REGION   UINT32_MAX
-
-struct reclaim {
-	struct stage_job job;
-	struct flash *tier;
-	struct engine_chain chain;
-	struct engine_op ops[3];
-	struct iovec iov;
-	void (*then)(struct reclaim *);
-	uint8_t *table;				 /* of the victim; and the header that is written */
-	const struct flash_table_entry *entries; /* in it */
-	uint8_t *buffer;			 /* CHUNK_BYTES and a head */
-	uint8_t *head;				 /* of the record that is carried, as it was */
-	uint32_t *cuts;				 /* units by age, to find the cut */
-	/* [m] */
-	bool running, entries_wanted;
-	bool waits_readers, waits_draft, go_on;
-	bool reclaiming; /* the victim had a use, and is counted as begun */
-	/* the job's own */
-	uint32_t victim, records, at;
-	uint32_t carried_units, barren;
-	struct policy_victim choice;
-	uint32_t entry;
-	uint16_t incarnation;
-	uint64_t old_seq;
-	struct table_place old_place, new_place;
-	uint32_t new_region;
-	uint64_t done; /* bytes of the record */
-	struct flash_record record;
-};
+#include "stages/flash/reclaim.h"
 
 int reclaim_init(struct flash *tier)
 {
@@ -61,7 +29,7 @@ int reclaim_init(struct flash *tier)
 	r->victim = NO_REGION;
 	r->table = sys_zalloc(tier->sys, FLASH_PAGE,
 			      flash_round_up(table < most ? table : most, FLASH_PAGE));
-	r->buffer = sys_zalloc(tier->sys, FLASH_PAGE, CHUNK_BYTES);
+	r->buffer = sys_zalloc(tier->sys, FLASH_PAGE, RECLAIM_CHUNK);
 	r->head = sys_zalloc(tier->sys, FLASH_PAGE, FLASH_HEAD_BYTES_MAX + FLASH_PAGE);
 	return r->table && r->buffer && r->head ? 0 : -ENOMEM;
 }
@@ -93,7 +61,7 @@ static void chain_done(struct engine_chain *chain)
 	then(r);
 }
 
-static void chain_send(struct reclaim *r, uint32_t ops_count, void (*then)(struct reclaim *))
+void reclaim_send(struct reclaim *r, uint32_t ops_count, void (*then)(struct reclaim *))
 {
 	struct flash *tier = r->tier;
 	const struct engine_ops *ops;
@@ -112,8 +80,8 @@ static void chain_send(struct reclaim *r, uint32_t ops_count, void (*then)(struc
 	(void)rc;
 }
 
-static struct engine_op transfer(struct reclaim *r, enum engine_code code, uint64_t offset,
-				 void *memory, size_t length)
+struct engine_op reclaim_transfer(struct reclaim *r, enum engine_code code, uint64_t offset,
+				  void *memory, size_t length)
 {
 	r->iov = (struct iovec){memory, length};
 	return (struct engine_op){.code = code,
@@ -125,8 +93,20 @@ static struct engine_op transfer(struct reclaim *r, enum engine_code code, uint6
 }
 
 static void reclaim_step(struct reclaim *r);
-static void next_record(struct reclaim *r);
+static void victim_begin(struct reclaim *r);
 static uint32_t live_entry(struct reclaim *r, uint32_t number, struct table_place *ret_place);
+
+/* A read may fail for once: @again, and when that fails too, @failed. */
+void reclaim_read_failed(struct reclaim *r, void (*again)(struct reclaim *),
+			 void (*failed)(struct reclaim *))
+{
+	cairn_count(r->tier->env, CNT_IO_ERRORS, 1);
+	r->again = !r->again;
+	if (r->again)
+		again(r);
+	else
+		failed(r);
+}
 
 /* ---- from blank to free ------------------------------------------------------------------ */
 
@@ -196,11 +176,11 @@ static void header_write(struct reclaim *r)
 			       tier->sys->realtime_ns());
 	if (flush)
 		r->ops[count++] = (struct engine_op){.code = OP_FDATASYNC, .fd = tier->fd};
-	r->ops[count++] = transfer(r, OP_WRITEV, flash_region_at(&tier->layout, r->victim), head,
-				   tier->layout.unit);
+	r->ops[count++] = reclaim_transfer(r, OP_WRITEV, flash_region_at(&tier->layout, r->victim),
+					   head, tier->layout.unit);
 	if (flush)
 		r->ops[count++] = (struct engine_op){.code = OP_FDATASYNC, .fd = tier->fd};
-	chain_send(r, count, header_written);
+	reclaim_send(r, count, header_written);
 }
 
 /* ---- the end of a victim -------------------------------------------------------------------- */
@@ -232,10 +212,23 @@ static void evict_rest(struct flash *tier, uint32_t victim)
 			if (partial != UINT32_MAX)
 				flash_partial_free(tier, partial);
 			block_remove(tier, id);
-			cairn_count(tier->env, CNT_EVICTED, 1);
+			cairn_count(tier->env,
+				    partial != UINT32_MAX ? CNT_PARTIALS_DROPPED : CNT_EVICTED, 1);
 			break;
 		}
 	}
+}
+
+/* [m] A region that takes no writes is not used again: what is in it is dead for ever. */
+static void victim_retire(struct reclaim *r)
+{
+	struct region *region = &r->tier->regions[r->victim];
+
+	memset(mark_at(r->tier, r->victim, 0), FLASH_MARK_DEAD, region->records);
+	region->kill_dirty = UINT64_MAX;
+	region->state = REGION_RETIRED;
+	use_over(r);
+	r->victim = NO_REGION;
 }
 
 static void victim_left(struct reclaim *r)
@@ -247,7 +240,16 @@ static void victim_left(struct reclaim *r)
 	tier_lock(tier);
 	if (r->chain.result < 0)
 		cairn_count(tier->env, CNT_IO_ERRORS, 1);
-	/* What was carried counts in its new place alone: or a remove of it would not last. */
+	if (region->failed && !region->live) {
+		victim_retire(r);
+		tier_unlock(tier);
+		reclaim_step(r);
+		return;
+	}
+	/*
+	 * What was carried counts in its new place alone: or a remove of it would not last. A
+	 * flush that failed may lose it at a power cut: better than that it comes back.
+	 */
 	for (uint32_t i = 0; i < r->records; i++) {
 		if (live_entry(r, i, &place) != TABLE_NONE)
 			continue;
@@ -264,25 +266,19 @@ static void victim_left(struct reclaim *r)
 }
 
 /*
- * It is not reclaimed: something in it must stay, and cannot go elsewhere now.
- * Before what was carried is marked as dead here, it has to be there to stay.
+ * It is not reclaimed: something in it must stay, and cannot go elsewhere now; or it
+ * takes no writes. Before what was carried is marked as dead here, it has to be there
+ * to stay.
  */
 static void victim_back(struct reclaim *r)
 {
+	if (r->tier->sync == SYNC_NONE) {
+		r->chain.result = 0;
+		victim_left(r);
+		return;
+	}
 	r->ops[0] = (struct engine_op){.code = OP_FDATASYNC, .fd = r->tier->fd};
-	chain_send(r, 1, victim_left);
-}
-
-/* [m] A region that takes no writes is not used again: what is in it is dead for ever. */
-static void victim_retire(struct reclaim *r)
-{
-	struct region *region = &r->tier->regions[r->victim];
-
-	memset(mark_at(r->tier, r->victim, 0), FLASH_MARK_DEAD, region->records);
-	region->kill_dirty = UINT64_MAX;
-	region->state = REGION_RETIRED;
-	use_over(r);
-	r->victim = NO_REGION;
+	reclaim_send(r, 1, victim_left);
 }
 
 static void victim_over(struct reclaim *r)
@@ -293,15 +289,9 @@ static void victim_over(struct reclaim *r)
 
 	tier_lock(tier);
 	evict_rest(tier, r->victim);
-	if (region->live) {
+	if (region->live || region->failed) {
 		tier_unlock(tier);
 		victim_back(r);
-		return;
-	}
-	if (region->failed) {
-		victim_retire(r);
-		tier_unlock(tier);
-		reclaim_step(r);
 		return;
 	}
 	ready = region->readers == 0;
@@ -323,159 +313,6 @@ void reclaim_reader_gone(struct flash *tier, uint32_t region)
 		return;
 	r->waits_readers = false;
 	stage_env(tier->env)->job_again(&r->job);
-}
-
-/* ---- carrying ----------------------------------------------------------------------------------
- */
-
-static void carry_read(struct reclaim *r);
-
-static uint32_t head_bytes_of(const struct reclaim *r)
-{
-	const struct flash_layout *layout = &r->tier->layout;
-
-	return flash_head_units(layout, flash_stored_of_units(layout, r->old_place.length)) *
-	       layout->unit;
-}
-
-/* [m] The table has it in its new place; false: it is not where it was any more. */
-static bool shard_move(struct reclaim *r)
-{
-	struct flash *tier = r->tier;
-	uint32_t shard = r->record.shard;
-	struct table_block block;
-	struct table_place place;
-
-	if (!table_shard(tier->table, r->entry, shard, &place) || place.unit != r->old_place.unit)
-		return false;
-	region_lose(tier, r->entry, &r->old_place);
-	table_move(tier->table, r->entry, shard, r->old_place.unit, &r->new_place);
-	region_gain(tier, r->entry, &r->new_place);
-	table_look(tier->table, r->entry, &block);
-	block_set_epoch(tier, r->entry,
-			tier->epoch - (uint16_t)(tier->policy.epoch -
-						 policy_epoch_of(&tier->policy, block.epoch)));
-	*mark_at(tier, r->new_region, r->new_place.number) = flash_mark_of(
-		tier->epoch -
-		(uint16_t)(tier->policy.epoch - policy_epoch_of(&tier->policy, block.epoch)));
-	cairn_count(tier->env, CNT_CARRIED_BYTES,
-		    flash_byte_of(&tier->layout, r->new_place.length));
-	return true;
-}
-
-/* The new record is in, or nothing came of it. */
-static void carry_end(struct reclaim *r, bool good, bool damaged)
-{
-	struct flash *tier = r->tier;
-	bool same, moved;
-
-	tier_lock(tier);
-	same = table_is(tier->table, r->entry, r->incarnation);
-	moved = good && same && shard_move(r);
-	if (!moved) {
-		record_dies(tier, &r->new_place);
-		log_forget(tier, &r->new_place);
-	}
-	if (damaged && same) {
-		cairn_count(tier->env, CNT_DAMAGED, 1);
-		block_remove(tier, r->entry);
-	}
-	log_settled(tier, r->new_region, 1);
-	tier_unlock(tier);
-	next_record(r);
-}
-
-static void carry_written(struct reclaim *r)
-{
-	uint64_t total = flash_byte_of(&r->tier->layout, r->old_place.length);
-
-	if (r->chain.result < 0) {
-		tier_lock(r->tier);
-		log_failed(r->tier, r->new_region);
-		tier_unlock(r->tier);
-		carry_end(r, false, false);
-		return;
-	}
-	r->done += r->iov.iov_len;
-	if (r->done < total)
-		carry_read(r);
-	else
-		carry_end(r, true, false);
-}
-
-static bool pieces_match(const struct reclaim *r, const uint8_t *payload, uint64_t from,
-			 uint64_t length)
-{
-	uint32_t crcs[CHUNK_BYTES / CAIRN_PIECE + 1];
-	uint64_t stored = r->record.stored_length,
-		 to = from + length < stored ? from + length : stored;
-	struct iovec iov = {(void *)(uintptr_t)payload, (size_t)(to - from)};
-	uint32_t count = flash_pieces(to - from);
-
-	crc32c_pieces(&iov, 1, 0, to - from, CAIRN_PIECE, crcs);
-	for (uint32_t i = 0; i < count; i++)
-		if (crcs[i] != flash_piece_crc(r->head, (uint32_t)(from / CAIRN_PIECE) + i))
-			return false;
-	return true;
-}
-
-/* The head as it will stand in the new place. */
-static bool head_renew(struct reclaim *r, uint32_t head_bytes)
-{
-	struct flash *tier = r->tier;
-	const struct flash_table_entry *entry = &r->entries[r->at];
-	struct flash_record *record = (struct flash_record *)(void *)r->buffer;
-
-	memcpy(r->head, r->buffer, head_bytes);
-	if (flash_record_decode(r->head, head_bytes, &tier->layout,
-				flash_salt(&tier->super.id, r->old_seq), r->old_seq,
-				r->old_place.unit, &r->record) != FLASH_OK ||
-	    memcmp(&r->record.key, &entry->key, sizeof(entry->key)) != 0 ||
-	    r->record.space != entry->space || r->record.generation != entry->generation ||
-	    r->record.shard != entry->shard)
-		return false;
-	record->region_seq = tier->regions[r->new_region].seq;
-	record->unit = r->new_place.unit;
-	record->number = r->new_place.number;
-	record->flags |= FLASH_RECORD_CARRIED;
-	flash_record_seal(record, &tier->layout, flash_salt(&tier->super.id, record->region_seq));
-	tier_lock(tier);
-	log_record(tier, r->new_region, record);
-	tier_unlock(tier);
-	return true;
-}
-
-static void carry_have(struct reclaim *r)
-{
-	struct flash *tier = r->tier;
-	uint32_t head_bytes = head_bytes_of(r), skip = r->done ? 0 : head_bytes;
-	size_t length = r->iov.iov_len;
-
-	if (r->chain.result < 0 || (!r->done && !head_renew(r, head_bytes)) ||
-	    !pieces_match(r, r->buffer + skip, r->done + skip - head_bytes, length - skip)) {
-		carry_end(r, false, true);
-		return;
-	}
-	r->ops[0] =
-		transfer(r, OP_WRITEV, flash_byte_of(&tier->layout, r->new_place.unit) + r->done,
-			 r->buffer, length);
-	chain_send(r, 1, carry_written);
-}
-
-static void carry_read(struct reclaim *r)
-{
-	struct flash *tier = r->tier;
-	uint64_t left = flash_byte_of(&tier->layout, r->old_place.length) - r->done;
-	uint32_t head_bytes = head_bytes_of(r);
-	uint64_t length = CHUNK_BYTES;
-
-	if (!r->done) /* whole pieces behind the head */
-		length = head_bytes + (CHUNK_BYTES - head_bytes) / CAIRN_PIECE * CAIRN_PIECE;
-	if (length > left)
-		length = left;
-	r->ops[0] = transfer(r, OP_READV, flash_byte_of(&tier->layout, r->old_place.unit) + r->done,
-			     r->buffer, length);
-	chain_send(r, 1, carry_have);
 }
 
 /* ---- each record
@@ -525,13 +362,13 @@ static enum fate fate_of(struct reclaim *r, uint32_t number)
 		return FATE_DEAD;
 	table_look(tier->table, r->entry, &block);
 	r->incarnation = block.incarnation;
-	if (!space_current(tier, entry) || (block.expiry && block.expiry <= now_seconds(tier)))
-		return FATE_EVICT;
-	if (block.state == TABLE_PARTIAL) {
+	if (block.state == TABLE_PARTIAL) { /* of a namespace that was cleared, too */
 		uint32_t partial = partial_find(tier, block.fingerprint);
 
 		return tier->partials[partial].claim_count ? FATE_CARRY : FATE_EVICT;
 	}
+	if (!space_current(tier, entry) || (block.expiry && block.expiry <= now_seconds(tier)))
+		return FATE_EVICT;
 	return policy_carries(&r->choice, block.epoch, block.holds || block.pins, block.orphan)
 		       ? FATE_CARRY
 		       : FATE_EVICT;
@@ -583,7 +420,7 @@ void reclaim_draft_came(struct flash *tier)
 	stage_env(tier->env)->job_again(&r->job);
 }
 
-static void next_record(struct reclaim *r)
+void reclaim_next(struct reclaim *r)
 {
 	struct flash *tier = r->tier;
 	bool carry = false;
@@ -611,7 +448,7 @@ static void next_record(struct reclaim *r)
 	tier_unlock(tier);
 	r->done = 0;
 	if (carry)
-		carry_read(r);
+		reclaim_carry(r);
 	else
 		victim_over(r);
 }
@@ -619,16 +456,26 @@ static void next_record(struct reclaim *r)
 /* ---- the victim
  * --------------------------------------------------------------------------------------- */
 
+/* Without its table, all that the index knows in the victim goes. */
+static void table_unread(struct reclaim *r)
+{
+	tier_lock(r->tier);
+	region_retire(r->tier, r->victim);
+	tier_unlock(r->tier);
+	r->records = 0;
+	r->at = UINT32_MAX;
+	reclaim_next(r);
+}
+
 static void table_have(struct reclaim *r)
 {
-	struct flash *tier = r->tier;
-
-	if (r->chain.result < 0) { /* without it, all that the table knows there goes */
-		cairn_count(tier->env, CNT_IO_ERRORS, 1);
-		r->records = 0;
+	if (r->chain.result < 0) {
+		reclaim_read_failed(r, victim_begin, table_unread);
+		return;
 	}
+	r->again = false;
 	r->at = UINT32_MAX; /* the next is 0 */
-	next_record(r);
+	reclaim_next(r);
 }
 
 static void victim_begin(struct reclaim *r)
@@ -640,15 +487,15 @@ static void victim_begin(struct reclaim *r)
 	r->carried_units = 0;
 	if (!r->records) {
 		r->at = UINT32_MAX;
-		next_record(r);
+		reclaim_next(r);
 		return;
 	}
 	unit = flash_table_unit(layout, r->victim, r->records);
 	end = flash_trailer_unit(layout, r->victim);
 	r->entries = (const struct flash_table_entry *)(const void *)r->table;
-	r->ops[0] = transfer(r, OP_READV, flash_byte_of(layout, unit), r->table,
-			     (size_t)(end - unit) * layout->unit);
-	chain_send(r, 1, table_have);
+	r->ops[0] = reclaim_transfer(r, OP_READV, flash_byte_of(layout, unit), r->table,
+				     (size_t)(end - unit) * layout->unit);
+	reclaim_send(r, 1, table_have);
 }
 
 static uint32_t blank_find(const struct flash *tier)
@@ -667,6 +514,26 @@ static bool any_sealing(const struct flash *tier)
 	return false;
 }
 
+/* [m] The next victim, if there is one: where the table is full, one that makes room in it. */
+static void victim_choose(struct reclaim *r)
+{
+	struct flash *tier = r->tier;
+	bool entries = r->entries_wanted, needed = tier->free_count < 2 || entries;
+
+	r->entries_wanted = false;
+	r->choice = (struct policy_victim){.region = POLICY_NONE};
+	if (r->barren <= tier->layout.region_count)
+		r->choice = policy_choose(&tier->policy, entries);
+	r->victim = r->choice.region;
+	if (r->victim != NO_REGION)
+		return;
+	if (entries) /* what fills the table may all lie in regions that are not full */
+		log_close(tier);
+	tier->stuck = needed && !any_sealing(tier); /* until something is given back */
+	r->barren = 0;
+	waiters_wake(&tier->wait_room);
+}
+
 static void reclaim_step(struct reclaim *r)
 {
 	struct flash *tier = r->tier;
@@ -675,23 +542,10 @@ static void reclaim_step(struct reclaim *r)
 
 	tier_lock(tier);
 	assert(r->victim == NO_REGION);
-	if (tier->free_count < FREE_TARGET || r->entries_wanted)
+	if (tier->free_count < FREE_TARGET)
 		blank = blank_find(tier);
-	if (blank == NO_REGION && (tier->free_count < FREE_TARGET || r->entries_wanted)) {
-		bool needed = tier->free_count < 2 || r->entries_wanted;
-
-		r->entries_wanted = false;
-		r->choice = (struct policy_victim){.region = POLICY_NONE};
-		if (r->barren <= tier->layout.region_count)
-			r->choice = policy_choose(&tier->policy);
-		r->victim = r->choice.region;
-		if (r->victim == NO_REGION) {
-			tier->stuck =
-				needed && !any_sealing(tier); /* until something is given back */
-			r->barren = 0;
-			waiters_wake(&tier->wait_room);
-		}
-	}
+	if (blank == NO_REGION && (tier->free_count < FREE_TARGET || r->entries_wanted))
+		victim_choose(r);
 	if (blank == NO_REGION && r->victim == NO_REGION) {
 		r->running = false;
 		stage_env(tier->env)->job_end(tier->env, &r->job);
@@ -705,7 +559,7 @@ static void reclaim_step(struct reclaim *r)
 		return;
 	}
 	region = &tier->regions[r->victim];
-	r->records = region->state == REGION_SEALED ? region->records : 0;
+	r->records = region->tabled ? region->records : 0;
 	r->old_seq = region->seq;
 	region->state = REGION_RECLAIM;
 	policy_take(&tier->policy, &r->choice);
@@ -728,7 +582,7 @@ static void reclaim_run(struct stage_job *job)
 	if (r->victim == NO_REGION)
 		reclaim_step(r);
 	else if (go_on)
-		next_record(r);
+		reclaim_next(r);
 	else
 		victim_over(r);
 }

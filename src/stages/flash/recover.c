@@ -7,7 +7,7 @@
  *  1. A block is whole when every shard of it is found with the same birth; of
  *     two births the later one counts. What is not whole is dropped.
  *  2. Of two records of one shard and birth (a carry that was cut short) the one
- *     in the later use of a region counts.
+ *     in the later use of a region counts; in one region, the later one.
  *  3. A region that was open is sealed as it was found, so that it is read once.
  *  4. Nothing is told to the host before a flush: what was read is there to stay.
  */
@@ -15,6 +15,9 @@
 #include "stages/flash/tier.h"
 
 #include <stdio.h>
+
+/* The writes of a page of marks are counted on from there when one copy could not be read. */
+#define UNREAD_AHEAD 65536u
 
 struct found {
 	uint64_t birth;
@@ -115,7 +118,7 @@ static void record_take(struct recovery *r, uint32_t number, uint32_t epoch)
 	}
 	if (!table_shard(tier->table, id, entry->shard, &old)) {
 		table_place(tier->table, id, entry->shard, &place);
-	} else if (region_at(tier, old.unit)->seq < tier->regions[r->region].seq) {
+	} else if (region_at(tier, old.unit)->seq <= tier->regions[r->region].seq) {
 		record_dies(tier, &old);
 		region_lose(tier, id, &old);
 		table_unplace(tier->table, id, entry->shard);
@@ -172,6 +175,27 @@ static void region_seal(struct recovery *r, const struct flash_region_found *fou
 	region->failed = rc < 0;
 }
 
+/*
+ * What cannot be read is given up: it must not come back, another time, after a remove
+ * that did not find it. As lasting as the first remove is.
+ */
+static void unread_die(struct recovery *r, const struct flash_region_found *found)
+{
+	struct flash *tier = r->tier;
+	struct region *region = &tier->regions[r->region];
+	uint32_t *counters = &tier->mark_counters[(size_t)r->region * tier->layout.mark_pages];
+	uint8_t *at = mark_at(tier, r->region, 0);
+
+	if (found->state == FLASH_FOUND_OPEN) /* what numbers there are nobody knows */
+		region->records = tier->layout.records_max;
+	for (uint32_t i = 0; i < region->records; i++)
+		if (i >= found->next_number || flash_entry_is_hole(&r->entries[i]))
+			at[i] = FLASH_MARK_DEAD;
+	region->kill_dirty = UINT64_MAX;
+	for (uint32_t i = 0; i < tier->layout.mark_pages; i++)
+		counters[i] += UNREAD_AHEAD;
+}
+
 static void region_take(struct recovery *r, const struct flash_region_found *found)
 {
 	struct flash *tier = r->tier;
@@ -188,6 +212,8 @@ static void region_take(struct recovery *r, const struct flash_region_found *fou
 	for (uint32_t i = 0; i < tier->layout.mark_pages; i++)
 		tier->mark_counters[(size_t)r->region * tier->layout.mark_pages + i] =
 			(uint32_t)r->counters[i];
+	if (found->unreadable || marks.lost)
+		unread_die(r, found);
 	for (uint32_t i = 0; i < found->next_number; i++)
 		if (at[i] != FLASH_MARK_DEAD && !flash_entry_is_hole(&r->entries[i]))
 			record_take(r, i, epoch_of(tier, at[i], found->epoch));
@@ -215,12 +241,12 @@ static int region_scan(struct recovery *r, bool clean)
 		return 0;
 	case FLASH_FOUND_UNREADABLE:
 		region->state = REGION_RETIRED;
-		region->failed = true;
+		region->failed = region->unread = true;
 		return 0;
 	case FLASH_FOUND_OPEN:
 		region->state = REGION_SEALING;
 		region_take(r, &found);
-		if (found.unreadable) { /* perhaps the next open reads more of it */
+		if (found.unreadable) { /* no more of it is trusted to a place like that */
 			region->state = REGION_RETIRED;
 			region->failed = true;
 			return 0;
@@ -239,6 +265,7 @@ static int region_scan(struct recovery *r, bool clean)
 		return 0;
 	case FLASH_FOUND_SEALED:
 		region->state = REGION_SEALED;
+		region->tabled = !found.table_lost;
 		region_take(r, &found);
 		if (found.table_lost && !found.unreadable) /* torn: it is written again */
 			region_seal(r, &found);

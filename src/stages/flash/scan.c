@@ -589,11 +589,15 @@ void flash_scan_marks(struct flash_scanner *scanner, uint32_t region, uint64_t s
 
 		if (ret_counters)
 			ret_counters[page] = marks ? marks->counter : 0;
-		/* Never so after a crash: one is written while the other one is there to stay. */
-		if (!marks && unread + ret_found->damaged - damaged == FLASH_COPIES) {
+		/*
+		 * A crash leaves one, since the other is written while it is there to stay; and
+		 * what cannot be read may be the later one.
+		 */
+		if (unread || (!marks && ret_found->damaged - damaged == FLASH_COPIES)) {
 			memset(ret_marks + from, FLASH_MARK_DEAD, some);
 			ret_found->next_number = from + some;
 			ret_found->lost++;
+			continue;
 		}
 		if (!marks)
 			continue;

@@ -128,7 +128,8 @@ void flash_scan_header(struct flash_scanner *scanner, uint32_t region,
 struct flash_marks_found {
 	uint32_t next_number; /* above the highest number with a mark: none may be used again */
 	uint32_t damaged;     /* copies of this use that do not check */
-	uint32_t lost;	      /* pages of which neither copy checks: all in them counts as dead */
+	/* Pages of which neither copy checks, or one, perhaps the later, cannot be read: dead. */
+	uint32_t lost;
 };
 
 /*

@@ -223,6 +223,13 @@ int flash_super_open(struct flash *tier, struct cairn_error *reterr)
 		return flash_error(reterr, rc, "%s: %s", tier->path, strerror(-rc));
 	tier->super = found.super;
 	tier->layout = found.layout;
+	for (uint32_t copy = 0; copy < FLASH_COPIES; copy++) {
+		if (found.copies[copy] == FLASH_OK)
+			continue;
+		/* It may have been the later one, of an open that was not closed. */
+		tier->super.flags &= ~FLASH_SUPER_CLEAN;
+		tier->super.sequence += SEQUENCE_AHEAD;
+	}
 	rc = options_agree(tier, reterr);
 	return rc < 0 ? rc : flash_file_agrees(tier, reterr);
 }

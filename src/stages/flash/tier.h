@@ -107,8 +107,8 @@ struct space {
 
 /*
  * BLANK -> FREE -> OPEN -> SEALING -> SEALED -> RECLAIM -> BLANK ... A blank one has
- * nothing that counts, but no header yet that says so. RETIRED: a write failed; what
- * is in it can be read.
+ * nothing that counts, but no header yet that says so. RETIRED: a read or a
+ * write failed; what is in it can be read, and when that has gone it is not used again.
  */
 enum region_state {
 	REGION_BLANK,
@@ -125,6 +125,8 @@ struct region {
 	uint64_t seq; /* of this use */
 	uint8_t state, stream;
 	bool failed;	    /* a write did not go through: no more records */
+	bool tabled;	    /* its table is in the file */
+	bool unread;	    /* not even its header could be read: what is in it may come back */
 	uint32_t readers;   /* loads under way */
 	uint32_t writers;   /* records reserved and not ended */
 	uint32_t records;   /* numbers given out */
@@ -228,6 +230,7 @@ struct flash {
 	uint32_t open_region[FLASH_STREAMS]; /* UINT32_MAX: none */
 	uint32_t free_count, blank_count;
 	uint64_t region_seq;
+	uint64_t birth; /* the last one that was given to a block */
 	uint64_t live_units;
 	uint64_t blocks; /* of all namespaces */
 	uint32_t epoch;	 /* policy.epoch, and never wraps */
@@ -420,14 +423,16 @@ int flash_space_clear(struct flash *tier, struct space *space, uint32_t durabili
  */
 bool log_reserve(struct flash *tier, uint32_t stream, uint32_t units, uint32_t records,
 		 uint32_t *ret_region, uint32_t *ret_unit, uint32_t *ret_number);
+/* [m] Open regions that have something are sealed as they are: then they can be reclaimed. */
+void log_close(struct flash *tier);
 /* [m] @records of a region have ended, whatever came of them; seals it if it was the last. */
 void log_settled(struct flash *tier, uint32_t number, uint32_t records);
 /* [m] A record is in: its table entry, from its head. */
 void log_record(struct flash *tier, uint32_t number, const struct flash_record *record);
 /* [m] Nothing came of a record that is not settled yet: it is not in the table. */
 void log_forget(struct flash *tier, const struct table_place *place);
-/* [m] A write failed: nothing more goes into the region. */
-void log_failed(struct flash *tier, uint32_t number);
+/* [m] A write failed, or what was read again: nothing more goes into the region, ever. */
+void region_retire(struct flash *tier, uint32_t number);
 /* [m] A record that the table does not know any more, or never will. */
 void record_dies(struct flash *tier, const struct table_place *place);
 /* [m] A shard of entry @id, which the table has at @place; or will not have any more. */
@@ -488,6 +493,12 @@ uint32_t flash_partial_new(struct flash *tier, uint64_t fingerprint, uint32_t id
 			   uint32_t shard_count, uint64_t birth);
 void flash_partial_touch(struct flash *tier, uint32_t partial); /* [m] */
 void flash_partial_free(struct flash *tier, uint32_t number);	/* [m] */
+/*
+ * [m] The record of shard @shard of the entry @id is not what it should be: a whole block
+ * goes, one that is being written lacks the shard again. @space: its namespace.
+ */
+void shard_damaged(struct flash *tier, struct space *space, uint32_t generation, uint32_t id,
+		   uint32_t shard);
 /* [m] Gives up the one touched longest ago that nobody writes to. False: none. */
 bool partial_drop_oldest(struct flash *tier);
 

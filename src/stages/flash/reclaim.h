@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The job that makes regions free: reclaim.c has the victim, carry.c each record that stays. */
+#ifndef FLASH_RECLAIM_H
+#define FLASH_RECLAIM_H
+
+#include "stages/flash/tier.h"
+
+#define RECLAIM_CHUNK (1u << 20)
+#define NO_REGION     UINT32_MAX
+
+struct reclaim {
+	struct stage_job job;
+	struct flash *tier;
+	struct engine_chain chain;
+	struct engine_op ops[3];
+	struct iovec iov;
+	void (*then)(struct reclaim *);
+	uint8_t *table;				 /* of the victim; and the header that is written */
+	const struct flash_table_entry *entries; /* in it */
+	uint8_t *buffer;			 /* RECLAIM_CHUNK and a head */
+	uint8_t *head;				 /* of the record that is carried, as it was */
+	uint32_t *cuts;				 /* units by age, to find the cut */
+	/* [m] */
+	bool running, entries_wanted;
+	bool waits_readers, waits_draft, go_on;
+	bool reclaiming; /* the victim had a use, and is counted as begun */
+	/* the job's own */
+	uint32_t victim, records, at;
+	uint32_t carried_units, barren;
+	bool again; /* a read that failed is under way once more */
+	struct policy_victim choice;
+	uint32_t entry;
+	uint16_t incarnation;
+	uint64_t old_seq;
+	struct table_place old_place, new_place;
+	uint32_t new_region;
+	uint64_t done; /* bytes of the record */
+	struct flash_record record;
+};
+
+/* Sends the first @ops_count operations; then @then. */
+void reclaim_send(struct reclaim *r, uint32_t ops_count, void (*then)(struct reclaim *));
+struct engine_op reclaim_transfer(struct reclaim *r, enum engine_code code, uint64_t offset,
+				  void *memory, size_t length);
+/* A read may fail for once: @again, and when that fails too, @failed. */
+void reclaim_read_failed(struct reclaim *r, void (*again)(struct reclaim *),
+			 void (*failed)(struct reclaim *));
+/* Goes on with the record behind the one at r->at. */
+void reclaim_next(struct reclaim *r);
+/* Record r->at: of r->entry at r->old_place; r->new_place is reserved. Then reclaim_next(). */
+void reclaim_carry(struct reclaim *r);
+
+#endif

@@ -1,0 +1,789 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The flash tier on a device that is in trouble: ranges of the file that cannot be
+ * read or written, writes that take as long as the test says, a file without room.
+ */
+/* Before cmocka.h, which has a macro fail(). */
+#include "core/store.h"
+
+#include "flash_image.h"
+#include "posix_store.h"
+
+#include "stages/flash/scan.h"
+#include "sys/engine.h"
+
+#define SHARD	  8192u
+#define MIB	  (1u << 20)
+#define RANGES	  4u
+#define EVERY	  UINT64_MAX
+#define RECORDS	  4096u
+#define KEYS_KEPT 64u
+
+/* ---- the device ------------------------------------------------------------------ */
+
+struct range {
+	uint64_t from, to;
+	int error; /* negative */
+};
+
+static struct {
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	struct sys table;
+	struct range reads[RANGES], writes[RANGES];
+	bool hold; /* writes that begin with the record of this shard wait */
+	struct cairn_key hold_key;
+	uint16_t hold_shard;
+	uint32_t held;	       /* that do */
+	uint64_t carries_left; /* records that are carried until such a write fails */
+	struct cairn_key carried[KEYS_KEPT];
+	uint32_t carried_count;
+} device = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+
+static size_t bytes_of(const struct iovec *iov, int iov_count)
+{
+	size_t bytes = 0;
+
+	for (int i = 0; i < iov_count; i++)
+		bytes += iov[i].iov_len;
+	return bytes;
+}
+
+static int error_at(const struct range *ranges, off_t offset, size_t bytes)
+{
+	for (uint32_t i = 0; i < RANGES; i++)
+		if ((uint64_t)offset < ranges[i].to && (uint64_t)offset + bytes > ranges[i].from)
+			return ranges[i].error;
+	return 0;
+}
+
+static ssize_t device_preadv(int fd, const struct iovec *iov, int iov_count, off_t offset)
+{
+	int error;
+
+	pthread_mutex_lock(&device.lock);
+	error = error_at(device.reads, offset, bytes_of(iov, iov_count));
+	pthread_mutex_unlock(&device.lock);
+	return error ? error : sys_native.preadv(fd, iov, iov_count, offset);
+}
+
+static ssize_t device_preadv_cached(int fd, const struct iovec *iov, int iov_count, off_t offset)
+{
+	(void)fd, (void)iov, (void)iov_count, (void)offset;
+	return -EAGAIN;
+}
+
+/* The head that a write begins with; NULL: it begins with something else. */
+static const struct flash_record *head_of(const struct iovec *iov)
+{
+	const struct flash_record *record = iov->iov_base;
+	bool head = iov->iov_len >= sizeof(*record) &&
+		    memcmp(record->magic, FLASH_RECORD_MAGIC, sizeof(record->magic)) == 0;
+
+	return head ? record : NULL;
+}
+
+static bool is_held(const struct flash_record *record)
+{
+	return device.hold && record && record->shard == device.hold_shard &&
+	       memcmp(&record->key, &device.hold_key, sizeof(record->key)) == 0;
+}
+
+/* Counts one that is carried; the error that it meets. */
+static int carry_error(const struct flash_record *record)
+{
+	if (!record || !(record->flags & FLASH_RECORD_CARRIED))
+		return 0;
+	if (device.carries_left == EVERY)
+		return 0;
+	if (!device.carries_left)
+		return -EIO;
+	device.carries_left--;
+	if (device.carried_count < KEYS_KEPT)
+		device.carried[device.carried_count++] = record->key;
+	return 0;
+}
+
+static ssize_t device_pwritev(int fd, const struct iovec *iov, int iov_count, off_t offset)
+{
+	const struct flash_record *record = head_of(iov);
+	int error;
+
+	pthread_mutex_lock(&device.lock);
+	device.held += is_held(record);
+	pthread_cond_broadcast(&device.changed);
+	while (is_held(record))
+		pthread_cond_wait(&device.changed, &device.lock);
+	error = error_at(device.writes, offset, bytes_of(iov, iov_count));
+	if (!error)
+		error = carry_error(record);
+	pthread_mutex_unlock(&device.lock);
+	return error ? error : sys_native.pwritev(fd, iov, iov_count, offset);
+}
+
+/* Plain calls, all through the table. */
+static const struct engine_ops *device_engine(enum engine_kind kind)
+{
+	return kind == ENGINE_URING ? NULL : &engine_psync;
+}
+
+static void device_reset(void)
+{
+	device.table = sys_native;
+	device.table.preadv = device_preadv;
+	device.table.preadv_cached = device_preadv_cached;
+	device.table.pwritev = device_pwritev;
+	device.table.engine = device_engine;
+	memset(device.reads, 0, sizeof(device.reads));
+	memset(device.writes, 0, sizeof(device.writes));
+	device.hold = false;
+	device.held = 0;
+	device.carries_left = EVERY;
+	device.carried_count = 0;
+}
+
+static void fail_range(struct range *range, uint64_t from, uint64_t to, int error)
+{
+	pthread_mutex_lock(&device.lock);
+	*range = (struct range){from, to, error};
+	pthread_mutex_unlock(&device.lock);
+}
+
+static void hold_write(const struct cairn_key *key, uint32_t shard)
+{
+	pthread_mutex_lock(&device.lock);
+	device.hold = true;
+	device.hold_key = *key;
+	device.hold_shard = (uint16_t)shard;
+	pthread_mutex_unlock(&device.lock);
+}
+
+static void await_held(void)
+{
+	pthread_mutex_lock(&device.lock);
+	while (!device.held)
+		pthread_cond_wait(&device.changed, &device.lock);
+	pthread_mutex_unlock(&device.lock);
+}
+
+static void release_held(void)
+{
+	pthread_mutex_lock(&device.lock);
+	device.hold = false;
+	pthread_cond_broadcast(&device.changed);
+	pthread_mutex_unlock(&device.lock);
+}
+
+/* ---- a store on it ----------------------------------------------------------------- */
+
+static struct fixture store;
+static char options[48];
+
+static int try_open(struct cairn_error *reterr)
+{
+	char spec[512];
+
+	snprintf(spec, sizeof(spec),
+		 "store(engine=psync, reactors=1, workers=4, deadline=20s) | "
+		 "flash(path=%s/store, direct=no, %s)",
+		 store.path, options);
+	return store_open(&device.table, spec, NULL, &store.store, reterr);
+}
+
+static void open_again(uint32_t shards, uint64_t bytes)
+{
+	struct cairn_error error = {0};
+
+	if (try_open(&error) < 0)
+		fail_msg("%s", error.text);
+	fixture_space(&store, "model", shards, bytes);
+}
+
+static void begin(const char *flash, uint32_t shards, uint64_t bytes)
+{
+	fixture_new(&store);
+	device_reset();
+	snprintf(options, sizeof(options), "%s", flash);
+	open_again(shards, bytes);
+}
+
+static void end(void)
+{
+	fixture_close(&store);
+	fixture_free(&store);
+}
+
+static int match(void *context, const struct cairn_counter *counter)
+{
+	struct counter_search *search = context;
+
+	if (strcmp(counter->stage, "flash") == 0 && strcmp(counter->name, search->name) == 0)
+		search->value = counter->value;
+	return 0;
+}
+
+static uint64_t flash_counter(const char *name)
+{
+	struct counter_search search = {name, EVERY};
+
+	cairn_counters(store.store, match, &search);
+	assert_true(search.value != EVERY);
+	return search.value;
+}
+
+/* Shards [first, first + count) of one block, as one task; *ret_task NULL: its result. */
+static int dump_many(uint32_t number, uint32_t first, uint32_t count, size_t bytes,
+		     struct cairn_xfer *xfers, uint8_t *memory, uint64_t *ret_task)
+{
+	struct cairn_key key = key_of(&store, number);
+
+	for (uint32_t i = 0; i < count; i++) {
+		content(&key, first + i, memory + i * bytes, bytes);
+		xfers[i] = xfer_of(&key, first + i, 0, memory + i * bytes, bytes);
+	}
+	return cairn_dump(store.ns, xfers, count, NULL, ret_task);
+}
+
+static void dump_block(uint32_t number, uint32_t shards)
+{
+	for (uint32_t i = 0; i < shards; i++)
+		assert_int_equal(dump_one(&store, number, i, SHARD, 0), 0);
+}
+
+static int remove_block(uint32_t number, uint32_t durability)
+{
+	struct cairn_task_opts opts = {.size = sizeof(opts), .durability = durability};
+	struct cairn_key key = key_of(&store, number);
+
+	return cairn_remove(store.ns, &key, 1, NULL, &opts, NULL);
+}
+
+/* ---- the file ------------------------------------------------------------------------ */
+
+/* What lies in the file, region by region; of those that are open, too. */
+static struct {
+	struct flash_layout layout;
+	struct flash_table_entry entries[RECORDS];
+	uint32_t regions[RECORDS];
+	uint32_t count;
+} file;
+
+static int file_note(void *context, const struct flash_scanned *scanned)
+{
+	(void)context;
+	assert_true(file.count < RECORDS);
+	file.regions[file.count] = scanned->region;
+	file.entries[file.count++] = *scanned->entry;
+	return 0;
+}
+
+static void file_scan(void)
+{
+	struct flash_scanner scanner;
+	struct flash_super_found super;
+	struct flash_region_found found;
+	char path[256];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/store", store.path);
+	fd = open(path, O_RDONLY);
+	assert_true(fd >= 0);
+	assert_int_equal(flash_scan_super(&sys_native, fd, &super), 0);
+	assert_int_equal(flash_scanner_init(&scanner, &sys_native, fd, &super), 0);
+	file.layout = super.layout;
+	file.count = 0;
+	for (uint32_t i = 0; i < super.layout.region_count; i++)
+		assert_int_equal(
+			flash_scan_region(&scanner, i, FLASH_SCAN_HEADS, file_note, NULL, &found),
+			0);
+	flash_scanner_fini(&scanner);
+	close(fd);
+}
+
+/* The record of a shard that is in the file once. */
+static const struct flash_table_entry *file_record(uint32_t number, uint32_t shard)
+{
+	struct cairn_key key = key_of(&store, number);
+	const struct flash_table_entry *entry = NULL;
+
+	file_scan();
+	for (uint32_t i = 0; i < file.count; i++)
+		if (memcmp(&file.entries[i].key, &key, sizeof(key)) == 0 &&
+		    file.entries[i].shard == shard)
+			entry = &file.entries[i];
+	assert_non_null(entry);
+	return entry;
+}
+
+static uint64_t region_begin(const struct flash_table_entry *entry)
+{
+	return flash_region_at(&file.layout, flash_region_of(&file.layout, entry->unit));
+}
+
+/* ---- room ------------------------------------------------------------------------------ */
+
+static void a_block_of_more_than_a_region(void **state)
+{
+	enum { SHARDS = 5, BYTES = 30000 };
+	static uint8_t memory[SHARDS * BYTES];
+	struct cairn_xfer xfers[SHARDS];
+
+	(void)state;
+	begin("size=8MiB, region=64KiB", SHARDS, BYTES);
+	assert_int_equal(dump_many(1, 0, SHARDS, BYTES, xfers, memory, NULL), 0);
+	for (uint32_t i = 0; i < SHARDS; i++)
+		assert_int_equal(load_one(&store, 1, i, BYTES), 0);
+	end();
+}
+
+/* All that the index names lies in a region that is not full yet. */
+static void a_full_index_evicts(void **state)
+{
+	(void)state;
+	begin("size=16MiB, region=1MiB, entries=16", 1, SHARD);
+	for (uint32_t i = 0; i < 100; i++) {
+		assert_int_equal(dump_one(&store, i, 0, SHARD, 0), 0);
+		assert_int_equal(load_one(&store, i, 0, SHARD), 0);
+		assert_true(blocks_known(&store) <= 16);
+	}
+	assert_true(flash_counter("evicted_blocks") >= 84);
+	assert_int_equal(flash_counter("refused"), 0);
+	end();
+}
+
+/* ---- blocks being written ---------------------------------------------------------------- */
+
+/* A reclaim reads a shard in vain while another shard of its block is being written. */
+static void damage_in_a_block_that_is_being_written(void **state)
+{
+	static uint8_t memory[SHARD];
+	struct cairn_xfer xfer;
+	struct cairn_key key;
+	uint64_t task, at;
+	uint32_t next = 100;
+
+	(void)state;
+	begin("size=8MiB, region=512KiB", 2, SHARD);
+	key = key_of(&store, 1);
+	assert_int_equal(dump_one(&store, 1, 0, SHARD, 0), 0);
+	at = flash_byte_of(&file.layout, file_record(1, 0)->unit);
+	fail_range(&device.reads[0], at, at + SHARD, -EIO);
+	for (; next < 140; next++) /* more than a region takes: it can be a victim */
+		dump_block(next, 2);
+	hold_write(&key, 1);
+	assert_int_equal(dump_many(1, 1, 1, SHARD, &xfer, memory, &task), 0);
+	await_held();
+	for (; !flash_counter("damaged_blocks") && next < 2000; next++)
+		dump_block(next, 2);
+	assert_int_equal(flash_counter("damaged_blocks"), 1);
+	assert_int_equal(flash_counter("retired_regions"), 1);
+	release_held();
+	assert_int_equal(cairn_task_wait(store.store, task, 0, UINT64_MAX), 0);
+	assert_int_equal(xfer.result.status, 0);
+	assert_false(present(&store, 1));
+	assert_int_equal(dump_one(&store, 1, 0, SHARD, 0), 0);
+	for (uint32_t shard = 0; shard < 2; shard++)
+		assert_int_equal(load_one(&store, 1, shard, SHARD), 0);
+	end();
+}
+
+/* Cleared while one shard of it is being written, and the region of another is reclaimed. */
+static void a_clear_of_a_block_that_is_being_written(void **state)
+{
+	static uint8_t memory[SHARD];
+	struct cairn_xfer xfer;
+	struct cairn_key key;
+	uint64_t task;
+	uint32_t next = 100;
+
+	(void)state;
+	begin("size=8MiB, region=512KiB", 2, SHARD);
+	key = key_of(&store, 1);
+	assert_int_equal(dump_one(&store, 1, 0, SHARD, 0), 0);
+	for (; next < 140; next++)
+		dump_block(next, 2);
+	hold_write(&key, 1);
+	assert_int_equal(dump_many(1, 1, 1, SHARD, &xfer, memory, &task), 0);
+	await_held();
+	assert_int_equal(cairn_clear(store.ns, CAIRN_WRITTEN), 0);
+	for (; flash_counter("reclaimed_regions") < 40; next++)
+		dump_block(next, 2);
+	release_held();
+	assert_int_equal(cairn_task_wait(store.store, task, 0, UINT64_MAX), 0);
+	assert_int_equal(xfer.result.status, -ESTALE);
+	dump_block(1, 2);
+	for (uint32_t shard = 0; shard < 2; shard++)
+		assert_int_equal(load_one(&store, 1, shard, SHARD), 0);
+	end();
+}
+
+/* Removed while it is written, and gone on with: never two blocks of one birth. */
+static void a_birth_is_used_once(void **state)
+{
+	enum { SHARDS = 3, BYTES = 600000 };
+	static uint8_t memory[SHARDS * BYTES];
+	struct cairn_xfer xfers[SHARDS];
+	struct cairn_key key;
+	uint64_t task, removal;
+
+	(void)state;
+	begin("size=64MiB, region=4MiB", SHARDS, BYTES);
+	key = key_of(&store, 1);
+	hold_write(&key, 0);
+	assert_int_equal(dump_many(1, 0, SHARDS, BYTES, xfers, memory, &task), 0);
+	await_held();
+	assert_int_equal(cairn_remove(store.ns, &key, 1, NULL, NULL, &removal), 0);
+	remove_block(2, 0); /* one after the other on the one reactor: the first has begun */
+	release_held();
+	assert_int_equal(cairn_task_wait(store.store, removal, 0, UINT64_MAX), 0);
+	assert_int_equal(cairn_task_wait(store.store, task, 0, UINT64_MAX), 0);
+	assert_int_equal(xfers[0].result.status, -ESTALE);
+	file_scan();
+	assert_true(file.count >= 2);
+	for (uint32_t i = 0; i < file.count; i++)
+		for (uint32_t j = 0; j < i; j++)
+			assert_true(file.entries[i].birth != file.entries[j].birth);
+	end();
+}
+
+/* ---- what cannot be read at open ------------------------------------------------------------ */
+
+static void crash_copy(void)
+{
+	char command[512];
+
+	snprintf(command, sizeof(command), "cp '%s/store' '%s/image'", store.path, store.path);
+	assert_int_equal(system(command), 0);
+}
+
+/* The store as it was at the copy: nobody had closed it. */
+static void crash(void)
+{
+	char from[256], to[256];
+
+	fixture_close(&store);
+	snprintf(from, sizeof(from), "%s/image", store.path);
+	snprintf(to, sizeof(to), "%s/store", store.path);
+	assert_int_equal(rename(from, to), 0);
+}
+
+static void reopen(void)
+{
+	fixture_close(&store);
+	open_again(1, SHARD);
+}
+
+/* A remove that may find nothing, and lasts all the same. */
+static void remove_for_good(uint32_t number)
+{
+	int ret = remove_block(number, CAIRN_DURABLE);
+
+	assert_true(ret == 0 || ret == -ENOENT);
+	assert_false(present(&store, number));
+}
+
+static void a_copy_of_the_superblock_is_enough(void **state)
+{
+	struct cairn_error error = {0};
+
+	(void)state;
+	begin("size=8MiB, region=512KiB", 1, SHARD);
+	assert_int_equal(dump_one(&store, 1, 0, SHARD, 0), 0);
+	for (uint32_t copy = 0; copy < FLASH_COPIES; copy++) {
+		fail_range(&device.reads[0], flash_super_at(copy), flash_super_at(copy) + 1, -EIO);
+		reopen();
+		assert_int_equal(load_one(&store, 1, 0, SHARD), 0);
+	}
+	fixture_close(&store);
+	fail_range(&device.reads[0], 0, flash_super_at(1) + 1, -EIO);
+	assert_int_equal(try_open(&error), -EIO);
+	assert_non_null(strstr(error.text, store.path));
+	assert_null(strchr(error.text, '\n'));
+	fail_range(&device.reads[0], 0, 0, 0);
+	open_again(1, SHARD);
+	assert_int_equal(load_one(&store, 1, 0, SHARD), 0);
+	end();
+}
+
+/* The copy that says that the store is open is lost: the other one knows older sequences. */
+static void an_older_superblock_gives_no_sequence_twice(void **state)
+{
+	struct flash_super_found found;
+	uint64_t at, birth;
+	char path[256];
+	int fd;
+
+	(void)state;
+	begin("size=8MiB, region=512KiB", 1, SHARD);
+	reopen();
+	assert_int_equal(dump_one(&store, 1, 0, SHARD, CAIRN_DURABLE), 0);
+	birth = file_record(1, 0)->birth;
+	crash_copy();
+	crash();
+	snprintf(path, sizeof(path), "%s/store", store.path);
+	fd = open(path, O_RDONLY);
+	assert_int_equal(flash_scan_super(&sys_native, fd, &found), 0);
+	close(fd);
+	at = flash_super_at(found.super.counter % FLASH_COPIES);
+	fail_range(&device.reads[0], at, at + 1, -EIO);
+	open_again(1, SHARD);
+	assert_int_equal(load_one(&store, 1, 0, SHARD), 0);
+	assert_int_equal(dump_one(&store, 2, 0, SHARD, CAIRN_DURABLE), 0);
+	assert_true(file_record(2, 0)->birth > birth);
+	end();
+}
+
+static void a_region_that_is_not_read_costs_no_other(void **state)
+{
+	uint64_t at;
+
+	(void)state;
+	begin("size=8MiB, region=512KiB", 1, SHARD);
+	for (uint32_t i = 0; i < 200; i++)
+		assert_int_equal(dump_one(&store, i, 0, SHARD, 0), 0);
+	at = region_begin(file_record(0, 0));
+	fail_range(&device.reads[0], at, at + file.layout.region_bytes, -EIO);
+	reopen();
+	for (uint32_t i = 0; i < 200; i++)
+		assert_int_equal(present(&store, i), region_begin(file_record(i, 0)) != at);
+	/* It is passed over as long as there are others, over many lives of the log. */
+	for (uint32_t i = 200; i < 3000; i++)
+		assert_int_equal(dump_one(&store, i, 0, SHARD, 0), 0);
+	assert_int_equal(load_one(&store, 2999, 0, SHARD), 0);
+	assert_int_equal(flash_counter("io_errors"), 0);
+	end();
+}
+
+/* Where nothing was removed, what could not be read may come back; else it must not. */
+static void a_region_that_was_not_read_does_not_come_back(void **state)
+{
+	uint64_t at;
+
+	(void)state;
+	begin("size=8MiB, region=512KiB", 1, SHARD);
+	for (uint32_t i = 1; i < 4; i++)
+		assert_int_equal(dump_one(&store, i, 0, SHARD, 0), 0);
+	at = region_begin(file_record(1, 0));
+	fail_range(&device.reads[0], at, at + 1, -EIO);
+	reopen();
+	assert_false(present(&store, 1));
+	fail_range(&device.reads[0], 0, 0, 0);
+	reopen();
+	assert_int_equal(load_one(&store, 1, 0, SHARD), 0);
+	fail_range(&device.reads[0], at, at + 1, -EIO);
+	reopen();
+	fail_range(&device.writes[0], at, at + 1, -EIO);
+	assert_int_equal(remove_block(1, CAIRN_DURABLE), -EIO); /* it cannot be promised */
+	fail_range(&device.writes[0], 0, 0, 0);
+	remove_for_good(1);
+	fail_range(&device.reads[0], 0, 0, 0);
+	reopen();
+	assert_false(present(&store, 1));
+	assert_int_equal(dump_one(&store, 1, 0, SHARD, 0), 0);
+	end();
+}
+
+/* Of a region that was open. */
+static void a_record_that_was_not_read_does_not_come_back(void **state)
+{
+	uint64_t at;
+
+	(void)state;
+	begin("size=8MiB, region=512KiB", 1, SHARD);
+	for (uint32_t i = 1; i < 4; i++)
+		assert_int_equal(dump_one(&store, i, 0, SHARD, CAIRN_DURABLE), 0);
+	at = flash_byte_of(&file.layout, file_record(2, 0)->unit);
+	crash_copy();
+	crash();
+	fail_range(&device.reads[0], at, at + 1, -EIO);
+	open_again(1, SHARD);
+	assert_false(present(&store, 2));
+	remove_for_good(2);
+	crash_copy();
+	fail_range(&device.reads[0], 0, 0, 0);
+	reopen();
+	assert_false(present(&store, 2));
+	crash();
+	open_again(1, SHARD);
+	assert_false(present(&store, 2));
+	for (uint32_t i = 1; i < 4; i += 2)
+		assert_int_equal(load_one(&store, i, 0, SHARD), 0);
+	end();
+}
+
+/* Marks that cannot be read, one copy or both: what was removed is not known to be there. */
+static void a_block_does_not_come_back_for_marks_that_are_not_read(void **state)
+{
+	(void)state;
+	for (uint32_t bad = 1; bad < 4; bad++) {
+		uint32_t region;
+
+		begin("size=8MiB, region=512KiB", 1, SHARD);
+		for (uint32_t i = 1; i < 4; i++)
+			assert_int_equal(dump_one(&store, i, 0, SHARD, CAIRN_DURABLE), 0);
+		remove_for_good(1);
+		region = flash_region_of(&file.layout, file_record(2, 0)->unit);
+		crash_copy();
+		crash();
+		for (uint32_t copy = 0; copy < FLASH_COPIES; copy++) {
+			uint64_t at = flash_marks_at(&file.layout, region, 0, copy);
+
+			if (bad >> copy & 1)
+				fail_range(&device.reads[copy], at, at + 1, -EIO);
+		}
+		open_again(1, SHARD);
+		assert_false(present(&store, 1));
+		remove_for_good(2);
+		memset(device.reads, 0, sizeof(device.reads));
+		crash_copy();
+		crash();
+		open_again(1, SHARD);
+		assert_false(present(&store, 1) || present(&store, 2));
+		end();
+	}
+}
+
+/* ---- while it runs --------------------------------------------------------------------------- */
+
+static void a_place_that_cannot_be_read_is_not_used_again(void **state)
+{
+	uint64_t at;
+
+	(void)state;
+	begin("size=8MiB, region=512KiB", 1, SHARD);
+	for (uint32_t i = 0; i < 100; i++)
+		assert_int_equal(dump_one(&store, i, 0, SHARD, 0), 0);
+	at = flash_byte_of(&file.layout, file_record(7, 0)->unit);
+	fail_range(&device.reads[0], at, at + 1, -EIO);
+	assert_int_equal(load_one(&store, 7, 0, SHARD), -EIO);
+	assert_int_equal(flash_counter("retired_regions"), 1);
+	assert_false(present(&store, 7)); /* a miss from now on */
+	assert_int_equal(blocks_known(&store), 99);
+	for (uint32_t i = 0; i < 100; i++)
+		assert_int_equal(load_one(&store, i, 0, SHARD), i == 7 ? -ENOENT : 0);
+	for (uint32_t i = 100; i < 3000; i++) {
+		assert_int_equal(dump_one(&store, i, 0, SHARD, 0), 0);
+		assert_int_equal(load_one(&store, i, 0, SHARD), 0);
+	}
+	assert_int_equal(flash_counter("retired_regions"), 1);
+	end();
+}
+
+/* @error: of a device that is bad in places, or of a file that has holes on a full disk. */
+static void places_take_no_writes(int error)
+{
+	uint32_t refused = 0;
+
+	begin("size=8MiB, region=512KiB", 1, SHARD);
+	assert_int_equal(dump_one(&store, 1, 0, SHARD, 0), 0);
+	file_scan();
+	fail_range(&device.writes[0], flash_region_at(&file.layout, 3) + MIB / 4,
+		   flash_region_at(&file.layout, 3) + MIB / 4 + 1, error);
+	fail_range(&device.writes[1], flash_region_at(&file.layout, 7),
+		   flash_region_at(&file.layout, 8), error);
+	for (uint32_t i = 2; i < 3000; i++) {
+		int ret = dump_one(&store, i, 0, SHARD, 0);
+
+		assert_true(ret == 0 || ret == error);
+		assert_int_equal(present(&store, i), ret == 0);
+		assert_int_equal(load_one(&store, i, 0, SHARD), ret == 0 ? 0 : -ENOENT);
+		refused += ret < 0;
+	}
+	assert_true(refused <= 2);
+	assert_true(flash_counter("retired_regions") <= 2);
+	assert_true(du(store.path) <= 9u << 20);
+	reopen();
+	assert_int_equal(load_one(&store, 2999, 0, SHARD), 0);
+	end();
+}
+
+static void regions_that_take_no_writes_are_retired(void **state)
+{
+	(void)state;
+	places_take_no_writes(-EIO);
+	places_take_no_writes(-ENOSPC);
+}
+
+/* ---- a reclaim that cannot go on --------------------------------------------------------------
+ */
+
+static void hold_block(uint32_t number, uint64_t *ret_hold)
+{
+	struct cairn_lookup_opts opts = {
+		.size = sizeof(opts), .flags = CAIRN_LOOKUP_HOLD, .hold_ns = 60000000000ull};
+	struct cairn_key key = key_of(&store, number);
+	struct cairn_found found;
+
+	assert_int_equal(cairn_lookup(store.ns, &key, 1, &found, &opts, ret_hold), 1);
+}
+
+static uint32_t number_of(const struct cairn_key *key, uint32_t count)
+{
+	for (uint32_t i = 0; i < count; i++) {
+		struct cairn_key other = key_of(&store, i);
+
+		if (memcmp(key, &other, sizeof(other)) == 0)
+			return i;
+	}
+	return UINT32_MAX;
+}
+
+/*
+ * Some of a victim was carried, and then there was no place for more: the victim stays, and
+ * what was carried counts in its new place alone.
+ */
+static void what_was_carried_out_of_a_victim_that_stays(void **state)
+{
+	enum { BYTES = 60000, BLOCKS = 400 };
+	uint64_t holds[BLOCKS] = {0};
+	uint32_t count, gone;
+
+	(void)state;
+	begin("size=8MiB, region=512KiB", 1, BYTES);
+	device.carries_left = 2;
+	for (count = 0; count < BLOCKS; count++) {
+		if (dump_one(&store, count, 0, BYTES, CAIRN_DURABLE) < 0)
+			break;
+		if (count % 2)
+			hold_block(count, &holds[count]);
+	}
+	assert_true(count < BLOCKS);
+	assert_int_equal(device.carried_count, 2);
+	for (uint32_t i = 1; i < count; i += 2)
+		assert_int_equal(load_one(&store, i, 0, BYTES), 0);
+	gone = number_of(&device.carried[0], count);
+	assert_true(gone < count && gone % 2);
+	assert_int_equal(remove_block(gone, CAIRN_DURABLE), 0);
+	crash_copy();
+	for (uint32_t i = 0; i < count; i++)
+		if (holds[i])
+			assert_int_equal(cairn_hold_release(store.store, holds[i]), 0);
+	crash();
+	device_reset();
+	open_again(1, BYTES);
+	for (uint32_t i = 1; i < count; i += 2)
+		assert_int_equal(load_one(&store, i, 0, BYTES), i == gone ? -ENOENT : 0);
+	end();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_block_of_more_than_a_region),
+		cmocka_unit_test(a_full_index_evicts),
+		cmocka_unit_test(damage_in_a_block_that_is_being_written),
+		cmocka_unit_test(a_clear_of_a_block_that_is_being_written),
+		cmocka_unit_test(a_birth_is_used_once),
+		cmocka_unit_test(a_copy_of_the_superblock_is_enough),
+		cmocka_unit_test(an_older_superblock_gives_no_sequence_twice),
+		cmocka_unit_test(a_region_that_is_not_read_costs_no_other),
+		cmocka_unit_test(a_region_that_was_not_read_does_not_come_back),
+		cmocka_unit_test(a_record_that_was_not_read_does_not_come_back),
+		cmocka_unit_test(a_block_does_not_come_back_for_marks_that_are_not_read),
+		cmocka_unit_test(a_place_that_cannot_be_read_is_not_used_again),
+		cmocka_unit_test(regions_that_take_no_writes_are_retired),
+		cmocka_unit_test(what_was_carried_out_of_a_victim_that_stays),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
