@@ -22,6 +22,7 @@
 #include <string.h>
 
 #include "base/units.h"
+#include "stages/error.h"
 #include "stages/stages.h"
 
 #define DELAY_MAGIC 0x796c6564u
@@ -115,11 +116,7 @@ static int delay_check_values(const struct cairn_stage_env *env, struct cairn_er
 		why = "hang= is not the number of an io from 1; for example \"#17\" would be";
 	else if (values[DELAY_HANG].set && values[DELAY_HANG_AFTER].set)
 		why = "hang_after= and hang= are both given; one of them starts the hang";
-	if (why && reterr) {
-		reterr->code = -EINVAL;
-		snprintf(reterr->text, sizeof(reterr->text), "%s: %s", env->name, why);
-	}
-	return why ? -EINVAL : 0;
+	return why ? stage_error(reterr, -EINVAL, "%s: %s", env->name, why) : 0;
 }
 
 static int delay_open(void *self, const struct cairn_stage_env *env, struct cairn_error *reterr)
@@ -142,13 +139,8 @@ static int delay_open(void *self, const struct cairn_stage_env *env, struct cair
 		why = "no memory for a mutex";
 		code = -ENOMEM;
 	}
-	if (why) {
-		if (reterr) {
-			reterr->code = code;
-			snprintf(reterr->text, sizeof(reterr->text), "%s: %s", env->name, why);
-		}
-		return code;
-	}
+	if (why)
+		return stage_error(reterr, code, "%s: %s", env->name, why);
 	stage->env = env;
 	stage->host = env->host;
 	stage->read_ns = values[DELAY_READ].u;

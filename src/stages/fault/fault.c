@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "stages/error.h"
 #include "stages/fault/rules.h"
 #include "stages/stages.h"
 
@@ -71,11 +72,7 @@ static int fault_check_values(const struct cairn_stage_env *env, struct cairn_er
 	char why[CAIRN_ERROR_TEXT_MAX / 2] = "";
 	int count = fault_rules_parse(env->values[FAULT_RULE].s, rules, why, sizeof(why));
 
-	if (count < 0 && reterr) {
-		reterr->code = count;
-		snprintf(reterr->text, sizeof(reterr->text), "%s: %s", env->name, why);
-	}
-	return count < 0 ? count : 0;
+	return count < 0 ? stage_error(reterr, count, "%s: %s", env->name, why) : 0;
 }
 
 static int fault_open(void *self, const struct cairn_stage_env *env, struct cairn_error *reterr)
@@ -95,13 +92,8 @@ static int fault_open(void *self, const struct cairn_stage_env *env, struct cair
 		code = -ENOMEM;
 		snprintf(why, sizeof(why), "no memory for a mutex");
 	}
-	if (code < 0) {
-		if (reterr) {
-			reterr->code = code;
-			snprintf(reterr->text, sizeof(reterr->text), "%s: %s", env->name, why);
-		}
-		return code;
-	}
+	if (code < 0)
+		return stage_error(reterr, code, "%s: %s", env->name, why);
 	stage->env = env;
 	stage->host = env->host;
 	stage->seed = env->values[FAULT_SEED].u;

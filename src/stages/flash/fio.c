@@ -5,23 +5,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-int flash_error(struct cairn_error *reterr, int code, const char *format, ...)
-{
-	static const char stage[] = "flash: ";
-	const size_t length = sizeof(stage) - 1;
-	va_list args;
-
-	if (!reterr)
-		return code;
-	memset(reterr, 0, sizeof(*reterr));
-	reterr->code = code;
-	memcpy(reterr->text, stage, length);
-	va_start(args, format);
-	vsnprintf(reterr->text + length, sizeof(reterr->text) - length, format, args);
-	va_end(args);
-	return code;
-}
-
 uint32_t now_seconds(const struct flash *tier)
 {
 	return (uint32_t)(tier->sys->realtime_ns() / 1000000000u);

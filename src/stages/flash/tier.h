@@ -23,6 +23,7 @@
 #include "stages/flash/format.h"
 #include "stages/flash/policy.h"
 #include "stages/flash/table.h"
+#include "stages/error.h"
 #include "stages/wait.h"
 
 #define TIER_MAGIC 0x68736c66u /* "flsh" */
@@ -386,8 +387,7 @@ static inline void space_count(struct flash *tier, struct space *space, bool mor
 	flash_gauges(tier);
 }
 
-int flash_error(struct cairn_error *reterr, int code, const char *format, ...)
-	__attribute__((format(printf, 3, 4)));
+#define flash_error(reterr, code, ...) stage_error(reterr, code, "flash: " __VA_ARGS__)
 
 /* ---- file.c: the file or device ------------------------------------------------------ */
 

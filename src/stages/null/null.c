@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "stages/error.h"
 #include "stages/null/null.h"
 #include "stages/stages.h"
 
@@ -24,16 +25,6 @@ static const struct cairn_counter_row null_counters[] = {
 	[NULL_DAMAGED] = {"damaged_blocks", "blocks whose checksum did not match", 0},
 	[NULL_REFUSED] = {"refused", "shards not taken", 0},
 };
-
-static int fill_error(struct cairn_error *reterr, const struct cairn_stage_env *env, int code,
-		      const char *text)
-{
-	if (reterr) {
-		reterr->code = code;
-		snprintf(reterr->text, sizeof(reterr->text), "%s: %s", env->name, text);
-	}
-	return code;
-}
 
 static void null_release(struct null_stage *stage)
 {
@@ -69,8 +60,9 @@ static int null_open(void *self, const struct cairn_stage_env *env, struct cairn
 	stage->slots = (struct null_block **)slots;
 	if (ret < 0) {
 		null_release(stage);
-		return fill_error(reterr, env, -ENOMEM,
-				  "no address space for the index; entries= must be smaller");
+		return stage_error(reterr, -ENOMEM,
+				   "%s: no address space for the index; entries= must be smaller",
+				   env->name);
 	}
 	index_init(stage->index_memory, stage->entries_max, seed, &stage->index);
 	index_huge_ranges(stage->index, huge);
@@ -78,7 +70,7 @@ static int null_open(void *self, const struct cairn_stage_env *env, struct cairn
 		sys_advise_huge(stage->sys, huge[i].start, huge[i].bytes);
 	if (pthread_mutex_init(&stage->lock, NULL) != 0) {
 		null_release(stage);
-		return fill_error(reterr, env, -ENOMEM, "no memory for a mutex");
+		return stage_error(reterr, -ENOMEM, "%s: no memory for a mutex", env->name);
 	}
 	stage->magic = NULL_MAGIC;
 	return 0;
@@ -135,7 +127,7 @@ static int null_bind(void *self, const struct cairn_ns_view *ns, void **ret_bind
 	}
 	pthread_mutex_unlock(&stage->lock);
 	if (ret < 0)
-		return fill_error(reterr, stage->env, ret, "no memory for a namespace");
+		return stage_error(reterr, ret, "%s: no memory for a namespace", stage->env->name);
 	*ret_binding = space;
 	return 0;
 }

@@ -8,8 +8,7 @@
  *     in one list. p->step is set only while resume() is waited for.
  *  2. An io holds at most one workspace, and none while it waits for one; so
  *     ios never wait for each other's memory in a circle.
- *  3. What waits in a list holds nothing, and ends at its deadline: the timer
- *     and a wake may then come both, and the io ends after the later one.
+ *  3. What waits in a list holds nothing, and ends at its deadline (stages/wait.h).
  */
 #include "stages/posix/tier.h"
 
@@ -171,17 +170,46 @@ static uint32_t wait_bucket(const struct cairn_key *key)
 	return (key->bytes[0] ^ key->bytes[15]) % WAIT_BUCKETS;
 }
 
-static void wait_in(struct pio *p, struct pio **list, void (*step)(struct pio *))
+static struct pio *pio_of(struct waiter *waiter)
 {
-	assert(!p->step && !p->waiting && !p->timed && !p->ws && p->fd < 0);
+	return (struct pio *)((char *)waiter - offsetof(struct pio, wait));
+}
+
+static void go_on(struct waiter *waiter)
+{
+	struct pio *p = pio_of(waiter);
+	void (*step)(struct pio *) = p->step;
+
+	p->step = NULL;
+	step(p);
+}
+
+static void give_up(struct pio *p)
+{
+	assert(!p->ws && p->fd < 0 && !p->pinned && p->partial == INDEX_NONE);
+	cairn_io_fail(p->io, -ETIMEDOUT);
+	pio_complete(p);
+}
+
+static void expire(struct waiter *waiter)
+{
+	struct pio *p = pio_of(waiter);
+
+	p->step = NULL;
+	give_up(p);
+}
+
+void pio_wait_init(struct pio *p)
+{
+	p->wait = (struct waiter){
+		.io = p->io, .host = p->tier->host, .mutex = &p->tier->mutex, .expire = expire};
+}
+
+static void wait_in(struct pio *p, struct waiter **list, void (*step)(struct pio *))
+{
+	assert(!p->step && !p->ws && p->fd < 0);
 	p->step = step;
-	p->waiting = true;
-	p->wait_list = list;
-	p->wait_next = *list;
-	*list = p;
-	p->timed = p->io->deadline_ns != UINT64_MAX;
-	if (p->timed)
-		p->tier->host->resume_at(p->io, p->io->deadline_ns);
+	waiter_wait(&p->wait, list, go_on);
 }
 
 void pio_wait_key(struct pio *p, void (*step)(struct pio *))
@@ -196,103 +224,34 @@ void pio_wait_room(struct pio *p, void (*step)(struct pio *))
 }
 
 /* Each looks again for itself; one that need not have is only asked once more. */
-static void wake_list(struct posix *tier, struct pio **list)
-{
-	struct pio *p = *list;
-
-	*list = NULL;
-	while (p) {
-		struct pio *next = p->wait_next;
-
-		p->wait_next = NULL;
-		p->waiting = false;
-		tier->host->resume(p->io);
-		p = next;
-	}
-}
-
 void pio_wake_key(struct posix *tier, const struct cairn_key *key)
 {
-	wake_list(tier, &tier->wait_key[wait_bucket(key)]);
+	waiters_wake(&tier->wait_key[wait_bucket(key)]);
 }
 
 void pio_wake_room(struct posix *tier)
 {
-	wake_list(tier, &tier->wait_room);
+	waiters_wake(&tier->wait_room);
 }
 
 void pio_sleep(struct pio *p, uint64_t ns, void (*step)(struct pio *))
 {
 	assert(!p->step);
 	p->step = step;
-	p->tier->host->resume_at(p->io, p->tier->host->now_ns() + ns);
+	waiter_sleep(&p->wait, ns, go_on);
 }
 
 bool pio_late(const struct pio *p)
 {
-	return p->io->deadline_ns != UINT64_MAX && p->tier->host->now_ns() >= p->io->deadline_ns;
-}
-
-static void expire(struct pio *p)
-{
-	assert(!p->ws && p->fd < 0 && !p->pinned && p->partial == INDEX_NONE);
-	cairn_io_fail(p->io, -ETIMEDOUT);
-	pio_complete(p);
+	return waiter_late(&p->wait);
 }
 
 void pio_retry(struct pio *p, uint64_t ns, void (*step)(struct pio *))
 {
 	if (pio_late(p))
-		expire(p);
+		give_up(p);
 	else
 		pio_sleep(p, ns, step);
-}
-
-/* What waits in a list gives up: nobody has woken it. */
-static bool wait_leave(struct pio *p)
-{
-	bool waiting;
-
-	tier_lock(p->tier);
-	waiting = p->waiting;
-	if (waiting) {
-		struct pio **at = p->wait_list;
-
-		while (*at != p)
-			at = &(*at)->wait_next;
-		*at = p->wait_next;
-		p->wait_next = NULL;
-		p->waiting = false;
-	}
-	tier_unlock(p->tier);
-	return waiting;
-}
-
-void pio_resume(struct pio *p)
-{
-	void (*step)(struct pio *) = p->step;
-
-	p->step = NULL;
-	if (!p->timed) {
-		step(p);
-		return;
-	}
-	p->timed = false;
-	p->tier->host->resume_at(p->io, UINT64_MAX);
-	if (!pio_late(p)) { /* so it was woken */
-		step(p);
-		return;
-	}
-	if (wait_leave(p)) {
-		expire(p);
-		return;
-	}
-	/*
-	 * Woken, too. Whether this is the deadline's resume() or the other one cannot
-	 * be told; asking once more leaves exactly one to come.
-	 */
-	p->step = expire;
-	p->tier->host->resume(p->io);
 }
 
 /* ---- endings -------------------------------------------------------------------- */

@@ -356,6 +356,7 @@ static void posix_submit(void *self, struct cairn_io *io, void *scratch)
 	p->magic = PIO_MAGIC;
 	p->tier = tier;
 	p->io = io;
+	pio_wait_init(p);
 	p->fd = -1;
 	p->partial = INDEX_NONE;
 	p->space = io->ns->binding[tier->env->index];
@@ -386,8 +387,7 @@ static void posix_resume(void *self, struct cairn_io *io, void *scratch)
 
 	(void)self;
 	assert(p->magic == PIO_MAGIC && p->io == io);
-	if (p->step)
-		pio_resume(p);
+	waiter_resume(&p->wait);
 }
 
 /* ---- callers' threads ------------------------------------------------------------------------ */

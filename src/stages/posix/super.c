@@ -15,23 +15,6 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-int tier_error(struct cairn_error *reterr, int code, const char *format, ...)
-{
-	static const char stage[] = "posix: ";
-	const size_t length = sizeof(stage) - 1;
-	va_list args;
-
-	if (!reterr)
-		return code;
-	memset(reterr, 0, sizeof(*reterr));
-	reterr->code = code;
-	memcpy(reterr->text, stage, length);
-	va_start(args, format);
-	vsnprintf(reterr->text + length, sizeof(reterr->text) - length, format, args);
-	va_end(args);
-	return code;
-}
-
 /* ---- superblock -------------------------------------------------------------------- */
 
 int super_read(const struct sys *sys, int store_fd, struct super_block *ret_super)

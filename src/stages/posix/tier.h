@@ -22,6 +22,8 @@
 #include "stages/posix/format.h"
 #include "stages/posix/names.h"
 #include "stages/posix/posix.h"
+#include "stages/error.h"
+#include "stages/wait.h"
 
 #define TIER_MAGIC 0x78736f70u /* "posx" */
 #define PIO_MAGIC  0x6f69706fu
@@ -210,7 +212,7 @@ struct posix {
 	struct space *space_buckets[SPACE_BUCKETS]; /* readable ones, by their description */
 	uint32_t space_next;			    /* ids below are known, or nobody's for ever */
 	uint64_t burnt[SPACES_MAX / 64];	    /* named by a marker or a block */
-	struct pio *wait_key[WAIT_BUCKETS], *wait_room;
+	struct waiter *wait_key[WAIT_BUCKETS], *wait_room;
 	struct partial *partials;
 	uint32_t partial_free, partial_end, partial_oldest, partial_newest;
 	uint8_t *arena;
@@ -247,7 +249,7 @@ struct window {
 	uint8_t *at;
 };
 
-/* The tier's scratch in an io. Owner: the io's reactor; wait_next and waiting [m]. */
+/* The tier's scratch in an io. Owner: the io's reactor. */
 struct pio {
 	uint32_t magic;
 	struct posix *tier;
@@ -259,9 +261,7 @@ struct pio {
 	void (*after)(struct pio *); /* continuation of a helper's */
 	void (*then_look)(struct pio *);
 	int64_t (*work)(struct pio *); /* what a worker is asked for */
-	struct pio *wait_next, **wait_list;
-	bool waiting; /* [m] in a list */
-	bool timed;   /* resume() comes at the deadline, too */
+	struct waiter wait;
 
 	struct slot slots[2];
 	uint32_t slot_count, slot_sent, slots_out;
@@ -355,6 +355,7 @@ void pio_call_chain(struct pio *p, uint32_t slot, int64_t (*work)(struct pio *))
 /* 0 or a negative errno; a short write is -ENOSPC. */
 int64_t pio_result(const struct pio *p, uint32_t slot);
 
+void pio_wait_init(struct pio *p);
 /*
  * Waits for pio_wake_key() of @key, or pio_wake_room(); [m] held. At the io's
  * deadline what still waits ends -ETIMEDOUT, so it may hold nothing.
@@ -368,8 +369,6 @@ void pio_sleep(struct pio *p, uint64_t ns, void (*step)(struct pio *));
 bool pio_late(const struct pio *p);
 /* Sleeps, or ends an io that is late and holds nothing. */
 void pio_retry(struct pio *p, uint64_t ns, void (*step)(struct pio *));
-/* resume() was called. */
-void pio_resume(struct pio *p);
 
 /* Gives the workspace back and completes the io. Nothing may touch @p after. */
 void pio_complete(struct pio *p);
@@ -409,8 +408,7 @@ bool segs_add(struct pio *p, const struct cairn_part *part, uint64_t skip, uint6
 int super_open(struct posix *tier, struct cairn_error *reterr); /* path, lock, superblock */
 int super_write(struct posix *tier);				/* durable when it returns 0 */
 int super_read(const struct sys *sys, int store_fd, struct super_block *ret_super);
-int tier_error(struct cairn_error *reterr, int code, const char *format, ...)
-	__attribute__((format(printf, 3, 4)));
+#define tier_error(reterr, code, ...) stage_error(reterr, code, "posix: " __VA_ARGS__)
 /* Shows what is there now in the counters page; under the lock, shared=no. */
 void tier_gauges(struct posix *tier);
 int tier_open_dir(const struct sys *sys, int dirfd, const char *name);
