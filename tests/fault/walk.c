@@ -2,7 +2,8 @@
 /*
  * The walk: the same work again and again, and in round N the N-th call fails:
  * a system call, an allocation, or an operation of an engine's chain. Until a
- * round ends in which nothing was left to fail.
+ * round ends in which nothing was left to fail. The short form passes over most
+ * of them: its seed, which is another one each time, is printed, and says which.
  *
  * In each round, whatever failed:
  *  1. no byte that was loaded is wrong;
@@ -15,6 +16,7 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 
 #include "chaos.h"
 #include "core/store.h"
@@ -319,6 +321,8 @@ static int worst_left(const struct round *round)
 	return round->mode == SHARED ? CAIRN_FINDING_REPAIRABLE : CAIRN_FINDING_NOTE;
 }
 
+static uint64_t round_calls; /* of the last round, as long as the script ran */
+
 /* True: the fault fired. */
 static bool run_round(const char *engine, enum mode mode, unsigned counted, uint64_t nth, int error)
 {
@@ -334,6 +338,7 @@ static bool run_round(const char *engine, enum mode mode, unsigned counted, uint
 	chaos_arm(counted, nth, error);
 	run_script(&round);
 	fired = chaos_fired();
+	round_calls = chaos_count();
 	kit_at("engine=%s %s counted=%u nth=%lu error=%d (%s), afterwards", engine,
 	       mode_names[mode], counted, (unsigned long)nth, error, chaos_what());
 	chaos_arm(0, 0, 0);
@@ -351,39 +356,53 @@ static bool run_round(const char *engine, enum mode mode, unsigned counted, uint
 	return fired;
 }
 
-/*
- * Calls that are passed over in the short form. Every call fails once with the
- * simplest engine; what differs with the others is sampled. (libaio's contexts
- * take the kernel tens of milliseconds to take apart.)
- */
-static uint64_t step_of(const char *engine, enum mode mode)
-{
-	uint64_t step = mode == UNBOUNDED ? 1 : 8;
+/* ---- the walk -------------------------------------------------------------------------- */
 
-	if (strcmp(engine, "uring") == 0)
-		step = mode == UNBOUNDED ? 3 : 9;
+/* Rounds of the short form: few where a round is slow to take apart (libaio's contexts). */
+static uint64_t samples(const char *engine, enum mode mode)
+{
+	uint64_t count = 5;
+
 	if (strcmp(engine, "aio") == 0)
-		step = 50;
-	return kit_sanitized() ? step * 3 : step;
+		count = 3;
+	else if (strcmp(engine, "psync") == 0 && mode == UNBOUNDED)
+		count = 20;
+	return kit_sanitized() ? (count + 2) / 3 : count;
 }
 
-static void walk(const char *engine, enum mode mode, unsigned counted, const char *what)
+/* Every one; or, in the short form, every so many, from one that the seed chooses. */
+static void choose(const char *engine, enum mode mode, unsigned counted, struct kit_rng *rng,
+		   uint64_t *ret_from, uint64_t *ret_step)
+{
+	*ret_from = kit_number("from", 0, 1);
+	*ret_step = kit_number("step", *ret_from > 0, 1);
+	if (*ret_step)
+		return;
+	CHECK(!run_round(engine, mode, counted, 0, -EIO));
+	*ret_step = round_calls / samples(engine, mode) + 1;
+	*ret_from = 1 + kit_below(rng, *ret_step);
+}
+
+static void walk(const char *engine, enum mode mode, unsigned counted, const char *what,
+		 struct kit_rng *rng)
 {
 	static const int errors[ERRORS] = {-EIO, -ENOSPC, -ENOMEM, CHAOS_SHORT, CHAOS_LATE};
-	uint64_t seed = kit_number("seed", 1, 1), nth = kit_number("from", 1, 1);
-	uint64_t step = kit_number("step", step_of(engine, mode), 1), rounds = 0;
+	uint64_t kind = kit_below(rng, ERRORS), nth, from, step, rounds = 0;
 	size_t all = kit_soak() && counted != CHAOS_ALLOCS ? ERRORS : 1;
-	bool fired = !(kit_flash() && mode == SHARED); /* which it has not */
+	bool fired = true;
 
-	for (; fired; nth += step) {
+	choose(engine, mode, counted, rng, &from, &step);
+	for (nth = from; fired; nth += step) {
 		fired = false;
 		rounds++;
 		for (size_t i = 0; i < all; i++)
 			fired |= run_round(engine, mode, counted, nth,
-					   errors[(nth + seed + i) % ERRORS]);
+					   errors[kit_number("error", (nth + kind + i) % ERRORS,
+							     (nth + kind + i) % ERRORS)]);
 	}
-	printf("walk: engine %s, %s, %s: %lu of %lu failed in turn\n", engine, what,
-	       mode_names[mode], (unsigned long)rounds - 1, (unsigned long)(nth - step));
+	printf("walk: engine %s, %s, %s: %lu of %lu failed in turn (--from=%lu --step=%lu)\n",
+	       engine, what, mode_names[mode], (unsigned long)rounds - 1,
+	       (unsigned long)(nth - step), (unsigned long)from, (unsigned long)step);
 }
 
 static bool wanted(const char *name, const char *value)
@@ -401,14 +420,20 @@ int main(int argc, char **argv)
 		const char *name;
 	} kinds[] = {{CHAOS_CALLS, "calls"}, {CHAOS_ALLOCS, "allocs"}, {CHAOS_OPS, "ops"}};
 
+	struct kit_rng rng;
+
 	kit_init(argc, argv);
 	kit_also(chaos_what);
+	rng.state = kit_number("seed", (uint64_t)time(NULL), 1);
+	printf("walk: --seed=%lu\n", (unsigned long)rng.state);
 	for (size_t e = 0; e < 3; e++)
 		for (size_t k = 0; k < 3; k++)
 			for (enum mode mode = 0; mode < MODES; mode++)
 				if (wanted("engine", engines[e]) && kit_engine(engines[e]) &&
 				    wanted("counted", kinds[k].name) &&
-				    wanted("mode", mode_names[mode]))
-					walk(engines[e], mode, kinds[k].counted, kinds[k].name);
+				    wanted("mode", mode_names[mode]) &&
+				    !(kit_flash() && mode == SHARED)) /* it has none */
+					walk(engines[e], mode, kinds[k].counted, kinds[k].name,
+					     &rng);
 	return 0;
 }
