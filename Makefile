@@ -22,7 +22,7 @@ all: build/build.ninja ## the libraries, the program and the tests, into build/;
 
 build/build.ninja:
 	@tools/deps.sh --check build
-	@echo "configuring build/"
+	@echo "configuring build/; what then is built takes half a minute"
 	@said=$$(meson setup build --prefix "$(PREFIX)" --libdir "$(LIBDIR)" 2>&1) || \
 		{ printf '%s\n' "$$said" >&2; exit 1; }
 
