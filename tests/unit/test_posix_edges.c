@@ -3,10 +3,10 @@
  * The posix tier where something goes wrong at one exact moment: a sys table
  * with a hook here and there, under the engine that uses the table for all.
  */
-#include <pthread.h>
 #include <time.h>
 
 #include "core/store.h"
+#include "gate.h"
 #include "posix_store.h"
 
 #define SHARD 8192u
@@ -52,36 +52,10 @@ static int remove_one(struct fixture *f, uint32_t number, uint32_t durability)
 
 /* ---- deadlines of what waits -------------------------------------------------------------- */
 
-static pthread_mutex_t gate_lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t gate_change = PTHREAD_COND_INITIALIZER;
-static bool gate_shut, gate_reached;
-
 static int unlink_gated(int dirfd, const char *path, int flags)
 {
-	pthread_mutex_lock(&gate_lock);
-	gate_reached = true;
-	pthread_cond_broadcast(&gate_change);
-	while (gate_shut)
-		pthread_cond_wait(&gate_change, &gate_lock);
-	pthread_mutex_unlock(&gate_lock);
+	gate_pass();
 	return sys_native.unlinkat(dirfd, path, flags);
-}
-
-static void gate(bool shut)
-{
-	pthread_mutex_lock(&gate_lock);
-	gate_shut = shut;
-	gate_reached = false;
-	pthread_cond_broadcast(&gate_change);
-	pthread_mutex_unlock(&gate_lock);
-}
-
-static void gate_await(void)
-{
-	pthread_mutex_lock(&gate_lock);
-	while (!gate_reached)
-		pthread_cond_wait(&gate_change, &gate_lock);
-	pthread_mutex_unlock(&gate_lock);
 }
 
 /* A remove whose unlink has begun, and does not end before the gate opens. */

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 
 #include "core/store.h"
+#include "gate.h"
 #include "posix_store.h"
 
 #define SHARD  8192u
@@ -191,36 +192,10 @@ static void a_reactor_blocks_for_nothing(void **state)
 	}
 }
 
-static pthread_mutex_t gate_lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t gate_change = PTHREAD_COND_INITIALIZER;
-static bool gate_shut, gate_reached;
-
 static int lock_gated(int fd, off_t at, bool wait)
 {
-	pthread_mutex_lock(&gate_lock);
-	gate_reached = true;
-	pthread_cond_broadcast(&gate_change);
-	while (gate_shut)
-		pthread_cond_wait(&gate_change, &gate_lock);
-	pthread_mutex_unlock(&gate_lock);
+	gate_pass();
 	return sys_native.byte_lock(fd, at, wait);
-}
-
-static void gate(bool shut)
-{
-	pthread_mutex_lock(&gate_lock);
-	gate_shut = shut;
-	gate_reached = false;
-	pthread_cond_broadcast(&gate_change);
-	pthread_mutex_unlock(&gate_lock);
-}
-
-static void gate_await(void)
-{
-	pthread_mutex_lock(&gate_lock);
-	while (!gate_reached)
-		pthread_cond_wait(&gate_change, &gate_lock);
-	pthread_mutex_unlock(&gate_lock);
 }
 
 /* A lock that a network takes long to answer keeps nobody else from dumping. */

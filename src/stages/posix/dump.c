@@ -404,12 +404,8 @@ static void dir_make(struct pio *p)
 {
 	struct engine_op *op;
 
-	name_dir(name_dir_of(&p->id.key, p->tier->dirs_log2), p->dir_name);
 	pio_chain(p, 0);
-	op = pio_op(p, 0, OP_MKDIRAT, p->tier->blocks_fd);
-	op->path = p->dir_name;
-	op->mode = 0777;
-	op->soft = true;
+	pio_make_dir(p, 0);
 	pio_stat_dir(p, 0);
 	op = pio_op(p, 0, OP_STATX, p->tier->blocks_fd);
 	op->path = ".";

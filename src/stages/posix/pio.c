@@ -100,6 +100,17 @@ void pio_unlink(struct pio *p, uint32_t slot, const char *path)
 	op->soft = true;
 }
 
+void pio_make_dir(struct pio *p, uint32_t slot)
+{
+	struct engine_op *op;
+
+	name_dir(name_dir_of(&p->id.key, p->tier->dirs_log2), p->dir_name);
+	op = pio_op(p, slot, OP_MKDIRAT, p->tier->blocks_fd);
+	op->path = p->dir_name;
+	op->mode = 0777;
+	op->soft = true;
+}
+
 void pio_stat_dir(struct pio *p, uint32_t slot)
 {
 	struct engine_op *op;

@@ -339,6 +339,8 @@ void pio_chain(struct pio *p, uint32_t slot);
 struct engine_op *pio_op(struct pio *p, uint32_t slot, enum engine_code code, int fd);
 void pio_open(struct pio *p, uint32_t slot, const char *path, int flags);
 void pio_unlink(struct pio *p, uint32_t slot, const char *path);
+/* Makes the block's directory, if it is not there. */
+void pio_make_dir(struct pio *p, uint32_t slot);
 /* Charges of the block's directory after the chain: tier_dir_statted() reads it. */
 void pio_stat_dir(struct pio *p, uint32_t slot);
 /* Sends @count chains; @then runs on this thread when all have ended. */
