@@ -72,6 +72,7 @@ static int open_stages(struct cairn_store *store, struct cairn_error *reterr)
 		int ret;
 
 		level->internal.engine = io_engine;
+		level->internal.engine_ops = store->engine_ops;
 		level->internal.guard = env_guard;
 		level->internal.fork_close = env_fork_close;
 		level->internal.sequence_raise = env_sequence_raise;

@@ -30,6 +30,8 @@ struct stage_env {
 	const struct sys *sys;
 	/* NULL at rest (list, check, identify). The reactor's engine; this io's thread only. */
 	struct engine *(*engine)(struct cairn_io *io, const struct engine_ops **ret_ops);
+	/* The kind that the store has, for an engine of the stage's own in open(). NULL at rest. */
+	const struct engine_ops *engine_ops;
 	/*
 	 * Registers a descriptor that must outlive all I/O in flight (a tier's
 	 * lock) with every ring. From open(). Not closed by the host.

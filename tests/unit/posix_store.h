@@ -231,7 +231,9 @@ static inline int counter_match(void *context, const struct cairn_counter *count
 {
 	struct counter_search *search = context;
 
-	if (strcmp(counter->stage, "posix") == 0 && strcmp(counter->name, search->name) == 0)
+	bool tier = !strcmp(counter->stage, "posix") || !strcmp(counter->stage, "flash");
+
+	if (tier && strcmp(counter->name, search->name) == 0)
 		search->value = counter->value;
 	return 0;
 }

@@ -147,12 +147,89 @@ static void of_two_records_in_a_region_the_later_counts(void **state)
 	image_free(&image);
 }
 
+static bool is_dead(uint32_t region, uint32_t number)
+{
+	bool dead = false;
+
+	for (uint32_t copy = 0; copy < FLASH_COPIES; copy++) {
+		const struct flash_marks *marks =
+			(const void *)(image.bytes +
+				       flash_marks_at(&image.layout, region, 0, copy));
+
+		dead = dead || marks->marks[number] == FLASH_MARK_DEAD;
+	}
+	return dead;
+}
+
+static uint32_t put(uint32_t region, uint32_t block, uint64_t birth, uint32_t shard,
+		    uint32_t shard_count, uint32_t bytes)
+{
+	struct image_record spec = {.block = block,
+				    .birth = birth,
+				    .shard = shard,
+				    .shard_count = shard_count,
+				    .shard_bytes = bytes,
+				    .generation = 1};
+
+	image_record(&image, region, &spec);
+	return flash_record_units(&image.layout, bytes);
+}
+
+/* Of two records of a shard the later one counts, of two births the later: and once each. */
+static void what_counts(bool sealed)
+{
+	static const uint8_t dead[3][6] = {{1, 1, 1, 1}, {0, 0, 0, 0, 0, 1}, {1, 0}};
+	uint32_t units;
+
+	image_new(&image, 8u << 20, 512u << 10, 512);
+	image_spaces(&image, 1, 1, 1);
+	for (uint32_t region = 0; region < 3; region++)
+		image_open(&image, region, region + 1);
+	put(0, 1, 7, 0, 1, 5000);
+	put(0, 2, 7, 0, 1, 5000);
+	put(0, 4, 7, 0, 2, 1000);
+	put(0, 5, 7, 0, 2, 1000);	  /* it has no other shard */
+	units = put(1, 1, 7, 0, 1, 5000); /* carried */
+	units += put(1, 2, 9, 0, 1, 700); /* dumped anew */
+	units += put(1, 3, 7, 0, 1, 600);
+	units += put(1, 4, 7, 1, 2, 1000);
+	units += put(1, 6, 7, 0, 1, 4000);
+	put(1, 5, 6, 1, 2, 1000); /* of an earlier birth */
+	put(2, 2, 7, 0, 1, 5000); /* carried, after all */
+	units += put(2, 4, 7, 0, 2, 1000);
+	for (uint32_t region = 0; sealed && region < 3; region++)
+		image_seal(&image, region);
+	open_image();
+	assert_int_equal(counter(&store, "recovered_blocks"), 5);
+	assert_int_equal(counter(&store, "partials_dropped"), 1);
+	assert_int_equal(blocks_known(&store), 5);
+	assert_int_equal(bytes_used(&store), image.layout.regions_offset + units * 512);
+	fixture_close(&store);
+	for (uint32_t region = 0; region < 3; region++)
+		for (uint32_t i = 0; i < image.regions[region].number; i++)
+			assert_int_equal(is_dead(region, i), dead[region][i]);
+	/* The same once more, by the tables and marks. */
+	open_image();
+	assert_int_equal(blocks_known(&store), 5);
+	assert_int_equal(bytes_used(&store), image.layout.regions_offset + units * 512);
+	fixture_close(&store);
+	image_free(&image);
+}
+
+static void each_block_counts_once(void **state)
+{
+	(void)state;
+	what_counts(true);
+	what_counts(false);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_number_is_not_dead_before_it_is_used),
 		cmocka_unit_test(a_flushed_copy_of_the_namespaces_stays),
 		cmocka_unit_test(a_flushed_copy_of_the_marks_stays),
+		cmocka_unit_test(each_block_counts_once),
 		cmocka_unit_test(of_two_records_in_a_region_the_later_counts),
 	};
 

@@ -747,20 +747,47 @@ static void check_sees_damage(void **state)
 	table_delete(table, 100, 100);
 }
 
+/* Buckets for as many as are expected: fewer may come, or more. */
+static void expected(void **state)
+{
+	static const uint64_t guesses[] = {0, 100, 3000, 1000000};
+	uint64_t prints[TABLE_FETCH_MAX];
+
+	(void)state;
+	for (uint32_t i = 0; i < 4; i++) {
+		struct table *table = table_new(5000, 0);
+
+		table_expect(table, guesses[i]);
+		assert_sound(table);
+		for (uint32_t n = 0; n < 5000; n++) {
+			struct table_place place = {n + 1, 1, n};
+			uint32_t id = add(table, n, 1);
+
+			assert_false(table_complete(table, id));
+			table_place(table, id, 0, &place);
+			assert_true(table_complete(table, id));
+		}
+		assert_sound(table);
+		for (uint32_t n = 0; n < TABLE_FETCH_MAX; n++)
+			prints[n] = print_of(table, n * 80); /* some are not there */
+		table_fetch(table, prints, TABLE_FETCH_MAX);
+		for (uint32_t n = 0; n < TABLE_FETCH_MAX; n++)
+			assert_int_equal(table_find(table, prints[n]) == TABLE_NONE,
+					 n * 80 >= 5000);
+		assert_sound(table);
+		table_delete(table, 5000, 0);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(against_model),
-		cmocka_unit_test(fingerprints),
-		cmocka_unit_test(ids),
-		cmocka_unit_test(counts_stop),
-		cmocka_unit_test(children_stop),
-		cmocka_unit_test(geometries_full),
-		cmocka_unit_test(arrays),
-		cmocka_unit_test(memory),
-		cmocka_unit_test(batches),
-		cmocka_unit_test(expiry),
-		cmocka_unit_test(check_sees_damage),
+		cmocka_unit_test(against_model), cmocka_unit_test(fingerprints),
+		cmocka_unit_test(ids),		 cmocka_unit_test(counts_stop),
+		cmocka_unit_test(children_stop), cmocka_unit_test(geometries_full),
+		cmocka_unit_test(arrays),	 cmocka_unit_test(memory),
+		cmocka_unit_test(batches),	 cmocka_unit_test(expiry),
+		cmocka_unit_test(expected),	 cmocka_unit_test(check_sees_damage),
 	};
 
 	return cmocka_run_group_tests_name("flash_table", tests, NULL, NULL);

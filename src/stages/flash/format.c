@@ -556,12 +556,9 @@ bool flash_entry_is_hole(const struct flash_table_entry *entry)
 	return zeros(entry, sizeof(*entry));
 }
 
-bool flash_entry_check(const struct flash_table_entry *entry, const struct flash_layout *layout,
-		       uint32_t region)
+static bool entry_sound(const struct flash_table_entry *entry, const struct flash_layout *layout,
+			uint32_t first_unit, uint32_t end_unit)
 {
-	uint64_t end;
-
-	assert(region < layout->region_count);
 	if (entry->shard_count < 1 || entry->shard_count > CAIRN_SHARD_COUNT_MAX ||
 	    entry->shard >= entry->shard_count)
 		return false;
@@ -572,15 +569,24 @@ bool flash_entry_check(const struct flash_table_entry *entry, const struct flash
 		return false;
 	if (entry->stored_length < 1 || entry->stored_length > entry->raw_length)
 		return false;
-	if (entry->space >= FLASH_SPACES_MAX || entry->unit < flash_first_unit(layout, region))
+	if (entry->space >= FLASH_SPACES_MAX || entry->unit < first_unit)
 		return false;
-	end = (uint64_t)entry->unit + flash_record_units(layout, entry->stored_length);
-	return end <= flash_table_unit(layout, region, 1);
+	return (uint64_t)entry->unit + flash_record_units(layout, entry->stored_length) <= end_unit;
+}
+
+bool flash_entry_check(const struct flash_table_entry *entry, const struct flash_layout *layout,
+		       uint32_t region)
+{
+	assert(region < layout->region_count);
+	return entry_sound(entry, layout, flash_first_unit(layout, region),
+			   flash_table_unit(layout, region, 1));
 }
 
 enum flash_verdict flash_table_check(const struct flash_trailer *trailer, const void *table,
 				     size_t bytes, const struct flash_layout *layout, uint32_t salt)
 {
+	uint32_t first = flash_first_unit(layout, trailer->region);
+	uint32_t end = flash_table_unit(layout, trailer->region, 1);
 	const uint8_t *at = table;
 
 	if (bytes < trailer->table_bytes ||
@@ -588,17 +594,13 @@ enum flash_verdict flash_table_check(const struct flash_trailer *trailer, const 
 		return FLASH_DAMAGED;
 	if (trailer->table_crc != crc32c(salt, table, trailer->table_bytes))
 		return FLASH_DAMAGED;
+	end = end < trailer->records_end ? end : trailer->records_end;
 	for (uint32_t i = 0; i < trailer->record_count;
 	     i++, at += sizeof(struct flash_table_entry)) {
 		struct flash_table_entry entry;
 
 		memcpy(&entry, at, sizeof(entry));
-		if (flash_entry_is_hole(&entry))
-			continue;
-		if (!flash_entry_check(&entry, layout, trailer->region))
-			return FLASH_DAMAGED;
-		if (entry.unit + flash_record_units(layout, entry.stored_length) >
-		    trailer->records_end)
+		if (!entry_sound(&entry, layout, first, end) && !flash_entry_is_hole(&entry))
 			return FLASH_DAMAGED;
 	}
 	return FLASH_OK;

@@ -35,13 +35,19 @@ bool geometry_equal(const struct table_geometry *a, const struct table_geometry 
 
 uint16_t intern_take(struct intern *intern, const struct table_geometry *geometry)
 {
-	uint16_t *head = head_of(intern, geometry), number = *head;
-	struct intern_entry *e;
+	uint16_t *head, number;
+	struct intern_entry *e = intern->last ? &intern->entries[intern->last - 1] : NULL;
 
-	for (; number; number = e->next) {
+	if (e && e->refs && geometry_equal(&e->geometry, geometry)) {
+		e->refs++;
+		return intern->last;
+	}
+	head = head_of(intern, geometry);
+	for (number = *head; number; number = e->next) {
 		e = &intern->entries[number - 1];
 		if (geometry_equal(&e->geometry, geometry)) {
 			e->refs++;
+			intern->last = number;
 			return number;
 		}
 	}
@@ -58,6 +64,7 @@ uint16_t intern_take(struct intern *intern, const struct table_geometry *geometr
 	*e = (struct intern_entry){.geometry = *geometry, .refs = 1, .next = *head};
 	*head = number;
 	intern->used++;
+	intern->last = number;
 	return number;
 }
 
@@ -78,12 +85,6 @@ void intern_give(struct intern *intern, uint16_t number)
 	e->next = intern->freed;
 	intern->freed = number;
 	intern->used--;
-}
-
-const struct table_geometry *intern_at(const struct intern *intern, uint16_t number)
-{
-	assert(number && number <= intern->fresh && intern->entries[number - 1].refs);
-	return &intern->entries[number - 1].geometry;
 }
 
 uint64_t intern_memory(const struct intern *intern)

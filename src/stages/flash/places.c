@@ -4,9 +4,6 @@
 #include <assert.h>
 #include <string.h>
 
-#include "base/encode.h"
-#include "stages/flash/table.h"
-
 #define PAGE_BYTES   4096u
 #define CHUNK_BYTES  65536u
 #define GRAIN_BYTES  4u /* of a handle, so that 32 bits reach 16 GiB */
@@ -241,7 +238,6 @@ bool places_check(const struct places *places, uint64_t *ret_sum)
 
 /* ---- one place ------------------------------------------------------------ */
 
-/* The unit, then 20 bits of length and 20 of the number; a length of 0 is absent. */
 void place_encode(const struct table_place *place, uint8_t bytes[PLACE_BYTES])
 {
 	assert(place->length >= 1 && place->length <= TABLE_LENGTH_MAX);
@@ -249,14 +245,4 @@ void place_encode(const struct table_place *place, uint8_t bytes[PLACE_BYTES])
 	put_u32(bytes, place->unit);
 	put_u32(bytes + 4, place->length | place->number << 20);
 	bytes[8] = (uint8_t)(place->number >> 12);
-}
-
-bool place_decode(const uint8_t bytes[PLACE_BYTES], struct table_place *ret_place)
-{
-	uint32_t word = get_u32(bytes + 4);
-
-	ret_place->unit = get_u32(bytes);
-	ret_place->length = word & TABLE_LENGTH_MAX;
-	ret_place->number = word >> 20 | (uint32_t)bytes[8] << 12;
-	return ret_place->length > 0;
 }

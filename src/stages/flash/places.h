@@ -15,7 +15,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct table_place;
+#include "base/encode.h"
+#include "stages/flash/table.h"
 
 #define PLACE_BYTES 9u
 
@@ -50,8 +51,16 @@ uint64_t places_memory(const struct places *places); /* touched, bytes */
 bool places_check(const struct places *places, uint64_t *ret_sum);
 uint64_t places_mark(uint32_t handle, uint32_t count);
 
-/* One place as bytes; zeros: absent. */
+/* One place as bytes: the unit, 20 bits of length, 20 of the number. A length of 0: absent. */
 void place_encode(const struct table_place *place, uint8_t bytes[PLACE_BYTES]);
-bool place_decode(const uint8_t bytes[PLACE_BYTES], struct table_place *ret_place);
+static inline bool place_decode(const uint8_t bytes[PLACE_BYTES], struct table_place *ret_place)
+{
+	uint32_t word = get_u32(bytes + 4);
+
+	ret_place->unit = get_u32(bytes);
+	ret_place->length = word & TABLE_LENGTH_MAX;
+	ret_place->number = word >> 20 | (uint32_t)bytes[8] << 12;
+	return ret_place->length > 0;
+}
 
 #endif

@@ -11,13 +11,18 @@
  *  3. A region that was open is sealed as it was found, so that it is read once.
  *  4. Nothing is told to the host before a flush: what was read is there to stay.
  */
+#include "stages/flash/ahead.h"
 #include "stages/flash/scan.h"
 #include "stages/flash/tier.h"
 
 #include <stdio.h>
 
+#define BATCH	     64u	 /* records whose entries are fetched at once */
+#define FOUND_HUGE   (64u << 20) /* what is kept of entries is on huge pages from there on */
 /* The writes of a page of marks are counted on from there when one copy could not be read. */
 #define UNREAD_AHEAD 65536u
+
+static_assert(BATCH <= TABLE_FETCH_MAX, "one fetch");
 
 struct found {
 	uint64_t birth;
@@ -28,11 +33,16 @@ struct found {
 struct recovery {
 	struct flash *tier;
 	struct flash_scanner scanner;
+	struct ahead *ahead; /* NULL: cannot be had */
 	struct found *found; /* by entry */
+	void *found_base;    /* on huge pages: what to unmap */
 	size_t found_bytes;
-	struct flash_table_entry *entries; /* of the region, by number */
+	struct flash_region_found *looked; /* by region */
+	size_t looked_bytes;
+	struct flash_table_entry *entries; /* of a region that is walked, by number */
 	uint64_t *counters;
 	uint32_t region;
+	bool expected; /* the table is as large as it will be */
 };
 
 static int entry_keep(void *context, const struct flash_scanned *scanned)
@@ -67,25 +77,69 @@ static struct table_geometry geometry_of(const struct flash_table_entry *entry)
 	};
 }
 
+static bool counted(const struct flash *tier, uint32_t id)
+{
+	return table_state(tier->table, id) == TABLE_WHOLE;
+}
+
+static void block_drop(struct recovery *r, uint32_t id)
+{
+	struct flash *tier = r->tier;
+	struct table_geometry geometry;
+	struct table_place place;
+
+	if (counted(tier, id)) {
+		space_count(tier, tier->spaces[r->found[id].space], false);
+		block_remove(tier, id);
+		return;
+	}
+	table_geometry(tier->table, id, &geometry);
+	for (uint32_t i = 0; i < geometry.shard_count; i++)
+		if (table_shard(tier->table, id, i, &place))
+			record_dies(tier, &place);
+	table_remove(tier->table, id);
+}
+
+/* A block that is whole counts. */
+static void block_count(struct recovery *r, uint32_t id)
+{
+	struct flash *tier = r->tier;
+	struct table_geometry geometry;
+	struct table_place place;
+
+	table_publish(tier->table, id);
+	table_geometry(tier->table, id, &geometry);
+	for (uint32_t i = 0; i < geometry.shard_count; i++)
+		if (table_shard(tier->table, id, i, &place))
+			region_gain(tier, id, &place);
+	space_count(tier, tier->spaces[r->found[id].space], true);
+}
+
 /* The entry for a record; TABLE_NONE: it does not count. */
-static uint32_t entry_for(struct recovery *r, const struct flash_table_entry *entry, uint32_t epoch)
+static uint32_t entry_for(struct recovery *r, const struct flash_table_entry *entry,
+			  uint64_t fingerprint, uint32_t epoch, bool *ret_made)
 {
 	struct table *table = r->tier->table;
-	uint64_t fingerprint =
-		table_fingerprint(table, &entry->key, entry->space, entry->generation);
 	struct table_geometry geometry = geometry_of(entry);
-	uint32_t id = table_find(table, fingerprint);
-	bool made;
+	enum table_answer answer;
+	uint32_t id;
 
-	if (id != TABLE_NONE && r->found[id].birth > entry->birth)
+	answer = table_add(table, fingerprint, &geometry, (uint16_t)epoch, ret_made, &id);
+	if (id != TABLE_NONE && !*ret_made && r->found[id].birth != entry->birth) {
+		if (r->found[id].birth > entry->birth)
+			return TABLE_NONE;
+		block_drop(r, id);
+		answer = table_add(table, fingerprint, &geometry, (uint16_t)epoch, ret_made, &id);
+	}
+	if (answer != TABLE_OK) {
+		if (answer != TABLE_OTHER_GEOMETRY && !entry->shard)
+			cairn_count(r->tier->env, CNT_EVICTED, 1);
 		return TABLE_NONE;
-	if (id != TABLE_NONE && r->found[id].birth < entry->birth)
-		block_remove(r->tier, id);
-	if (table_add(table, fingerprint, &geometry, (uint16_t)epoch, &made, &id) != TABLE_OK)
-		return TABLE_NONE;
-	if (made) {
+	}
+	if (*ret_made) {
 		r->found[id] = (struct found){.birth = entry->birth, .space = entry->space};
-		table_set_expiry(table, id, entry->expiry_s);
+		if (entry->expiry_s)
+			table_set_expiry(table, id, entry->expiry_s);
 		if (entry->parent)
 			table_set_parent(table, id, entry->parent);
 	} else if (geometry.last_bytes &&
@@ -95,64 +149,137 @@ static uint32_t entry_for(struct recovery *r, const struct flash_table_entry *en
 	return id;
 }
 
-static void record_take(struct recovery *r, uint32_t number, uint32_t epoch)
+/* Of two records of a shard the one in the later use stays. False: that is the one before. */
+static bool record_replaces(struct recovery *r, uint32_t id, uint32_t shard,
+			    const struct table_place *place)
 {
 	struct flash *tier = r->tier;
-	const struct flash_table_entry *entry = &r->entries[number];
-	struct table_place old,
-		place = {
-			.unit = entry->unit,
-			.length = flash_record_units(&tier->layout, entry->stored_length),
-			.number = number,
-		};
-	const struct space *space =
-		entry->space < tier->space_end ? tier->spaces[entry->space] : NULL;
-	uint32_t id = TABLE_NONE;
-	struct table_block block;
+	struct table_place old;
 
-	if (space && space->generation == entry->generation)
-		id = entry_for(r, entry, epoch);
-	if (id == TABLE_NONE) {
-		record_dies(tier, &place);
-		return;
+	if (!table_shard(tier->table, id, shard, &old)) {
+		table_place(tier->table, id, shard, place);
+		return true;
 	}
-	if (!table_shard(tier->table, id, entry->shard, &old)) {
-		table_place(tier->table, id, entry->shard, &place);
-	} else if (region_at(tier, old.unit)->seq <= tier->regions[r->region].seq) {
-		record_dies(tier, &old);
+	if (region_at(tier, old.unit)->seq > tier->regions[r->region].seq)
+		return false;
+	record_dies(tier, &old);
+	if (counted(tier, id))
 		region_lose(tier, id, &old);
-		table_unplace(tier->table, id, entry->shard);
-		table_place(tier->table, id, entry->shard, &place);
-	} else {
+	table_move(tier->table, id, shard, old.unit, place);
+	if (counted(tier, id))
+		region_gain(tier, id, place);
+	return true;
+}
+
+/* The latest use of any of its records counts. */
+static void block_used(struct flash *tier, uint32_t id, uint32_t epoch)
+{
+	uint16_t before = table_epoch(tier->table, id);
+
+	if ((uint16_t)(tier->epoch - before) <= (uint16_t)(tier->epoch - epoch))
+		return;
+	if (counted(tier, id))
+		block_set_epoch(tier, id, epoch);
+	else
+		table_touch(tier->table, id, (uint16_t)epoch, &before);
+}
+
+static void record_take(struct recovery *r, const struct flash_table_entry *entry, uint32_t number,
+			uint64_t fingerprint, uint32_t epoch)
+{
+	struct flash *tier = r->tier;
+	struct table_place place = {
+		.unit = entry->unit,
+		.length = flash_record_units(&tier->layout, entry->stored_length),
+		.number = number,
+	};
+	bool made;
+	uint32_t id = entry_for(r, entry, fingerprint, epoch, &made);
+
+	if (id == TABLE_NONE || !record_replaces(r, id, entry->shard, &place)) {
 		record_dies(tier, &place);
 		return;
 	}
-	region_gain(tier, id, &place);
-	table_look(tier->table, id, &block);
-	if ((uint16_t)(tier->epoch - block.epoch) > (uint16_t)(tier->epoch - epoch))
-		block_set_epoch(tier, id, epoch);
+	if (!made)
+		block_used(tier, id, epoch);
+	else if (entry->shard_count == 1)
+		block_count(r, id);
+}
+
+/* Records of a region that are neither dead nor of a namespace that is not there, some at once. */
+struct batch {
+	uint32_t count, parents;
+	uint32_t numbers[BATCH];
+	uint64_t fingerprints[BATCH], parent[BATCH];
+};
+
+static void batch_take(struct recovery *r, struct batch *batch,
+		       const struct flash_table_entry *entries, uint32_t region_epoch)
+{
+	struct flash *tier = r->tier;
+	const uint8_t *marks = mark_at(tier, r->region, 0);
+
+	table_fetch(tier->table, batch->fingerprints, batch->count);
+	table_fetch(tier->table, batch->parent, batch->parents);
+	for (uint32_t i = 0; i < batch->count; i++) {
+		uint32_t number = batch->numbers[i];
+
+		record_take(r, &entries[number], number, batch->fingerprints[i],
+			    epoch_of(tier, marks[number], region_epoch));
+	}
+	batch->count = batch->parents = 0;
+}
+
+static void records_take(struct recovery *r, const struct flash_table_entry *entries,
+			 uint32_t count, uint32_t region_epoch)
+{
+	struct flash *tier = r->tier;
+	const uint8_t *marks = mark_at(tier, r->region, 0);
+	struct batch batch = {.count = 0};
+
+	for (uint32_t i = 0; i < count; i++) {
+		const struct flash_table_entry *entry = &entries[i];
+		const struct space *space =
+			entry->space < tier->space_end ? tier->spaces[entry->space] : NULL;
+
+		if (marks[i] == FLASH_MARK_DEAD || flash_entry_is_hole(entry))
+			continue;
+		if (!space || space->generation != entry->generation) {
+			record_dies(tier, &(struct table_place){.unit = entry->unit, .number = i});
+			continue;
+		}
+		batch.numbers[batch.count] = i;
+		batch.fingerprints[batch.count++] = table_fingerprint(
+			tier->table, &entry->key, entry->space, entry->generation);
+		if (entry->parent)
+			batch.parent[batch.parents++] = entry->parent;
+		if (batch.count == BATCH)
+			batch_take(r, &batch, entries, region_epoch);
+	}
+	batch_take(r, &batch, entries, region_epoch);
 }
 
 /* Which blocks are whole; the others are dropped. */
 static void blocks_settle(struct recovery *r)
 {
 	struct flash *tier = r->tier;
-	uint32_t id;
+	struct table_figures figures;
+	uint64_t dropped = 0;
 
-	for (id = table_next(tier->table, 0); id != TABLE_NONE;
+	for (uint32_t id = table_next(tier->table, 0); id != TABLE_NONE;
 	     id = table_next(tier->table, id + 1)) {
-		struct table_geometry geometry;
-
-		table_geometry(tier->table, id, &geometry);
-		if (!geometry.last_bytes || table_shards(tier->table, id) < geometry.shard_count) {
-			block_remove(tier, id);
-			cairn_count(tier->env, CNT_PARTIALS_DROPPED, 1);
+		if (counted(tier, id))
+			continue;
+		if (table_complete(tier->table, id)) {
+			block_count(r, id);
 			continue;
 		}
-		table_publish(tier->table, id);
-		space_count(tier, tier->spaces[r->found[id].space], true);
-		cairn_count(tier->env, CNT_RECOVERED, 1);
+		block_drop(r, id);
+		dropped++;
 	}
+	table_figures(tier->table, &figures);
+	cairn_count(tier->env, CNT_PARTIALS_DROPPED, dropped);
+	cairn_count(tier->env, CNT_RECOVERED, figures.whole);
 }
 
 /* ---- regions ------------------------------------------------------------------------------ */
@@ -179,7 +306,8 @@ static void region_seal(struct recovery *r, const struct flash_region_found *fou
  * What cannot be read is given up: it must not come back, another time, after a remove
  * that did not find it. As lasting as the first remove is.
  */
-static void unread_die(struct recovery *r, const struct flash_region_found *found)
+static void unread_die(struct recovery *r, const struct flash_region_found *found,
+		       const struct flash_table_entry *entries)
 {
 	struct flash *tier = r->tier;
 	struct region *region = &tier->regions[r->region];
@@ -189,132 +317,260 @@ static void unread_die(struct recovery *r, const struct flash_region_found *foun
 	if (found->state == FLASH_FOUND_OPEN) /* what numbers there are nobody knows */
 		region->records = tier->layout.records_max;
 	for (uint32_t i = 0; i < region->records; i++)
-		if (i >= found->next_number || flash_entry_is_hole(&r->entries[i]))
+		if (i >= found->next_number || flash_entry_is_hole(&entries[i]))
 			at[i] = FLASH_MARK_DEAD;
 	region->kill_dirty = UINT64_MAX;
 	for (uint32_t i = 0; i < tier->layout.mark_pages; i++)
 		counters[i] += UNREAD_AHEAD;
 }
 
-static void region_take(struct recovery *r, const struct flash_region_found *found)
+/* @entries: of its records, by number. */
+static void region_take(struct recovery *r, const struct flash_region_found *found,
+			const struct flash_table_entry *entries)
 {
 	struct flash *tier = r->tier;
 	struct region *region = &tier->regions[r->region];
 	struct flash_marks_found marks;
 	uint8_t *at = mark_at(tier, r->region, 0);
+	uint32_t *counters = &tier->mark_counters[(size_t)r->region * tier->layout.mark_pages];
 
 	region->records = found->next_number;
 	region->at = found->next_unit;
-	region->epoch = found->epoch;
+	region->epoch = region->last_used = found->epoch;
 	region->stream = (uint8_t)found->stream;
+	memset(r->counters, 0, tier->layout.mark_pages * sizeof(*r->counters));
 	flash_scan_marks(&r->scanner, r->region, found->seq, found->next_number, at, r->counters,
 			 &marks);
 	for (uint32_t i = 0; i < tier->layout.mark_pages; i++)
-		tier->mark_counters[(size_t)r->region * tier->layout.mark_pages + i] =
-			(uint32_t)r->counters[i];
+		counters[i] = (uint32_t)r->counters[i];
 	if (found->unreadable || marks.lost)
-		unread_die(r, found);
-	for (uint32_t i = 0; i < found->next_number; i++)
-		if (at[i] != FLASH_MARK_DEAD && !flash_entry_is_hole(&r->entries[i]))
-			record_take(r, i, epoch_of(tier, at[i], found->epoch));
+		unread_die(r, found, entries);
+	records_take(r, entries, found->next_number, found->epoch);
 }
 
-static int region_scan(struct recovery *r, bool clean)
+/* One that has to be walked, from record to record. */
+static int region_walk(struct recovery *r, struct flash_region_found *found, bool clean)
+{
+	memset(r->entries, 0, r->tier->layout.records_max * sizeof(*r->entries));
+	return flash_scan_rest(&r->scanner, r->region, clean ? 0 : FLASH_SCAN_PAYLOAD, entry_keep,
+			       r, found);
+}
+
+/*
+ * How many blocks there will be, by the first table that is read. Too few or too many
+ * make no difference but in speed and 4 bytes each.
+ */
+static void expect_blocks(struct recovery *r, const struct flash_table_entry *entries,
+			  uint32_t count)
+{
+	uint64_t records = 0, blocks = 0;
+
+	for (uint32_t i = 0; i < r->tier->layout.region_count; i++)
+		if (r->looked[i].state == FLASH_FOUND_SEALED)
+			records += r->looked[i].trailer.record_count;
+	for (uint32_t i = 0; i < count; i++)
+		blocks += !entries[i].shard && !flash_entry_is_hole(&entries[i]);
+	table_expect(r->tier->table, count ? records * blocks / count : 0);
+	r->expected = true;
+}
+
+static int region_sealed(struct recovery *r, struct flash_region_found *found, bool clean)
+{
+	struct flash *tier = r->tier;
+	const struct flash_table_entry *table;
+	int rc = flash_scan_table(&r->scanner, r->region, found, &table);
+
+	tier->regions[r->region].state = REGION_SEALED;
+	tier->regions[r->region].tabled = rc == 0;
+	if (rc == 0) {
+		if (!r->expected)
+			expect_blocks(r, table, found->next_number);
+		region_take(r, found, table);
+	} else {
+		r->expected = true; /* too late for it, then */
+		if (rc == -EBADMSG)
+			rc = region_walk(r, found, clean);
+		if (rc < 0)
+			return rc;
+		region_take(r, found, r->entries);
+		if (found->table_lost && !found->unreadable) /* torn: it is written again */
+			region_seal(r, found);
+	}
+	policy_candidate(&tier->policy, r->region, true);
+	return 0;
+}
+
+static int region_open(struct recovery *r, struct flash_region_found *found, bool clean)
 {
 	struct flash *tier = r->tier;
 	struct region *region = &tier->regions[r->region];
-	struct flash_region_found found;
-	int rc;
+	int rc = region_walk(r, found, clean);
 
-	memset(r->entries, 0, tier->layout.records_max * sizeof(*r->entries));
-	memset(r->counters, 0, tier->layout.mark_pages * sizeof(*r->counters));
-	rc = flash_scan_region(&r->scanner, r->region, clean ? 0 : FLASH_SCAN_PAYLOAD, entry_keep,
-			       r, &found);
 	if (rc < 0)
 		return rc;
-	region->draft = DRAFT_NONE;
-	region->seq = found.seq;
-	switch (found.state) {
-	case FLASH_FOUND_UNUSED:
-	case FLASH_FOUND_LOST:
-		region->state = REGION_BLANK;
-		return 0;
-	case FLASH_FOUND_UNREADABLE:
+	region->state = REGION_SEALING;
+	region_take(r, found, r->entries);
+	if (found->unreadable) { /* no more of it is trusted to a place like that */
 		region->state = REGION_RETIRED;
-		region->failed = region->unread = true;
-		return 0;
-	case FLASH_FOUND_OPEN:
-		region->state = REGION_SEALING;
-		region_take(r, &found);
-		if (found.unreadable) { /* no more of it is trusted to a place like that */
-			region->state = REGION_RETIRED;
-			region->failed = true;
-			return 0;
-		}
-		if (found.next_number) {
-			region_seal(r, &found);
-			return 0;
-		}
+		region->failed = true;
+	} else if (found->next_number) {
+		region_seal(r, found);
+	} else {
 		/*
 		 * After a crash marks may be in the file of records that are not: their
 		 * numbers are not taken again in this use of the region.
 		 */
 		region->state =
-			!clean || found.torn || found.gap_units ? REGION_BLANK : REGION_FREE;
+			!clean || found->torn || found->gap_units ? REGION_BLANK : REGION_FREE;
 		tier->free_count += region->state == REGION_FREE;
-		return 0;
-	case FLASH_FOUND_SEALED:
-		region->state = REGION_SEALED;
-		region->tabled = !found.table_lost;
-		region_take(r, &found);
-		if (found.table_lost && !found.unreadable) /* torn: it is written again */
-			region_seal(r, &found);
-		policy_candidate(&tier->policy, r->region, true);
-		return 0;
 	}
 	return 0;
 }
 
-/* The latest use and epoch of all, before any record is weighed. */
-static void headers_scan(struct recovery *r)
+/* Tables are read far ahead: of what is sealed. */
+static int sealed_scan(struct recovery *r, bool clean)
+{
+	uint32_t count = r->tier->layout.region_count, wanted = 0;
+	int rc = 0;
+
+	for (uint32_t i = 0; rc == 0 && i < count; i++) {
+		if (r->looked[i].state != FLASH_FOUND_SEALED)
+			continue;
+		for (wanted = wanted > i ? wanted : i; r->ahead && wanted < count; wanted++)
+			if (r->looked[wanted].state == FLASH_FOUND_SEALED &&
+			    !flash_scan_want_table(&r->scanner, wanted, &r->looked[wanted]))
+				break;
+		/* One that was too large is not tried again. */
+		wanted = wanted > i ? wanted : i + 1;
+		r->region = i;
+		rc = region_sealed(r, &r->looked[i], clean);
+		if (r->ahead)
+			ahead_give(r->ahead);
+	}
+	return rc;
+}
+
+static int others_scan(struct recovery *r, bool clean)
 {
 	struct flash *tier = r->tier;
+	int rc = 0;
+
+	if (r->ahead)
+		ahead_forget(r->ahead);
+	r->scanner.ahead_windows = true;
+	for (uint32_t i = 0; rc == 0 && i < tier->layout.region_count; i++) {
+		struct region *region = &tier->regions[i];
+
+		r->region = i;
+		switch (r->looked[i].state) {
+		case FLASH_FOUND_UNUSED:
+		case FLASH_FOUND_LOST:
+			region->state = REGION_BLANK;
+			break;
+		case FLASH_FOUND_UNREADABLE:
+			region->state = REGION_RETIRED;
+			region->failed = region->unread = true;
+			break;
+		case FLASH_FOUND_OPEN:
+			rc = region_open(r, &r->looked[i], clean);
+			break;
+		case FLASH_FOUND_SEALED:
+			break;
+		}
+	}
+	return rc;
+}
+
+/* Headers and trailers, before any record is weighed: the latest use and epoch of all. */
+static void regions_look(struct recovery *r)
+{
+	struct flash *tier = r->tier;
+	uint32_t count = tier->layout.region_count, wanted = 0;
 
 	tier->epoch = tier->super.epoch;
 	tier->region_seq = tier->super.region_seq;
-	for (uint32_t i = 0; i < tier->layout.region_count; i++) {
-		struct flash_region_found found;
+	for (uint32_t i = 0; i < count; i++) {
+		struct flash_region_found *found = &r->looked[i];
 
-		flash_scan_header(&r->scanner, i, &found);
-		if (found.state != FLASH_FOUND_OPEN && found.state != FLASH_FOUND_SEALED)
+		while (r->ahead && wanted < count && flash_scan_want_look(&r->scanner, wanted))
+			wanted++;
+		flash_scan_look(&r->scanner, i, found);
+		if (r->ahead)
+			ahead_give(r->ahead);
+		tier->regions[i].draft = DRAFT_NONE;
+		if (found->state != FLASH_FOUND_OPEN && found->state != FLASH_FOUND_SEALED)
 			continue;
-		tier->regions[i].seq = found.seq;
-		if (found.seq > tier->region_seq)
-			tier->region_seq = found.seq;
-		if (found.epoch > tier->epoch)
-			tier->epoch = found.epoch;
+		tier->regions[i].seq = found->seq;
+		if (found->seq > tier->region_seq)
+			tier->region_seq = found->seq;
+		if (found->epoch > tier->epoch)
+			tier->epoch = found->epoch;
 	}
 	policy_init(&tier->policy, tier->policy_regions, tier->layout.region_count,
 		    tier->layout.region_units, (uint16_t)tier->epoch);
 }
 
+/* ---- all of it ------------------------------------------------------------------------------ */
+
+static int found_memory(struct recovery *r)
+{
+	size_t bytes = (size_t)r->tier->entries_max * sizeof(*r->found);
+	void *memory;
+	int rc;
+
+	if (bytes >= FOUND_HUGE) {
+		rc = sys_reserve_huge(r->tier->sys, bytes, &memory, &r->found_base,
+				      &r->found_bytes);
+	} else {
+		rc = sys_reserve(r->tier->sys, bytes, &memory);
+		r->found_base = rc == 0 ? memory : NULL;
+		r->found_bytes = bytes;
+	}
+	r->found = rc == 0 ? memory : NULL;
+	return rc;
+}
+
 static int recovery_memory(struct recovery *r)
 {
 	struct flash *tier = r->tier;
+	const struct stage_env *internal = stage_env(tier->env);
 	struct flash_super_found super = {.super = tier->super, .layout = tier->layout};
 	void *memory;
 	int rc = flash_scanner_init(&r->scanner, tier->sys, tier->fd, &super);
 
+	if (rc == 0)
+		rc = found_memory(r);
 	if (rc < 0)
 		return rc;
-	r->found_bytes = (size_t)tier->entries_max * sizeof(*r->found);
-	rc = sys_reserve(tier->sys, r->found_bytes, &memory);
+	r->looked_bytes = tier->layout.region_count * sizeof(*r->looked);
+	rc = sys_reserve(tier->sys, r->looked_bytes, &memory);
 	if (rc < 0)
 		return rc;
-	r->found = memory;
+	r->looked = memory;
 	r->entries = tier->sys->alloc(64, tier->layout.records_max * sizeof(*r->entries));
 	r->counters = tier->sys->alloc(64, tier->layout.mark_pages * sizeof(*r->counters));
-	return r->entries && r->counters ? 0 : -ENOMEM;
+	if (!r->entries || !r->counters)
+		return -ENOMEM;
+	if (ahead_open(tier->sys, internal->engine_ops, tier->fd, tier->direct, &r->ahead) < 0)
+		r->ahead = NULL; /* one read after the other, then */
+	r->scanner.ahead = r->ahead;
+	return 0;
+}
+
+static void recovery_release(struct recovery *r)
+{
+	const struct sys *sys = r->tier->sys;
+
+	ahead_close(r->ahead);
+	if (r->found_base)
+		sys->munmap(r->found_base, r->found_bytes);
+	if (r->looked)
+		sys->munmap(r->looked, r->looked_bytes);
+	if (r->entries)
+		sys->free(r->entries);
+	if (r->counters)
+		sys->free(r->counters);
+	flash_scanner_fini(&r->scanner);
 }
 
 int flash_recover(struct flash *tier, struct cairn_error *reterr)
@@ -323,21 +579,17 @@ int flash_recover(struct flash *tier, struct cairn_error *reterr)
 	bool clean = tier->super.flags & FLASH_SUPER_CLEAN;
 	int rc = recovery_memory(&r);
 
+	if (rc == 0) {
+		regions_look(&r);
+		rc = sealed_scan(&r, clean);
+	}
 	if (rc == 0)
-		headers_scan(&r);
-	for (r.region = 0; rc == 0 && r.region < tier->layout.region_count; r.region++)
-		rc = region_scan(&r, clean);
+		rc = others_scan(&r, clean);
 	if (rc == 0)
 		blocks_settle(&r);
 	if (rc == 0 && tier->sync != SYNC_NONE)
 		rc = tier->sys->fdatasync(tier->fd);
-	if (r.found)
-		tier->sys->munmap(r.found, r.found_bytes);
-	if (r.entries)
-		tier->sys->free(r.entries);
-	if (r.counters)
-		tier->sys->free(r.counters);
-	flash_scanner_fini(&r.scanner);
+	recovery_release(&r);
 	if (rc < 0)
 		return flash_error(reterr, rc, "%s: could not be read: %s", tier->path,
 				   strerror(-rc));

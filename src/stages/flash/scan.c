@@ -5,6 +5,8 @@
  *     reads something else into it says so.
  *  2. Reads begin and end on units and stay within the region or area.
  *  3. A length is believed only after the CRC that covers it.
+ *  4. What is read ahead is only what would be read anyway, in that order; without it
+ *     all is the same, but slower.
  */
 #include "stages/flash/scan.h"
 
@@ -13,8 +15,8 @@
 #include <string.h>
 
 #include "base/crc32c.h"
+#include "stages/flash/ahead.h"
 
-#define TAIL_BYTES 65536u /* of a region: its trailer, and the table of a thousand records */
 #define HOP_BYTES  65536u /* read at once where payload is passed over */
 #define SKIP_BYTES 4096u  /* passed over where nothing can be read; twice as much each time */
 
@@ -92,10 +94,14 @@ int flash_scanner_init(struct flash_scanner *scanner, const struct sys *sys, int
 	scanner->fd = fd;
 	scanner->layout = super->layout;
 	scanner->id = super->super.id;
-	scanner->buffer = sys->alloc(FLASH_PAGE, FLASH_SCAN_BYTES);
-	if (!scanner->buffer)
+	/* What is kept of a window, and the next one behind it. */
+	scanner->buffer = sys->alloc(FLASH_PAGE, 2 * (size_t)FLASH_SCAN_BYTES);
+	scanner->marks = sys->alloc(FLASH_PAGE, FLASH_COPIES * FLASH_PAGE);
+	if (!scanner->buffer || !scanner->marks) {
+		flash_scanner_fini(scanner);
 		return -ENOMEM;
-	scanner->buffer_bytes = FLASH_SCAN_BYTES;
+	}
+	scanner->buffer_bytes = 2 * (size_t)FLASH_SCAN_BYTES;
 	return 0;
 }
 
@@ -103,7 +109,9 @@ void flash_scanner_fini(struct flash_scanner *scanner)
 {
 	if (scanner->buffer)
 		scanner->sys->free(scanner->buffer);
-	scanner->buffer = NULL;
+	if (scanner->marks)
+		scanner->sys->free(scanner->marks);
+	scanner->buffer = scanner->marks = NULL;
 }
 
 /* Reads @bytes at @at to @offset of the buffer. Invariant 1: the window is gone. */
@@ -113,6 +121,16 @@ static int read_plain(struct flash_scanner *scanner, uint64_t at, size_t bytes)
 	assert(bytes <= scanner->buffer_bytes);
 	scanner->window_bytes = 0;
 	return read_twice(scanner->sys, scanner->fd, scanner->buffer, bytes, at);
+}
+
+/* The same, wherever it has been read ahead to; NULL: it cannot be read. */
+static const uint8_t *read_at(struct flash_scanner *scanner, uint64_t at, size_t bytes)
+{
+	const uint8_t *ahead = scanner->ahead ? ahead_take(scanner->ahead, at, bytes) : NULL;
+
+	if (ahead)
+		return ahead;
+	return read_plain(scanner, at, bytes) < 0 ? NULL : scanner->buffer;
 }
 
 static int buffer_grow(struct flash_scanner *scanner, size_t bytes)
@@ -132,27 +150,66 @@ static int buffer_grow(struct flash_scanner *scanner, size_t bytes)
 	return 0;
 }
 
+/* Up to @bytes at @at to @offset of the buffer, and the next ones wanted ahead. */
+static bool window_read(struct flash_scanner *scanner, size_t offset, uint64_t at, size_t bytes,
+			uint64_t end)
+{
+	struct ahead *ahead = scanner->ahead_windows ? scanner->ahead : NULL;
+	const uint8_t *found = ahead ? ahead_take(ahead, at, bytes) : NULL;
+
+	if (ahead && !found)
+		ahead_forget(ahead);
+	if (!found)
+		scanner->ahead_to = at + bytes;
+	if (found)
+		memcpy(scanner->buffer + offset, found, bytes);
+	else if (read_twice(scanner->sys, scanner->fd, scanner->buffer + offset, bytes, at) < 0)
+		return false;
+	if (!ahead)
+		return true;
+	ahead_give(ahead);
+	while (scanner->ahead_to < end) {
+		size_t next = FLASH_SCAN_BYTES < end - scanner->ahead_to
+				      ? FLASH_SCAN_BYTES
+				      : (size_t)(end - scanner->ahead_to);
+
+		if (!ahead_want(ahead, scanner->ahead_to, next))
+			break;
+		scanner->ahead_to += next;
+	}
+	return true;
+}
+
 /*
- * @need bytes at @at, of which up to @ahead bytes but none at @end or behind are
- * read at once. NULL: they cannot be read.
+ * @need bytes at @at, of which up to @more but none at @end or behind are read at
+ * once; what of them is there already is kept. NULL: they cannot be read.
  */
-static const uint8_t *window(struct flash_scanner *scanner, uint64_t at, size_t need, size_t ahead,
+static const uint8_t *window(struct flash_scanner *scanner, uint64_t at, size_t need, size_t more,
 			     uint64_t end)
 {
-	size_t bytes = ahead > need ? ahead : need;
+	uint64_t window_end = scanner->window_at + scanner->window_bytes;
+	size_t kept = 0, bytes;
 
-	assert(at + need <= end && need <= FLASH_SCAN_BYTES);
-	if (at >= scanner->window_at && at + need <= scanner->window_at + scanner->window_bytes)
+	assert(at + need <= end && need <= FLASH_SCAN_BYTES && more <= FLASH_SCAN_BYTES);
+	if (at >= scanner->window_at && at + need <= window_end)
 		return scanner->buffer + (at - scanner->window_at);
-	if (bytes > end - at)
-		bytes = (size_t)(end - at);
-	if (read_plain(scanner, at, bytes) < 0) {
-		if (bytes == need || read_plain(scanner, at, need) < 0)
-			return NULL;
-		bytes = need;
+	if (at >= scanner->window_at && at < window_end) {
+		kept = (size_t)(window_end - at);
+		memmove(scanner->buffer, scanner->buffer + (at - scanner->window_at), kept);
 	}
+	bytes = more > need - kept ? more : need - kept;
+	if (bytes > end - at - kept)
+		bytes = (size_t)(end - at - kept);
 	scanner->window_at = at;
-	scanner->window_bytes = bytes;
+	scanner->window_bytes = kept;
+	if (!window_read(scanner, kept, at + kept, bytes, end)) {
+		if (bytes == need - kept ||
+		    read_twice(scanner->sys, scanner->fd, scanner->buffer + kept, need - kept,
+			       at + kept) < 0)
+			return NULL;
+		bytes = need - kept;
+	}
+	scanner->window_bytes = kept + bytes;
 	return scanner->buffer;
 }
 
@@ -390,15 +447,17 @@ void flash_scan_header(struct flash_scanner *scanner, uint32_t region,
 {
 	const struct flash_layout *layout = &scanner->layout;
 	struct flash_region_head head;
+	const uint8_t *bytes;
 
 	assert(region < layout->region_count);
 	memset(ret_found, 0, sizeof(*ret_found));
-	if (read_plain(scanner, flash_region_at(layout, region), layout->unit) < 0) {
+	bytes = read_at(scanner, flash_region_at(layout, region), layout->unit);
+	if (!bytes) {
 		ret_found->state = FLASH_FOUND_UNREADABLE;
 		ret_found->unreadable = true;
 		return;
 	}
-	memcpy(&head, scanner->buffer, sizeof(head));
+	memcpy(&head, bytes, sizeof(head));
 	if (flash_region_head_decode(&head, &scanner->id, layout, region) != FLASH_OK) {
 		ret_found->state = lost_or_unused(&head, &scanner->id);
 		return;
@@ -411,72 +470,78 @@ void flash_scan_header(struct flash_scanner *scanner, uint32_t region,
 	ret_found->next_unit = flash_first_unit(layout, region);
 }
 
-/*
- * Reads the trailer, and as much of the table as comes with it: @ret_tail_bytes
- * up to the region's end are in the buffer.
- */
-static bool trailer_read(struct flash_scanner *scanner, uint32_t region,
-			 struct flash_region_found *found, struct flash_trailer *ret_trailer,
-			 size_t *ret_tail_bytes)
+void flash_scan_look(struct flash_scanner *scanner, uint32_t region,
+		     struct flash_region_found *ret_found)
 {
 	const struct flash_layout *layout = &scanner->layout;
-	uint64_t end = flash_region_at(layout, region) + layout->region_bytes;
-	uint32_t salt = flash_salt(&scanner->id, found->seq);
-	size_t bytes = TAIL_BYTES;
+	uint64_t at = flash_byte_of(layout, flash_trailer_unit(layout, region));
+	struct flash_trailer *trailer = &ret_found->trailer;
+	const uint8_t *bytes;
 
-	assert(bytes <= layout->region_bytes);
-	if (read_plain(scanner, end - bytes, bytes) < 0) {
-		bytes = layout->unit;
-		if (read_plain(scanner, end - bytes, bytes) < 0) {
-			found->unreadable = true;
-			return false;
-		}
+	flash_scan_header(scanner, region, ret_found);
+	if (ret_found->state != FLASH_FOUND_OPEN)
+		return;
+	bytes = read_at(scanner, at, layout->unit);
+	if (!bytes) {
+		ret_found->unreadable = true;
+		return;
 	}
-	memcpy(ret_trailer, scanner->buffer + bytes - layout->unit, sizeof(*ret_trailer));
-	*ret_tail_bytes = bytes;
-	if (flash_trailer_decode(ret_trailer, layout, salt, region, found->seq) == FLASH_OK)
-		return true;
-	found->trailer_lost = ret_trailer->seq == found->seq && ret_trailer->region == region;
-	return false;
+	memcpy(trailer, bytes, sizeof(*trailer));
+	if (flash_trailer_decode(trailer, layout, flash_salt(&scanner->id, ret_found->seq), region,
+				 ret_found->seq) != FLASH_OK) {
+		ret_found->trailer_lost =
+			trailer->seq == ret_found->seq && trailer->region == region;
+		return;
+	}
+	ret_found->state = FLASH_FOUND_SEALED;
+	ret_found->epoch = trailer->epoch;
+	ret_found->sequence_max = trailer->sequence_max;
+	ret_found->next_unit = trailer->records_end;
+	ret_found->next_number = trailer->record_count;
 }
 
-/* The checked table, in the buffer. -EBADMSG, -ENOMEM. */
-static int table_read(struct flash_scanner *scanner, const struct flash_trailer *trailer,
-		      size_t tail_bytes, struct flash_region_found *found,
-		      const uint8_t **ret_table)
+/* Where the table lies, with what is left of its last unit. */
+static uint64_t table_at(const struct flash_layout *layout, const struct flash_trailer *trailer,
+			 size_t *ret_bytes)
 {
-	const struct flash_layout *layout = &scanner->layout;
 	uint32_t from = flash_table_unit(layout, trailer->region, trailer->record_count);
-	uint32_t units = flash_trailer_unit(layout, trailer->region) - from;
-	size_t bytes = (size_t)units * layout->unit;
-	uint32_t salt = flash_salt(&scanner->id, found->seq);
 
-	if (bytes + layout->unit <= tail_bytes) {
-		*ret_table = scanner->buffer + tail_bytes - layout->unit - bytes;
-	} else {
-		int rc = buffer_grow(scanner, bytes);
-
-		if (rc < 0)
-			return rc;
-		if (read_plain(scanner, flash_byte_of(layout, from), bytes) < 0) {
-			found->unreadable = true;
-			return -EBADMSG;
-		}
-		*ret_table = scanner->buffer;
-	}
-	return flash_table_check(trailer, *ret_table, bytes, layout, salt) == FLASH_OK ? 0
-										       : -EBADMSG;
+	*ret_bytes = (size_t)(flash_trailer_unit(layout, trailer->region) - from) * layout->unit;
+	return flash_byte_of(layout, from);
 }
 
-static int table_tell(const struct walk *walk, const uint8_t *table, uint32_t count)
+int flash_scan_table(struct flash_scanner *scanner, uint32_t region,
+		     struct flash_region_found *found, const struct flash_table_entry **ret_table)
+{
+	const struct flash_layout *layout = &scanner->layout;
+	const uint8_t *table;
+	size_t bytes;
+	uint64_t at = table_at(layout, &found->trailer, &bytes);
+	int rc = buffer_grow(scanner, bytes);
+
+	assert(found->state == FLASH_FOUND_SEALED && found->trailer.region == region);
+	if (rc < 0)
+		return rc;
+	found->table_lost = true;
+	table = read_at(scanner, at, bytes);
+	found->unreadable = found->unreadable || !table;
+	if (!table || flash_table_check(&found->trailer, table, bytes, layout,
+					flash_salt(&scanner->id, found->seq)) != FLASH_OK)
+		return -EBADMSG;
+	found->table_lost = false;
+	*ret_table = (const struct flash_table_entry *)(const void *)table;
+	return 0;
+}
+
+static int table_tell(const struct walk *walk, const struct flash_table_entry *table,
+		      uint32_t count)
 {
 	for (uint32_t number = 0; number < count; number++) {
-		struct flash_table_entry entry;
+		struct flash_table_entry entry = table[number];
 		struct flash_scanned scanned = {
 			.region = walk->region, .number = number, .entry = &entry};
 		int rc;
 
-		memcpy(&entry, table + (size_t)number * sizeof(entry), sizeof(entry));
 		if (flash_entry_is_hole(&entry))
 			continue;
 		walk->found->records++;
@@ -487,44 +552,80 @@ static int table_tell(const struct walk *walk, const uint8_t *table, uint32_t co
 	return 0;
 }
 
-int flash_scan_region(struct flash_scanner *scanner, uint32_t region, uint32_t flags,
-		      flash_scan_fn *fn, void *context, struct flash_region_found *ret_found)
+int flash_scan_rest(struct flash_scanner *scanner, uint32_t region, uint32_t flags,
+		    flash_scan_fn *fn, void *context, struct flash_region_found *found)
 {
+	const struct flash_layout *layout = &scanner->layout;
 	struct walk walk = {.scanner = scanner,
 			    .region = region,
 			    .flags = flags,
 			    .fn = fn,
 			    .context = context,
-			    .found = ret_found};
-	struct flash_trailer trailer;
-	const uint8_t *table;
-	size_t tail_bytes;
-	int rc;
+			    .found = found,
+			    .salt = flash_salt(&scanner->id, found->seq)};
+	const struct flash_table_entry *table;
+	int rc = 0;
 
-	flash_scan_header(scanner, region, ret_found);
-	if (ret_found->state != FLASH_FOUND_OPEN)
+	if (found->state != FLASH_FOUND_OPEN && found->state != FLASH_FOUND_SEALED)
 		return 0;
-	walk.salt = flash_salt(&scanner->id, ret_found->seq);
-	walk.end = flash_trailer_unit(&scanner->layout, region);
-	if (!trailer_read(scanner, region, ret_found, &trailer, &tail_bytes))
+	walk.end = flash_trailer_unit(layout, region);
+	if (found->state == FLASH_FOUND_OPEN)
 		return walk_heads(&walk);
-	ret_found->state = FLASH_FOUND_SEALED;
-	ret_found->epoch = trailer.epoch;
-	ret_found->sequence_max = trailer.sequence_max;
-	walk.end = trailer.records_end;
-	rc = table_read(scanner, &trailer, tail_bytes, ret_found, &table);
+	walk.end = found->trailer.records_end;
+	rc = flash_scan_table(scanner, region, found, &table);
 	if (rc == -ENOMEM)
 		return rc;
-	ret_found->table_lost = rc < 0;
 	if (rc == 0 && !(flags & FLASH_SCAN_HEADS)) {
-		rc = table_tell(&walk, table, trailer.record_count);
+		rc = table_tell(&walk, table, found->trailer.record_count);
 	} else {
 		rc = walk_heads(&walk);
-		ret_found->gap_units += walk.end - ret_found->next_unit;
+		found->gap_units += walk.end - found->next_unit;
 	}
-	ret_found->next_unit = trailer.records_end;
-	ret_found->next_number = trailer.record_count;
+	found->next_unit = found->trailer.records_end;
+	found->next_number = found->trailer.record_count;
 	return rc;
+}
+
+int flash_scan_region(struct flash_scanner *scanner, uint32_t region, uint32_t flags,
+		      flash_scan_fn *fn, void *context, struct flash_region_found *ret_found)
+{
+	flash_scan_look(scanner, region, ret_found);
+	return flash_scan_rest(scanner, region, flags, fn, context, ret_found);
+}
+
+/* ---- ahead ----------------------------------------------------------------------------- */
+
+bool flash_scan_want_look(struct flash_scanner *scanner, uint32_t region)
+{
+	const struct flash_layout *layout = &scanner->layout;
+	uint64_t trailer = flash_byte_of(layout, flash_trailer_unit(layout, region));
+
+	if (!ahead_room(scanner->ahead, 2, layout->unit))
+		return false;
+	ahead_want(scanner->ahead, flash_region_at(layout, region), layout->unit);
+	ahead_want(scanner->ahead, trailer, layout->unit);
+	return true;
+}
+
+/* Of the pages of marks that @count records have, both copies. */
+static size_t marks_bytes(uint32_t count)
+{
+	return (size_t)(count + FLASH_MARKS_PER_PAGE - 1) / FLASH_MARKS_PER_PAGE * FLASH_COPIES *
+	       FLASH_PAGE;
+}
+
+bool flash_scan_want_table(struct flash_scanner *scanner, uint32_t region,
+			   const struct flash_region_found *found)
+{
+	const struct flash_layout *layout = &scanner->layout;
+	size_t bytes, marks = marks_bytes(found->trailer.record_count);
+	uint64_t at = table_at(layout, &found->trailer, &bytes);
+
+	if (!ahead_room(scanner->ahead, 2, bytes > marks ? bytes : marks))
+		return false;
+	ahead_want(scanner->ahead, at, bytes);
+	ahead_want(scanner->ahead, flash_marks_at(layout, region, 0, 0), marks);
+	return true;
 }
 
 /* ---- marks --------------------------------------------------------------------------- */
@@ -549,16 +650,17 @@ static const struct flash_marks *marks_choose(const uint8_t *copies, uint32_t sa
 	return best;
 }
 
-/* Both copies of a page into the buffer; what cannot be read is zero. How many cannot. */
+/* Both copies of a page, into memory of their own; what cannot be read is zero. How many cannot. */
 static uint32_t marks_read(struct flash_scanner *scanner, uint32_t region, uint32_t page)
 {
 	uint64_t at = flash_marks_at(&scanner->layout, region, page, 0);
 	uint32_t unread = 0;
 
-	if (read_plain(scanner, at, FLASH_COPIES * FLASH_PAGE) == 0)
+	if (read_twice(scanner->sys, scanner->fd, scanner->marks, FLASH_COPIES * FLASH_PAGE, at) ==
+	    0)
 		return 0;
 	for (uint32_t copy = FLASH_COPIES; copy-- > 0;) {
-		uint8_t *to = scanner->buffer + copy * FLASH_PAGE;
+		uint8_t *to = scanner->marks + copy * FLASH_PAGE;
 
 		if (sys_pread_full(scanner->sys, scanner->fd, to, FLASH_PAGE,
 				   (off_t)(at + copy * FLASH_PAGE)) == 0)
@@ -574,18 +676,24 @@ void flash_scan_marks(struct flash_scanner *scanner, uint32_t region, uint64_t s
 		      struct flash_marks_found *ret_found)
 {
 	uint32_t salt = flash_salt(&scanner->id, seq);
+	const uint8_t *ahead = NULL;
 
 	assert(count <= scanner->layout.records_max);
 	memset(ret_found, 0, sizeof(*ret_found));
 	memset(ret_marks, FLASH_MARK_NONE, count);
+	if (scanner->ahead && count)
+		ahead = ahead_take(scanner->ahead, flash_marks_at(&scanner->layout, region, 0, 0),
+				   marks_bytes(count));
 	for (uint32_t page = 0; page * FLASH_MARKS_PER_PAGE < count; page++) {
 		uint32_t from = page * FLASH_MARKS_PER_PAGE;
 		uint32_t some =
 			count - from < FLASH_MARKS_PER_PAGE ? count - from : FLASH_MARKS_PER_PAGE;
 		uint32_t damaged = ret_found->damaged;
-		uint32_t unread = marks_read(scanner, region, page);
+		uint32_t unread = ahead ? 0 : marks_read(scanner, region, page);
+		const uint8_t *copies =
+			ahead ? ahead + (size_t)page * FLASH_COPIES * FLASH_PAGE : scanner->marks;
 		const struct flash_marks *marks =
-			marks_choose(scanner->buffer, salt, region, seq, page, ret_found);
+			marks_choose(copies, salt, region, seq, page, ret_found);
 
 		if (ret_counters)
 			ret_counters[page] = marks ? marks->counter : 0;

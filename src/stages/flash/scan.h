@@ -13,6 +13,8 @@
 #include "stages/flash/format.h"
 #include "sys/sys.h"
 
+struct ahead;
+
 /* ---- the superblock ------------------------------------------------------------- */
 
 struct flash_super_found {
@@ -36,10 +38,14 @@ struct flash_scanner {
 	int fd; /* lent */
 	struct flash_layout layout;
 	struct flash_id id;
-	uint8_t *buffer; /* at least FLASH_SCAN_BYTES, aligned to FLASH_PAGE */
+	uint8_t *buffer; /* at least two FLASH_SCAN_BYTES, aligned to FLASH_PAGE */
 	size_t buffer_bytes;
+	uint8_t *marks;	    /* both copies of a page */
 	uint64_t window_at; /* what of the file is in the buffer: where, how much */
 	size_t window_bytes;
+	struct ahead *ahead; /* lent; NULL: nothing is read ahead */
+	bool ahead_windows;  /* and there is no want in it but those for what is walked */
+	uint64_t ahead_to;   /* up to where that was wanted */
 	uint8_t head[FLASH_HEAD_BYTES_MAX + FLASH_UNIT_MAX];
 };
 
@@ -79,17 +85,18 @@ struct flash_region_found {
 	/* The header's: OPEN and SEALED. */
 	uint64_t seq, created_ns;
 	uint32_t stream;
-	uint32_t epoch;	       /* a sealed one: of the trailer */
-	uint32_t next_unit;    /* behind the last record that was seen */
-	uint32_t next_number;  /* above the highest number that was seen */
-	uint32_t records;      /* told, torn ones left out */
-	uint32_t torn;	       /* sound heads whose payload does not check */
-	uint32_t gap_units;    /* passed over between records, and before the end of a sealed
-				  region without a table: lost heads */
-	uint64_t sequence_max; /* of records */
-	bool table_lost;       /* sealed, and the table does not check: records were looked for */
-	bool trailer_lost;     /* open, with a trailer of this use that does not check */
-	bool unreadable;       /* some of it could not be read */
+	uint32_t epoch;		      /* a sealed one: of the trailer */
+	uint32_t next_unit;	      /* behind the last record that was seen */
+	uint32_t next_number;	      /* above the highest number that was seen */
+	uint32_t records;	      /* told, torn ones left out */
+	uint32_t torn;		      /* sound heads whose payload does not check */
+	uint32_t gap_units;	      /* passed over between records, and before the end of a sealed
+					 region without a table: lost heads */
+	uint64_t sequence_max;	      /* of records */
+	struct flash_trailer trailer; /* SEALED */
+	bool table_lost;   /* sealed, and the table does not check: records were looked for */
+	bool trailer_lost; /* open, with a trailer of this use that does not check */
+	bool unreadable;   /* some of it could not be read */
 };
 
 struct flash_scanned {
@@ -122,6 +129,23 @@ int flash_scan_region(struct flash_scanner *scanner, uint32_t region, uint32_t f
 /* The state, seq, created_ns, stream and epoch alone, without records and trailer: one read. */
 void flash_scan_header(struct flash_scanner *scanner, uint32_t region,
 		       struct flash_region_found *ret_found);
+/*
+ * The same in steps, so that much can be read at once. look(): header and trailer.
+ * table(): of a SEALED region, its checked table of trailer.record_count entries, lent
+ * until the scanner is used again, beside flash_scan_marks(), or the reads ahead are
+ * given back; -EBADMSG (table_lost is set), -ENOMEM. rest(): what flash_scan_region()
+ * does after look().
+ */
+void flash_scan_look(struct flash_scanner *scanner, uint32_t region,
+		     struct flash_region_found *ret_found);
+int flash_scan_table(struct flash_scanner *scanner, uint32_t region,
+		     struct flash_region_found *found, const struct flash_table_entry **ret_table);
+int flash_scan_rest(struct flash_scanner *scanner, uint32_t region, uint32_t flags,
+		    flash_scan_fn *fn, void *context, struct flash_region_found *found);
+/* Wants ahead what look() reads; what table(), then flash_scan_marks() do. False: no room now. */
+bool flash_scan_want_look(struct flash_scanner *scanner, uint32_t region);
+bool flash_scan_want_table(struct flash_scanner *scanner, uint32_t region,
+			   const struct flash_region_found *found);
 
 /* ---- marks --------------------------------------------------------------------------- */
 

@@ -122,6 +122,17 @@ static void split_bucket(struct table *table)
 		table->bucket_mask = table->bucket_mask * 2 + 1;
 }
 
+void table_expect(struct table *table, uint64_t entries)
+{
+	uint64_t buckets = buckets_for(entries);
+
+	assert(table->magic == TABLE_MAGIC && !table->fresh);
+	table->bucket_count = buckets < table->bucket_max ? buckets : table->bucket_max;
+	table->bucket_mask = BUCKETS_MIN - 1;
+	while (table->bucket_mask * 2 + 2 <= table->bucket_count)
+		table->bucket_mask = table->bucket_mask * 2 + 1;
+}
+
 static void set_state(struct table *table, uint32_t id, enum table_state state)
 {
 	table->counts[state_of(table, id)]--;
@@ -241,6 +252,29 @@ static void batch_find(const struct table *table, struct batch *batch, const str
 		pending_count = batch_round(table, batch, pending_count, ret_ids);
 }
 
+void table_fetch(const struct table *table, const uint64_t *fingerprints, uint32_t count)
+{
+	uint32_t at[TABLE_FETCH_MAX], left = 0;
+
+	assert(table->magic == TABLE_MAGIC && count <= TABLE_FETCH_MAX);
+	for (uint32_t i = 0; i < count; i++)
+		__builtin_prefetch(bucket_of(table, fingerprints[i]));
+	for (uint32_t i = 0; i < count; i++) {
+		at[left] = *bucket_of(table, fingerprints[i]);
+		__builtin_prefetch(&table->hot[at[left] ? at[left] - 1 : 0]);
+		left += at[left] > 0;
+	}
+	while (left) {
+		count = left;
+		left = 0;
+		for (uint32_t i = 0; i < count; i++) {
+			at[left] = table->hot[at[i] - 1].next;
+			__builtin_prefetch(&table->hot[at[left] ? at[left] - 1 : 0]);
+			left += at[left] > 0;
+		}
+	}
+}
+
 size_t table_find_batch(const struct table *table, uint32_t space, uint32_t generation,
 			const struct cairn_key *keys, size_t count, bool chain, uint32_t now_s,
 			uint32_t *ret_ids)
@@ -322,6 +356,12 @@ uint16_t table_incarnation(const struct table *table, uint32_t id)
 {
 	assert(table->magic == TABLE_MAGIC && id < table->fresh);
 	return table->cold[id].incarnation;
+}
+
+uint16_t table_epoch(const struct table *table, uint32_t id)
+{
+	assert(table->magic == TABLE_MAGIC && id < table->fresh);
+	return table->cold[id].epoch;
 }
 
 uint32_t table_parent(const struct table *table, uint32_t id)
@@ -509,14 +549,22 @@ bool table_move(struct table *table, uint32_t id, uint32_t shard, uint32_t old_u
 	return true;
 }
 
-void table_publish(struct table *table, uint32_t id)
+bool table_complete(const struct table *table, uint32_t id)
 {
 	struct table_geometry geometry;
+	struct table_place place;
 
-	assert(state_of(table, id) == TABLE_PARTIAL);
 	table_geometry(table, id, &geometry);
-	assert(geometry.last_bytes);
-	assert(table_shards(table, id) == geometry.shard_count);
+	if (!geometry.last_bytes)
+		return false;
+	if (geometry.shard_count == 1)
+		return place_decode(table->cold[id].place, &place);
+	return table_shards(table, id) == geometry.shard_count;
+}
+
+void table_publish(struct table *table, uint32_t id)
+{
+	assert(state_of(table, id) == TABLE_PARTIAL && table_complete(table, id));
 	set_state(table, id, TABLE_WHOLE);
 }
 

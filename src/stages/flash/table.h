@@ -115,6 +115,19 @@ size_t table_find_batch(const struct table *table, uint32_t space, uint32_t gene
 			const struct cairn_key *keys, size_t count, bool chain, uint32_t now_s,
 			uint32_t *ret_ids);
 
+/*
+ * Of a table that is empty: about @entries will come, so that buckets need not be
+ * split for each. What comes after those grows it as usual.
+ */
+void table_expect(struct table *table, uint64_t entries);
+
+/*
+ * Fetches what table_find() and table_add() of these will read, of all at once.
+ * @count is TABLE_FETCH_MAX at most. Changes nothing.
+ */
+void table_fetch(const struct table *table, const uint64_t *fingerprints, uint32_t count);
+#define TABLE_FETCH_MAX 128u
+
 /* @id may be anything below entries_max that was ever given out. */
 void table_look(const struct table *table, uint32_t id, struct table_block *ret_block);
 /* The state and the geometry alone: what a lookup needs, from one cache line. */
@@ -123,6 +136,7 @@ void table_geometry(const struct table *table, uint32_t id, struct table_geometr
 /* Whether @id is (whole or partial) the entry that had this incarnation. */
 bool table_is(const struct table *table, uint32_t id, uint16_t incarnation);
 uint16_t table_incarnation(const struct table *table, uint32_t id);
+uint16_t table_epoch(const struct table *table, uint32_t id);
 /* The parent's id; TABLE_NONE: none, or it is a ghost. Whole or partial entries. */
 uint32_t table_parent(const struct table *table, uint32_t id);
 
@@ -158,7 +172,9 @@ uint64_t table_units(const struct table *table, uint32_t id);
 bool table_move(struct table *table, uint32_t id, uint32_t shard, uint32_t old_unit,
 		const struct table_place *place);
 
-/* Partial -> whole: all shards are there, last_bytes is known. */
+/* Whether all shards are there and last_bytes is known. Whole or partial entries. */
+bool table_complete(const struct table *table, uint32_t id);
+/* Partial -> whole: it is complete. */
 void table_publish(struct table *table, uint32_t id);
 
 /*
