@@ -24,13 +24,14 @@
 #define IDS_MAX	   (1u << 20)
 #define ALIVE_MAX  300u /* of the unbounded store, kept from one kill to the next */
 #define WRITERS	   2u
-#define BURST	   256u	 /* writes that are in flight at a kill */
-#define BURST_SENT 1024u /* more than may be in flight, so that so many are for a while */
+#define BURST	   512u /* writes of a burst, and reads: more than the kill is to meet */
+#define IN_FLIGHT  256u /* of each, at the kill */
+#define TRIES	   20u
 #define LIMIT	   (8u << 20)
 #define LIMIT_TEXT "8MiB"
 
 static const struct kit_shape shape = {4, 16384};
-static const struct kit_shape burst_shape = {1, 65536};
+static const struct kit_shape burst_shape = {1, 32768};
 static const char *const engines[] = {"uring", "aio", "psync"};
 
 static const char *any_engine(struct kit_rng *rng)
@@ -184,31 +185,70 @@ __attribute__((noreturn)) static void child_writes(const struct world *world, co
 	}
 }
 
-/* Says so when BURST writes are in flight, as the store counts them. */
+/* Xfers that a stage has and has not given back yet. */
+static uint64_t in_flight(struct cairn_store *store)
+{
+	struct cairn_stat st = {.size = sizeof(st)};
+
+	CHECK(cairn_stat(store, &st) == 0);
+	return st.xfers_in_flight;
+}
+
+struct burst {
+	struct cairn_store *store;
+	struct cairn_namespace *ns;
+	struct cairn_xfer writes[BURST], reads[BURST];
+	struct cairn_segment from[BURST], to[BURST];
+	uint8_t *bytes;
+};
+
+/*
+ * Writes of blocks from @first on, and reads of those from @base on, all at once, until
+ * so many are under way that there are IN_FLIGHT of each among them. False: they ended first.
+ */
+static bool burst_send(struct burst *burst, uint32_t base, uint32_t first)
+{
+	/* Under way until a flush has ended, or the device is done before all have begun. */
+	struct cairn_task_opts opts = {.size = sizeof(opts), .durability = CAIRN_DURABLE};
+	uint64_t bytes = burst_shape.shard_bytes, writing, reading;
+	bool over = false, reached = false;
+
+	for (uint32_t i = 0; i < BURST; i++) {
+		uint8_t *at = burst->bytes + i * bytes;
+
+		kit_fill(at, bytes, first + i, 0, 0);
+		burst->writes[i] = kit_xfer(first + i, 0, &burst->from[i], at, bytes);
+		burst->reads[i] = kit_xfer(base + i, 0, &burst->to[i], at + BURST * bytes, bytes);
+	}
+	CHECK(cairn_dump(burst->ns, burst->writes, BURST, &opts, &writing) == 0);
+	/* Reads come first in a reactor: only when the writes are under way. */
+	while (in_flight(burst->store) < BURST - BURST / 8 && !over)
+		over = cairn_task_wait(burst->store, writing, 0, 0) == 0;
+	CHECK(cairn_load(burst->ns, burst->reads, BURST, NULL, &reading) == 0);
+	while (!reached && !over) {
+		reached = in_flight(burst->store) >= BURST + IN_FLIGHT;
+		over = !reached && cairn_task_wait(burst->store, writing, 0, 0) == 0;
+	}
+	if (over)
+		CHECK(cairn_task_wait(burst->store, reading, 0, UINT64_MAX) == 0);
+	return reached;
+}
+
+/* Tells how often it tried; or 0, when it was in vain. */
 __attribute__((noreturn)) static void child_bursts(const struct world *world, const char *engine,
 						   uint64_t seed, int pipe)
 {
-	static struct cairn_xfer xfers[BURST_SENT];
-	static struct cairn_segment segments[BURST_SENT];
-	uint8_t *bytes = aligned_alloc(4096, BURST_SENT * burst_shape.shard_bytes);
-	struct cairn_store *store;
-	struct cairn_namespace *ns;
-	uint64_t task;
+	static struct burst burst;
+	uint32_t tries = 0;
+	bool reached = false;
 
 	(void)seed;
-	open_world(world, engine, "ios=512, buffers=256MiB, reactors=1, workers=8", &store);
-	CHECK(bytes && kit_namespace(store, "burst", burst_shape, &ns) == 0);
-	for (uint32_t i = 0; i < BURST_SENT; i++) {
-		uint8_t *at = bytes + i * burst_shape.shard_bytes;
-		uint32_t id = world->next_id + i;
-
-		kit_fill(at, burst_shape.shard_bytes, id, 0, 0);
-		xfers[i] = kit_xfer(id, 0, &segments[i], at, burst_shape.shard_bytes);
-	}
-	CHECK(cairn_dump(ns, xfers, BURST_SENT, NULL, &task) == 0);
-	while (kit_counter(store, "store", "in_flight") < BURST)
-		; /* never: the watch ends it */
-	say(pipe, SENT, 0);
+	burst.bytes = aligned_alloc(4096, 2 * BURST * burst_shape.shard_bytes);
+	open_world(world, engine, "ios=1024, buffers=64MiB, reactors=1, workers=8", &burst.store);
+	CHECK(burst.bytes && kit_namespace(burst.store, "burst", burst_shape, &burst.ns) == 0);
+	for (; !reached && tries < TRIES; tries++)
+		reached = burst_send(&burst, 0, world->next_id + tries * BURST);
+	say(pipe, SENT, reached ? tries : 0);
 	pause();
 	_exit(4);
 }
@@ -406,44 +446,69 @@ static void kill_one_of_two(struct world *world, struct world *other, struct kit
 	CHECK(cairn_store_close(store, UINT64_MAX) == 0);
 }
 
+/* How often the child tried until it had IN_FLIGHT reads and writes at once. */
+static uint32_t read_tries(int pipe)
+{
+	struct record record;
+
+	CHECK(read(pipe, &record, sizeof(record)) == (ssize_t)sizeof(record));
+	CHECK(record.event == SENT && record.id > 0,
+	      "there were never %u reads and %u writes in flight", IN_FLIGHT, IN_FLIGHT);
+	return record.id;
+}
+
+/* Blocks that bursts read. */
+static void burst_prepare(struct world *world)
+{
+	struct cairn_namespace *ns;
+	struct cairn_store *store;
+
+	open_world(world, "psync", "reactors=1", &store);
+	CHECK(kit_namespace(store, "burst", burst_shape, &ns) == 0);
+	for (uint32_t id = 0; id < BURST; id++)
+		CHECK(kit_dump(ns, burst_shape, id, 0, 1, CAIRN_WRITTEN) == 0);
+	CHECK(cairn_store_close(store, UINT64_MAX) == 0);
+	world->next_id = BURST;
+}
+
 /* Every block of the burst is right or absent, and stays so while late writes may land. */
 static void burst_once(struct world *world, const char *engine, struct kit_rng *rng)
 {
-	static bool there[BURST_SENT];
+	static bool there[BURST];
 	struct cairn_namespace *ns;
 	struct cairn_store *store;
-	uint32_t first = world->next_id;
+	uint32_t first, others, tries;
 	int pipe;
 	pid_t pid = start(child_bursts, world, engine, kit_next(rng), &pipe);
 
-	CHECK(read_records(world, pipe, 1) == 1);
-	nap(kit_below(rng, 4) * kit_below(rng, 8000000));
+	tries = read_tries(pipe);
+	first = world->next_id + (tries - 1) * BURST;
+	others = world->next_id + TRIES * BURST;
 	kill(pid, SIGKILL);
 	open_world(world, engine, "reactors=1, ios=512", &store);
 	CHECK(kit_namespace(store, "burst", burst_shape, &ns) == 0);
-	for (uint32_t i = 0; i < BURST_SENT; i++) {
+	for (uint32_t i = 0; i < BURST; i++) {
 		there[i] = kit_load(ns, burst_shape, first + i) == 0;
 		/* Where nothing is, another writer begins at once. */
-		if (i < BURST)
-			CHECK(kit_dump(ns, burst_shape, first + BURST_SENT + i, 0, 1,
-				       CAIRN_WRITTEN) == 0);
+		CHECK(kit_dump(ns, burst_shape, others + i, 0, 1, CAIRN_WRITTEN) == 0);
 	}
 	bury(pid);
 	close(pipe);
 	nap(300000000);
-	for (uint32_t i = 0; i < BURST_SENT; i++) {
+	for (uint32_t i = 0; i < BURST; i++) {
 		int ret = kit_load(ns, burst_shape, first + i);
 
 		CHECK(ret == (there[i] ? 0 : -ENOENT), "block %u: %d", i, ret);
-		if (i >= BURST)
-			continue;
-		CHECK(kit_load(ns, burst_shape, first + BURST_SENT + i) == 0, "block %u", i);
+		CHECK(kit_load(ns, burst_shape, i) == 0, "block %u", i);
+		CHECK(kit_load(ns, burst_shape, others + i) == 0, "block %u", i);
 		CHECK(kit_dump(ns, burst_shape, first + i, 0, 1, CAIRN_WRITTEN) >= 0);
 		CHECK(kit_load(ns, burst_shape, first + i) == 0, "block %u", i);
 	}
+	for (uint32_t id = world->next_id; id < first; id++)
+		CHECK(kit_load(ns, burst_shape, id) == 0, "block %u", id);
 	CHECK(kit_counter(store, kit_stage(), "damaged_blocks") == 0);
 	CHECK(cairn_store_close(store, UINT64_MAX) == 0);
-	world->next_id += BURST_SENT + BURST;
+	world->next_id += (TRIES + 1) * BURST;
 }
 
 static struct world *world_new(const char *name, bool bounded)
@@ -460,6 +525,24 @@ static void world_free(struct world *world)
 {
 	kit_remove_folder(world->path);
 	free(world);
+}
+
+/* With each engine in turn. */
+static void kill_bursts(const char *name, bool shared, uint64_t rounds, struct kit_rng *rng)
+{
+	struct world *world = world_new(name, false);
+
+	world->shared = shared;
+	burst_prepare(world);
+	for (uint64_t i = 0; i < rounds; i++) {
+		const char *engine = engines[i % 3];
+
+		kit_at("%s %lu, engine=%s", name, (unsigned long)i, engine);
+		kit_watch(60);
+		if (kit_engine(engine))
+			burst_once(world, engine, rng);
+	}
+	world_free(world);
 }
 
 static void kill_shared(uint64_t rounds, struct kit_rng *rng)
@@ -482,34 +565,31 @@ static void kill_shared(uint64_t rounds, struct kit_rng *rng)
 
 int main(int argc, char **argv)
 {
-	struct world *unbounded, *bounded, *bursts;
+	struct world *unbounded, *bounded;
 	struct kit_rng rng;
 	uint64_t kills, rounds;
 
 	kit_init(argc, argv);
 	rng.state = kit_number("seed", 1, 7);
-	kills = kit_number("kills", 24, 240);
-	rounds = kit_number("bursts", 4, 40);
+	kills = kit_number("kills", 16, 240);
+	rounds = kit_number("bursts", 3, 40);
 	unbounded = world_new("kill", false);
 	bounded = world_new("kill-bounded", true);
-	bursts = world_new("burst", false);
 	for (uint64_t i = 0; i < kills; i++) {
 		kit_at("kill %lu", (unsigned long)i);
 		kit_watch(60);
 		kill_once(i % 2 ? bounded : unbounded, &rng);
 	}
-	for (uint64_t i = 0; i < rounds; i++) {
-		kit_at("burst %lu", (unsigned long)i);
-		kit_watch(60);
-		burst_once(bursts, kit_engine(engines[i % 3]) ? engines[i % 3] : "psync", &rng);
-	}
+	kill_bursts("burst", false, rounds, &rng);
+	if (!kit_flash())
+		kill_bursts("burst-shared", true, (rounds + 2) / 3, &rng);
 	if (!kit_flash())
 		kill_shared(rounds, &rng);
-	printf("kill: %lu kills, %lu with %u writes or more in flight; %lu dumps acknowledged\n",
-	       (unsigned long)(kills + 3 * rounds), (unsigned long)rounds, BURST,
+	printf("kill: %lu kills, %lu with %u reads and %u writes in flight; %lu dumps "
+	       "acknowledged\n",
+	       (unsigned long)(kills + 3 * rounds), (unsigned long)rounds, IN_FLIGHT, IN_FLIGHT,
 	       (unsigned long)(unbounded->dumped + bounded->dumped));
 	world_free(unbounded);
 	world_free(bounded);
-	world_free(bursts);
 	return 0;
 }

@@ -240,6 +240,9 @@ static void victim_left(struct reclaim *r)
 	tier_lock(tier);
 	if (r->chain.result < 0)
 		cairn_count(tier->env, CNT_IO_ERRORS, 1);
+	/* Some of it may have been evicted: that is room in the index at least. */
+	tier->stuck = false;
+	waiters_wake(&tier->wait_room);
 	if (region->failed && !region->live) {
 		victim_retire(r);
 		tier_unlock(tier);
