@@ -121,7 +121,7 @@ static int check_marks(struct rest *rest, uint32_t region, const struct flash_ma
 		return rest_report_region(rest, CAIRN_FINDING_DAMAGED, region, at,
 					  "no copy of a page of its marks checks: its records "
 					  "count as removed");
-	if (marks->damaged)
+	if (marks->damaged || (marks->single && rest->clean))
 		return rest_report_region(rest, CAIRN_FINDING_REPAIRABLE, region, at,
 					  "a page of marks does not check: the other copy counts");
 	return 0;

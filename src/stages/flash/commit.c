@@ -15,6 +15,8 @@
  *     no region that was being reclaimed then can be found any more as it was (it
  *     may have had a copy), every page that was dirty after that is written, and,
  *     where the batch is to be durable, a flush began after both and has ended.
+ *  4. Deaths that were flushed are then written into the other copy, too, before the
+ *     batch is over: or the loss of one copy could bring back what was removed.
  */
 #include "stages/flash/tier.h"
 
@@ -43,6 +45,7 @@ struct commit {
 	uint32_t count;
 	int64_t result;
 	bool flushed;
+	bool second; /* the other copies of what was flushed are being written */
 };
 
 int commit_init(struct flash *tier)
@@ -117,13 +120,21 @@ static void pages_again(struct commit *commit)
 	tier_lock(tier);
 	for (uint32_t i = 0; i < commit->chain.op_count; i++) {
 		const struct flash_marks *page = &commit->pages[i];
+		struct region *region;
 
 		if (commit->ops[i].code != OP_WRITEV)
 			continue;
-		if (commit->voids[i] != NO_REGION)
+		if (commit->voids[i] != NO_REGION) {
 			tier->regions[commit->voids[i]].unread = true;
-		else if (tier->regions[page->region].seq == page->region_seq)
-			tier->regions[page->region].kill_dirty |= 1ull << (page->page % 64);
+			continue;
+		}
+		region = &tier->regions[page->region];
+		if (region->seq != page->region_seq)
+			continue;
+		region->kill_single |= 1ull << (page->page % 64);
+		tier->kill_singles = true;
+		if (!commit->second)
+			region->kill_dirty |= 1ull << (page->page % 64);
 	}
 	tier_unlock(tier);
 }
@@ -134,7 +145,8 @@ static void pages_written(struct engine_chain *chain)
 
 	if (chain->result < 0) {
 		cairn_count(commit->tier->env, CNT_IO_ERRORS, 1);
-		commit->result = chain->result;
+		if (!commit->second)
+			commit->result = chain->result;
 		pages_again(commit);
 	} else if (commit->ops[0].code == OP_FDATASYNC) {
 		pages_flushed(commit->tier);
@@ -191,6 +203,23 @@ static void header_void(struct commit *commit, uint32_t number, uint32_t at)
 	commit->voids[at] = number;
 }
 
+/* [m] The pages of a region that are to be written in this pass. */
+static uint64_t region_take(struct commit *commit, struct region *region)
+{
+	uint64_t pages = commit->second ? region->kill_single : region->kill_dirty;
+
+	if (!region_counts(region))
+		pages = 0;
+	if (commit->second) {
+		region->kill_single = 0;
+		return pages;
+	}
+	region->kill_dirty = 0;
+	region->kill_single |= pages;
+	commit->tier->kill_singles = commit->tier->kill_singles || pages;
+	return pages;
+}
+
 /* [m] The next pages into memory. How many. */
 static uint32_t pages_take(struct commit *commit)
 {
@@ -208,8 +237,7 @@ static uint32_t pages_take(struct commit *commit)
 			continue;
 		}
 		if (!commit->entered) {
-			commit->dirty = region_counts(region) ? region->kill_dirty : 0;
-			region->kill_dirty = 0;
+			commit->dirty = region_take(commit, region);
 			commit->page = 0;
 			commit->entered = true;
 		}
@@ -248,7 +276,7 @@ static bool batch_over(struct commit *commit)
 	commit->cursor = commit->page = 0;
 	commit->entered = false;
 	commit->result = 0;
-	commit->flushed = false;
+	commit->flushed = commit->second = false;
 	commit->reclaims = tier->reclaims_begun;
 	return true;
 }
@@ -273,6 +301,13 @@ static void commit_step(struct commit *commit)
 			commit->flushed = true;
 			count = 1;
 			break;
+		}
+		if (commit->flushed && !commit->second && !commit->result && tier->kill_singles) {
+			tier->kill_singles = false;
+			commit->second = true;
+			commit->cursor = commit->page = 0;
+			commit->entered = false;
+			continue;
 		}
 		if (!batch_over(commit)) {
 			stage_env(tier->env)->job_end(tier->env, &commit->job);
@@ -328,23 +363,43 @@ void commit_wait(struct fio *f, bool durable, void (*then)(struct fio *))
 	tier_unlock(tier);
 }
 
-int marks_write_all(struct flash *tier)
+/* Every page that has records, or (@second) those with deaths that one copy alone tells. */
+static int marks_write(struct flash *tier, bool second)
 {
 	struct flash_marks *page = tier->commit->pages;
 
 	for (uint32_t i = 0; i < tier->layout.region_count; i++) {
-		for (uint32_t at = 0; at < tier->layout.mark_pages; at++) {
-			uint32_t first = at * FLASH_MARKS_PER_PAGE;
+		struct region *region = &tier->regions[i];
+		uint32_t pages =
+			(region->records + FLASH_MARKS_PER_PAGE - 1) / FLASH_MARKS_PER_PAGE;
+
+		if (!region_counts(region))
+			continue;
+		for (uint32_t at = 0; at < pages; at++) {
 			uint64_t offset;
 			int rc;
 
-			if (!region_counts(&tier->regions[i]) || first >= tier->regions[i].records)
-				break;
+			if (second && !(region->kill_single >> (at % 64) & 1))
+				continue;
 			offset = page_make(tier, i, at, page);
 			rc = sys_pwrite_full(tier->sys, tier->fd, page, FLASH_PAGE, (off_t)offset);
 			if (rc < 0)
 				return rc;
 		}
+		region->kill_single |= region->kill_dirty;
 	}
 	return 0;
+}
+
+int marks_write_all(struct flash *tier)
+{
+	int rc = marks_write(tier, false);
+
+	if (rc == 0)
+		rc = tier->sys->fdatasync(tier->fd);
+	if (rc < 0)
+		return rc;
+	pages_flushed(tier);
+	rc = marks_write(tier, true);
+	return rc < 0 ? rc : tier->sys->fdatasync(tier->fd);
 }

@@ -210,9 +210,12 @@ static int open_steps(struct flash *tier, struct cairn_error *reterr)
 		return rc;
 	internal->sequence_raise(tier->env, tier->super.sequence);
 	tier->super.sequence += SEQUENCE_AHEAD;
+	tier->super.region_seq = tier->region_seq + REGION_SEQ_AHEAD;
 	tier->super.flags = 0;
 	tier->super.owner_pid = (uint32_t)getpid();
 	rc = flash_super_write(tier);
+	if (rc == 0)
+		rc = flash_spaces_settle(tier);
 	if (rc == 0 && internal->guard)
 		rc = internal->guard(tier->env, tier->fd);
 	return rc;

@@ -167,7 +167,7 @@ static void header_write(struct reclaim *r)
 	policy_clear(&tier->policy, r->victim);
 	region->seq = ++tier->region_seq;
 	region->records = 0;
-	region->kill_dirty = 0;
+	region->kill_dirty = region->kill_single = 0;
 	region->sequence_max = 0;
 	epoch = tier->epoch;
 	tier_unlock(tier);

@@ -341,6 +341,10 @@ static void region_take(struct recovery *r, const struct flash_region_found *fou
 	memset(r->counters, 0, tier->layout.mark_pages * sizeof(*r->counters));
 	flash_scan_marks(&r->scanner, r->region, found->seq, found->next_number, at, r->counters,
 			 &marks);
+	region->kill_single = marks.single;
+	tier->kill_singles = tier->kill_singles || marks.single;
+	if (found->sequence_max >= tier->super.sequence)
+		tier->super.sequence = found->sequence_max + 1;
 	for (uint32_t i = 0; i < tier->layout.mark_pages; i++)
 		counters[i] = (uint32_t)r->counters[i];
 	if (found->unreadable || marks.lost)
@@ -420,8 +424,9 @@ static int region_open(struct recovery *r, struct flash_region_found *found, boo
 		 * After a crash marks may be in the file of records that are not: their
 		 * numbers are not taken again in this use of the region.
 		 */
-		region->state =
-			!clean || found->torn || found->gap_units ? REGION_BLANK : REGION_FREE;
+		region->state = !clean || found->torn || found->gap_units || found->trailer_lost
+					? REGION_BLANK
+					: REGION_FREE;
 		tier->free_count += region->state == REGION_FREE;
 	}
 	return 0;
@@ -611,5 +616,7 @@ int recover_settle(struct flash *tier)
 	}
 	if (rc == 0)
 		rc = marks_write_all(tier);
+	if (rc == 0)
+		rc = flash_spaces_settle(tier);
 	return rc < 0 ? rc : tier->sys->fdatasync(tier->fd);
 }

@@ -439,7 +439,7 @@ static int marks_mend(struct rest *rest, uint32_t region, const struct flash_mar
 		return rest_report_region(rest, CAIRN_FINDING_DAMAGED, region, at,
 					  "dropped: records of which no copy of the marks checks: "
 					  "any of them may have been removed");
-	if (marks->damaged)
+	if (marks->damaged || (marks->single && rest->clean))
 		return mended_region(rest, region, at,
 				     "mended: its marks were made again from the other copy");
 	return 0;
@@ -455,7 +455,8 @@ static int repair_records(struct rest *rest, uint32_t region,
 
 	flash_scan_marks(&rest->scanner, region, found->seq, layout->records_max, rest->marks,
 			 pages.counters, &marks);
-	if (marks.damaged || marks.lost) /* which one is not told: all that there can be */
+	if (marks.damaged || marks.lost ||
+	    marks.single) /* which one is not told: all that there can be */
 		for (uint32_t page = 0; page < layout->mark_pages; page++)
 			if (pages.counters[page] ||
 			    page * FLASH_MARKS_PER_PAGE < found->next_number)

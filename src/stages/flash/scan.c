@@ -249,41 +249,44 @@ static int space_copy(struct flash_scanner *scanner, uint32_t copy, void **ret_a
 	return verdict == FLASH_VERSION ? -EPROTO : -EBADMSG;
 }
 
+/* Whether two sound copies say the same, whenever they were written. */
+static bool space_same(const struct flash_space_head *a, const struct flash_space_head *b)
+{
+	return a->bytes == b->bytes && memcmp(a + 1, b + 1, a->bytes - sizeof(*a)) == 0;
+}
+
 int flash_scan_spaces(struct flash_scanner *scanner, struct flash_spaces_found *ret_found)
 {
 	/* Of two reasons the earlier one here is told. */
 	static const int reasons[] = {-ENOMEM, -EPROTO, -EBADMSG, -EIO};
+	struct flash_space_head *areas[FLASH_COPIES] = {NULL};
 	int *codes = ret_found->copies;
+	int rc = -ENOENT;
+	uint32_t best;
 
 	memset(ret_found, 0, sizeof(*ret_found));
 	for (uint32_t copy = 0; copy < FLASH_COPIES; copy++) {
-		struct flash_space_head head;
-		void *area;
+		void *area = NULL;
 
 		codes[copy] = space_copy(scanner, copy, &area);
-		if (codes[copy] < 0)
-			continue;
-		memcpy(&head, area, sizeof(head));
-		if (ret_found->area && head.counter < ret_found->counter) {
-			scanner->sys->free(area);
-			continue;
-		}
-		if (ret_found->area)
-			scanner->sys->free(ret_found->area);
-		ret_found->area = area;
-		ret_found->counter = head.counter;
+		areas[copy] = area;
 	}
-	for (size_t i = 0; i < sizeof(reasons) / sizeof(reasons[0]); i++) {
-		if (ret_found->area && i >= 2)
-			return 0;
-		if (codes[0] != reasons[i] && codes[1] != reasons[i])
-			continue;
-		if (ret_found->area)
-			scanner->sys->free(ret_found->area);
-		ret_found->area = NULL;
-		return reasons[i];
+	for (size_t i = sizeof(reasons) / sizeof(reasons[0]); i-- > 0;)
+		if (codes[0] == reasons[i] || codes[1] == reasons[i])
+			rc = reasons[i];
+	if ((areas[0] || areas[1]) && rc != -ENOMEM && rc != -EPROTO)
+		rc = 0;
+	best = !areas[0] || (areas[1] && areas[1]->counter > areas[0]->counter) ? 1 : 0;
+	if (rc == 0) {
+		ret_found->area = areas[best];
+		ret_found->counter = areas[best]->counter;
+		ret_found->single = !areas[1 - best] || !space_same(areas[0], areas[1]);
+		areas[best] = NULL;
 	}
-	return -ENOENT;
+	for (uint32_t copy = 0; copy < FLASH_COPIES; copy++)
+		if (areas[copy])
+			scanner->sys->free(areas[copy]);
+	return rc;
 }
 
 /* ---- the walk from head to head ---------------------------------------------------- */
@@ -630,12 +633,22 @@ bool flash_scan_want_table(struct flash_scanner *scanner, uint32_t region,
 
 /* ---- marks --------------------------------------------------------------------------- */
 
+/* Whether @marks has a death that @other (NULL: none of this use) has not. */
+static bool marks_single(const struct flash_marks *marks, const struct flash_marks *other)
+{
+	for (uint32_t i = 0; i < FLASH_MARKS_PER_PAGE; i++)
+		if (marks->marks[i] == FLASH_MARK_DEAD &&
+		    (!other || other->marks[i] != FLASH_MARK_DEAD))
+			return true;
+	return false;
+}
+
 /* The copy that counts, of the two in the buffer. NULL: none of this use. */
 static const struct flash_marks *marks_choose(const uint8_t *copies, uint32_t salt, uint32_t region,
 					      uint64_t seq, uint32_t page,
 					      struct flash_marks_found *found)
 {
-	const struct flash_marks *best = NULL;
+	const struct flash_marks *best = NULL, *other = NULL;
 
 	for (uint32_t copy = 0; copy < FLASH_COPIES; copy++) {
 		const struct flash_marks *marks = (const void *)(copies + copy * FLASH_PAGE);
@@ -644,9 +657,11 @@ static const struct flash_marks *marks_choose(const uint8_t *copies, uint32_t sa
 			found->damaged += marks->region == region && marks->region_seq == seq;
 			continue;
 		}
-		if (!best || marks->counter > best->counter)
-			best = marks;
+		other = !best || marks->counter > best->counter ? best : marks;
+		best = other == marks ? best : marks;
 	}
+	if (best && marks_single(best, other))
+		found->single |= 1ull << (page % 64);
 	return best;
 }
 

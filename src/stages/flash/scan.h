@@ -62,6 +62,7 @@ struct flash_spaces_found {
 	void *area; /* decoded, for flash_space_next(); the caller's to sys->free(); NULL: none */
 	uint64_t counter;
 	int copies[FLASH_COPIES]; /* 0, -ENOENT zero, -EPROTO, -EBADMSG, -EIO */
+	bool single;		  /* what counts is there once: the other copy does not say it */
 };
 
 /*
@@ -154,6 +155,8 @@ struct flash_marks_found {
 	uint32_t damaged;     /* copies of this use that do not check */
 	/* Pages of which neither copy checks, or one, perhaps the later, cannot be read: dead. */
 	uint32_t lost;
+	/* Pages (modulo 64) with deaths that the other copy does not tell. */
+	uint64_t single;
 };
 
 /*

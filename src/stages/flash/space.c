@@ -5,7 +5,8 @@
  * Invariants, numbered:
  *  1. A description has one id, and an id one description, for ever.
  *  2. What bind() and clear() tell is in the file: a crash leaves the area as it
- *     was, or as it is then.
+ *     was, or as it is then. Once it is flushed the other copy says the same, or the
+ *     loss of one could bring back what was cleared.
  *  3. Records of another generation than the namespace's are dead, without a mark.
  */
 #include "stages/flash/scan.h"
@@ -66,6 +67,7 @@ int spaces_read(struct flash *tier, struct cairn_error *reterr)
 	if (rc == 0)
 		rc = spaces_take(tier, found.area);
 	tier->space_counter = found.counter;
+	tier->space_single = found.single;
 	if (found.area)
 		tier->sys->free(found.area);
 	flash_scanner_fini(&scanner);
@@ -95,7 +97,7 @@ void flash_spaces_free(struct flash *tier)
 
 /* All of them, and @more; @cleared as it will be. Both may be NULL. [space_lock] */
 static int area_make(struct flash *tier, void *area, uint64_t counter, const struct space *more,
-		     const struct space *cleared, uint32_t *ret_bytes)
+		     const struct space *cleared)
 {
 	flash_space_begin(area, &tier->super.id, counter);
 	for (uint32_t i = 0; i <= tier->space_end; i++) {
@@ -114,8 +116,20 @@ static int area_make(struct flash *tier, void *area, uint64_t counter, const str
 		if (!flash_space_add(area, tier->layout.space_bytes, &entry, space->desc))
 			return -ENOSPC;
 	}
-	*ret_bytes = flash_space_seal(area);
 	return 0;
+}
+
+/* The area, made, into the copy that is its turn. */
+static int area_put(struct flash *tier, uint8_t *area, uint64_t counter)
+{
+	struct flash_space_head *head = (struct flash_space_head *)(void *)area;
+	uint32_t bytes;
+
+	head->counter = counter;
+	bytes = flash_space_seal(area);
+	return sys_pwrite_full(
+		tier->sys, tier->fd, area, bytes,
+		(off_t)flash_space_at(&tier->layout, (uint32_t)(counter % FLASH_COPIES)));
 }
 
 /*
@@ -128,23 +142,44 @@ static int area_write(struct flash *tier, const struct space *more, const struct
 {
 	uint8_t *area = sys_zalloc(tier->sys, FLASH_PAGE, tier->layout.space_bytes);
 	uint64_t counter = tier->space_counter + (tier->space_unflushed ? FLASH_COPIES : 1);
-	uint32_t bytes = 0;
 	int rc;
 
 	if (!area)
 		return -ENOMEM;
-	rc = area_make(tier, area, counter, more, cleared, &bytes);
+	rc = area_make(tier, area, counter, more, cleared);
 	if (rc == 0)
-		rc = sys_pwrite_full(
-			tier->sys, tier->fd, area, bytes,
-			(off_t)flash_space_at(&tier->layout, (uint32_t)(counter % FLASH_COPIES)));
+		rc = area_put(tier, area, counter);
 	if (rc == 0 && flush)
 		rc = tier->sys->fdatasync(tier->fd);
 	if (rc == 0) {
 		tier->space_counter = counter;
-		tier->space_unflushed = !flush;
+		tier->space_unflushed = true;
+		tier->space_single = true;
+	}
+	/* That it is there once is enough for the answer: this is for the loss of a copy. */
+	if (rc == 0 && flush && area_put(tier, area, counter + 1) == 0) {
+		tier->space_counter++;
+		tier->space_single = false;
+	} else if (rc == 0 && flush) {
+		tier->space_unflushed = false;
 	}
 	tier->sys->free(area);
+	return rc;
+}
+
+int flash_spaces_settle(struct flash *tier)
+{
+	int rc = 0;
+
+	pthread_mutex_lock(&tier->space_lock);
+	if (tier->space_single) {
+		rc = tier->sys->fdatasync(tier->fd);
+		tier->space_unflushed = rc < 0;
+		if (rc == 0)
+			rc = area_write(tier, NULL, NULL, false);
+		tier->space_single = rc < 0;
+	}
+	pthread_mutex_unlock(&tier->space_lock);
 	return rc;
 }
 

@@ -229,6 +229,7 @@ int flash_super_open(struct flash *tier, struct cairn_error *reterr)
 		/* It may have been the later one, of an open that was not closed. */
 		tier->super.flags &= ~FLASH_SUPER_CLEAN;
 		tier->super.sequence += SEQUENCE_AHEAD;
+		tier->super.region_seq += REGION_SEQ_AHEAD;
 	}
 	rc = options_agree(tier, reterr);
 	return rc < 0 ? rc : flash_file_agrees(tier, reterr);

@@ -30,24 +30,26 @@
 #define FIO_MAGIC  0x6f696c66u
 
 /* Blocks being written at once, complete or not: a memory bound (320 bytes each). */
-#define PARTIALS_MAX	16384u
-#define PARTIAL_BUCKETS 4096u
-#define WAIT_BUCKETS	64u
+#define PARTIALS_MAX	 16384u
+#define PARTIAL_BUCKETS	 4096u
+#define WAIT_BUCKETS	 64u
 /* One write of the log, and the memory it is packed in. */
-#define SPAN_BYTES	(1u << 20)
-#define SPANS		24u
+#define SPAN_BYTES	 (1u << 20)
+#define SPANS		 24u
 /* While fewer writes are under way, a span goes out at once; else it fills up. */
-#define WRITES_MAX	8u
+#define WRITES_MAX	 8u
 /* Regions that are ready before a writer needs them; one of them is for carried records. */
-#define FREE_TARGET	3u
+#define FREE_TARGET	 3u
 /* Regions whose table is kept in memory: open and being sealed. */
-#define DRAFTS		6u
+#define DRAFTS		 6u
 /* Payload of one round of a load. */
-#define LOAD_ROUND	(2u << 20)
+#define LOAD_ROUND	 (2u << 20)
 /* Reads of a load under way at once. */
-#define LOAD_READS	6u
+#define LOAD_READS	 6u
 /* Submissions that one open may see; 2^20 unclean ends until it wraps. */
-#define SEQUENCE_AHEAD	(1ull << 44)
+#define SEQUENCE_AHEAD	 (1ull << 44)
+/* Uses of regions, likewise: a header that is lost may have had the latest of them. */
+#define REGION_SEQ_AHEAD (1ull << 32)
 
 enum flash_option {
 	OPT_PATH,
@@ -137,7 +139,8 @@ struct region {
 	uint32_t last_used; /* latest epoch in which something of it was touched */
 	uint32_t draft;	    /* of its table, while open and sealing; DRAFT_NONE */
 	uint64_t sequence_max;
-	uint64_t kill_dirty; /* mark pages (modulo 64) with deaths that are not written */
+	uint64_t kill_dirty;  /* mark pages (modulo 64) with deaths that are not written */
+	uint64_t kill_single; /* such pages with deaths that only one copy tells */
 };
 #define DRAFT_NONE UINT32_MAX
 
@@ -261,10 +264,12 @@ struct flash {
 	uint64_t space_counter;
 	bool space_unflushed; /* the copy that was written last: it is written again, not the other
 			       */
+	bool space_single;    /* what it says is there once */
 	struct reclaim *reclaim;
 	struct commit *commit;
 	uint64_t reclaims_begun, reclaims_over;
-	bool stuck; /* nothing can be reclaimed: all is held, or being used */
+	bool kill_singles; /* some region has such pages */
+	bool stuck;	   /* nothing can be reclaimed: all is held, or being used */
 };
 
 /* A record that is written by this io. */
@@ -411,6 +416,8 @@ int flash_super_write(struct flash *tier); /* durable when it returns 0 */
 
 int spaces_read(struct flash *tier, struct cairn_error *reterr);
 void flash_spaces_free(struct flash *tier);
+/* At open, when clean is taken away, and at close: both copies say what is so. */
+int flash_spaces_settle(struct flash *tier);
 int flash_space_bind(struct flash *tier, const struct cairn_ns_view *ns, struct space **ret_space,
 		     struct cairn_error *reterr);
 int flash_space_clear(struct flash *tier, struct space *space, uint32_t durability);
@@ -530,7 +537,7 @@ int commit_init(struct flash *tier);
 void commit_fini(struct flash *tier);
 /* Waits until deaths up to now are written, or (durable) will not come back; then @then. */
 void commit_wait(struct fio *f, bool durable, void (*then)(struct fio *));
-/* All marks, at close. */
+/* All marks, at close, and each death twice; flushed. */
 int marks_write_all(struct flash *tier);
 void commit_kick(struct flash *tier); /* [m] a reclaim has ended */
 
