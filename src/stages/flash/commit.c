@@ -363,8 +363,13 @@ void commit_wait(struct fio *f, bool durable, void (*then)(struct fio *))
 	tier_unlock(tier);
 }
 
-/* Every page that has records, or (@second) those with deaths that one copy alone tells. */
-static int marks_write(struct flash *tier, bool second)
+enum pages {
+	PAGES_ALL,    /* that have records */
+	PAGES_DIRTY,  /* with deaths that are not written */
+	PAGES_SINGLE, /* with deaths that one copy alone tells */
+};
+
+static int marks_write(struct flash *tier, enum pages which)
 {
 	struct flash_marks *page = tier->commit->pages;
 
@@ -372,6 +377,9 @@ static int marks_write(struct flash *tier, bool second)
 		struct region *region = &tier->regions[i];
 		uint32_t pages =
 			(region->records + FLASH_MARKS_PER_PAGE - 1) / FLASH_MARKS_PER_PAGE;
+		uint64_t wanted = which == PAGES_ALL	 ? UINT64_MAX
+				  : which == PAGES_DIRTY ? region->kill_dirty
+							 : region->kill_single;
 
 		if (!region_counts(region))
 			continue;
@@ -379,7 +387,7 @@ static int marks_write(struct flash *tier, bool second)
 			uint64_t offset;
 			int rc;
 
-			if (second && !(region->kill_single >> (at % 64) & 1))
+			if (!(wanted >> (at % 64) & 1))
 				continue;
 			offset = page_make(tier, i, at, page);
 			rc = sys_pwrite_full(tier->sys, tier->fd, page, FLASH_PAGE, (off_t)offset);
@@ -387,19 +395,35 @@ static int marks_write(struct flash *tier, bool second)
 				return rc;
 		}
 		region->kill_single |= region->kill_dirty;
+		region->kill_dirty = 0;
+		tier->kill_singles = tier->kill_singles || region->kill_single;
 	}
 	return 0;
 }
 
+int marks_write_dead(struct flash *tier)
+{
+	int rc = marks_write(tier, PAGES_DIRTY);
+
+	if (rc < 0) /* the next remove tries again */
+		cairn_count(tier->env, CNT_IO_ERRORS, 1);
+	if (tier->sync == SYNC_NONE)
+		return 0;
+	rc = tier->sys->fdatasync(tier->fd);
+	if (rc == 0)
+		pages_flushed(tier);
+	return rc;
+}
+
 int marks_write_all(struct flash *tier)
 {
-	int rc = marks_write(tier, false);
+	int rc = marks_write(tier, PAGES_ALL);
 
 	if (rc == 0)
 		rc = tier->sys->fdatasync(tier->fd);
 	if (rc < 0)
 		return rc;
 	pages_flushed(tier);
-	rc = marks_write(tier, true);
+	rc = marks_write(tier, PAGES_SINGLE);
 	return rc < 0 ? rc : tier->sys->fdatasync(tier->fd);
 }

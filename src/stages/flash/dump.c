@@ -274,11 +274,14 @@ static void large_ended(struct waiter *waiter)
 {
 	struct fio *f = fio_of(waiter);
 	uint64_t total = (uint64_t)f->claims[0].place.length * f->tier->layout.unit;
+	uint64_t length = (uint64_t)f->span->units * f->tier->layout.unit;
 	int64_t result;
 
 	if (!span_over(f, f->span, large_ended, &result))
 		return;
-	f->chunk += (uint64_t)f->span->op.length;
+	/* The span may be another's by now. */
+	f->chunk += length;
+	assert(f->chunk <= total);
 	f->span = NULL;
 	f->result = result < 0 ? (int32_t)result : 0;
 	if (f->result < 0 || f->chunk == total)
@@ -523,6 +526,33 @@ static bool last_told(struct fio *f)
 	       table_set_last(f->tier->table, my_partial(f)->id, geometry.last_bytes) == TABLE_OK;
 }
 
+/* [m] The entry of the key; a block that has expired, whole or not, is written anew. */
+static uint32_t entry_find(struct fio *f)
+{
+	struct flash *tier = f->tier;
+	uint32_t id = table_find(tier->table, f->fingerprint), number = UINT32_MAX, expiry;
+	struct table_block block;
+
+	if (id == TABLE_NONE)
+		return id;
+	table_look(tier->table, id, &block);
+	expiry = block.expiry;
+	if (block.state == TABLE_PARTIAL) {
+		number = partial_find(tier, f->fingerprint);
+		expiry = tier->partials[number].claim_count ? 0 : tier->partials[number].expiry_s;
+	}
+	if (!expiry || expiry > now_seconds(tier))
+		return id;
+	if (block.state == TABLE_PARTIAL)
+		flash_partial_free(tier, number);
+	else
+		space_count(tier, f->space, false);
+	block_remove(tier, id);
+	cairn_count(tier->env, block.state == TABLE_PARTIAL ? CNT_PARTIALS_DROPPED : CNT_EVICTED,
+		    1);
+	return TABLE_NONE;
+}
+
 static void dump_look(struct fio *f)
 {
 	struct flash *tier = f->tier;
@@ -539,7 +569,7 @@ static void dump_look(struct fio *f)
 	tier_lock(tier);
 	f->generation = f->space->generation;
 	f->fingerprint = table_fingerprint(tier->table, &f->io->key, f->space->id, f->generation);
-	id = table_find(tier->table, f->fingerprint);
+	id = entry_find(f);
 	number = id == TABLE_NONE ? UINT32_MAX : partial_find(tier, f->fingerprint);
 	ready = parts_sort(f, id, number);
 	if (id != TABLE_NONE && number == UINT32_MAX) {

@@ -117,6 +117,8 @@ static void use_over(struct reclaim *r)
 		r->tier->reclaims_over++;
 	r->reclaiming = false;
 	commit_kick(r->tier);
+	r->tier->stuck = false;
+	waiters_wake(&r->tier->wait_room);
 }
 
 static void header_written(struct reclaim *r)
@@ -144,9 +146,7 @@ static void header_written(struct reclaim *r)
 		tier->free_count++;
 		memset(mark_at(tier, r->victim, 0), 0, tier->layout.records_max);
 	}
-	tier->stuck = false;
 	use_over(r);
-	waiters_wake(&tier->wait_room);
 	tier_unlock(tier);
 	r->victim = NO_REGION;
 	reclaim_step(r);
@@ -209,6 +209,8 @@ static void evict_rest(struct flash *tier, uint32_t victim)
 					  : UINT32_MAX;
 			if (partial != UINT32_MAX && tier->partials[partial].claim_count)
 				return; /* it is being written: later */
+			if (block.holds)
+				break; /* so is what is held */
 			if (partial != UINT32_MAX)
 				flash_partial_free(tier, partial);
 			block_remove(tier, id);
@@ -534,7 +536,8 @@ static void victim_choose(struct reclaim *r)
 		log_close(tier);
 	tier->stuck = needed && !any_sealing(tier); /* until something is given back */
 	r->barren = 0;
-	waiters_wake(&tier->wait_room);
+	if (tier->stuck) /* else who waits is woken when a region has been sealed */
+		waiters_wake(&tier->wait_room);
 }
 
 static void reclaim_step(struct reclaim *r)

@@ -9,7 +9,9 @@
  *  2. Of two records of one shard and birth (a carry that was cut short) the one
  *     in the later use of a region counts; in one region, the later one.
  *  3. A region that was open is sealed as it was found, so that it is read once.
- *  4. Nothing is told to the host before a flush: what was read is there to stay.
+ *  4. Nothing is told to the host before a flush: what was read is there to stay, and
+ *     what does not count any more is marked, so that it does not come back.
+ *  5. No block lacks an entry because of a parent that is not there.
  */
 #include "stages/flash/ahead.h"
 #include "stages/flash/scan.h"
@@ -22,10 +24,14 @@
 /* The writes of a page of marks are counted on from there when one copy could not be read. */
 #define UNREAD_AHEAD 65536u
 
+/* Epochs that may have begun since the last header was written: FREE_TARGET of 6 regions. */
+#define EPOCHS_AHEAD 40u
+
 static_assert(BATCH <= TABLE_FETCH_MAX, "one fetch");
 
 struct found {
 	uint64_t birth;
+	uint64_t parent; /* that is told when all blocks are in; 0: none, or it was */
 	uint32_t space;
 	uint32_t zero;
 };
@@ -43,6 +49,7 @@ struct recovery {
 	uint64_t *counters;
 	uint32_t region;
 	bool expected; /* the table is as large as it will be */
+	bool roomy;    /* there are entries for all parents, too */
 };
 
 static int entry_keep(void *context, const struct flash_scanned *scanned)
@@ -56,15 +63,20 @@ static int entry_keep(void *context, const struct flash_scanned *scanned)
 
 /* ---- blocks --------------------------------------------------------------------------- */
 
-/* When a record was used last, by its mark. */
+/*
+ * When a record was used last, by its mark. The epoch that the store had come to is known
+ * from headers that were written a few regions ahead: what seems younger is of now.
+ */
 static uint32_t epoch_of(const struct flash *tier, uint8_t mark, uint32_t region_epoch)
 {
 	uint32_t back;
 
 	if (mark == FLASH_MARK_NONE || mark > FLASH_MARK_EPOCHS)
-		return region_epoch;
+		return region_epoch < tier->epoch ? region_epoch : tier->epoch;
 	back = (tier->epoch % FLASH_MARK_EPOCHS + FLASH_MARK_EPOCHS - (mark - 1u)) %
 	       FLASH_MARK_EPOCHS;
+	if (back > FLASH_MARK_EPOCHS - EPOCHS_AHEAD)
+		return tier->epoch;
 	return back <= tier->epoch ? tier->epoch - back : 0;
 }
 
@@ -140,8 +152,10 @@ static uint32_t entry_for(struct recovery *r, const struct flash_table_entry *en
 		r->found[id] = (struct found){.birth = entry->birth, .space = entry->space};
 		if (entry->expiry_s)
 			table_set_expiry(table, id, entry->expiry_s);
-		if (entry->parent)
+		if (entry->parent && r->roomy)
 			table_set_parent(table, id, entry->parent);
+		else
+			r->found[id].parent = entry->parent;
 	} else if (geometry.last_bytes &&
 		   table_set_last(table, id, geometry.last_bytes) != TABLE_OK) {
 		return TABLE_NONE;
@@ -277,6 +291,10 @@ static void blocks_settle(struct recovery *r)
 		block_drop(r, id);
 		dropped++;
 	}
+	for (uint32_t id = table_next(tier->table, 0); !r->roomy && id != TABLE_NONE;
+	     id = table_next(tier->table, id + 1))
+		if (r->found[id].parent)
+			table_set_parent(tier->table, id, r->found[id].parent);
 	table_figures(tier->table, &figures);
 	cairn_count(tier->env, CNT_PARTIALS_DROPPED, dropped);
 	cairn_count(tier->env, CNT_RECOVERED, figures.whole);
@@ -336,7 +354,7 @@ static void region_take(struct recovery *r, const struct flash_region_found *fou
 
 	region->records = found->next_number;
 	region->at = found->next_unit;
-	region->epoch = region->last_used = found->epoch;
+	region->epoch = region->last_used = epoch_of(tier, FLASH_MARK_NONE, found->epoch);
 	region->stream = (uint8_t)found->stream;
 	memset(r->counters, 0, tier->layout.mark_pages * sizeof(*r->counters));
 	flash_scan_marks(&r->scanner, r->region, found->seq, found->next_number, at, r->counters,
@@ -374,7 +392,9 @@ static void expect_blocks(struct recovery *r, const struct flash_table_entry *en
 			records += r->looked[i].trailer.record_count;
 	for (uint32_t i = 0; i < count; i++)
 		blocks += !entries[i].shard && !flash_entry_is_hole(&entries[i]);
-	table_expect(r->tier->table, count ? records * blocks / count : 0);
+	blocks = count ? records * blocks / count : 0;
+	table_expect(r->tier->table, blocks);
+	r->roomy = blocks < r->tier->entries_max / 4;
 	r->expected = true;
 }
 
@@ -592,8 +612,8 @@ int flash_recover(struct flash *tier, struct cairn_error *reterr)
 		rc = others_scan(&r, clean);
 	if (rc == 0)
 		blocks_settle(&r);
-	if (rc == 0 && tier->sync != SYNC_NONE)
-		rc = tier->sys->fdatasync(tier->fd);
+	if (rc == 0)
+		rc = marks_write_dead(tier);
 	recovery_release(&r);
 	if (rc < 0)
 		return flash_error(reterr, rc, "%s: could not be read: %s", tier->path,

@@ -539,6 +539,8 @@ void commit_fini(struct flash *tier);
 void commit_wait(struct fio *f, bool durable, void (*then)(struct fio *));
 /* All marks, at close, and each death twice; flushed. */
 int marks_write_all(struct flash *tier);
+/* At open: deaths that are not written; flushed, unless nothing ever is. */
+int marks_write_dead(struct flash *tier);
 void commit_kick(struct flash *tier); /* [m] a reclaim has ended */
 
 /* ---- reclaim.c ---------------------------------------------------------------------------------
