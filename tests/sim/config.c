@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+#include <string.h>
+
+#include "sim.h"
+#include "stages/flash/format.h"
+
+#define MIB (1u << 20)
+
+static struct flash_layout layout;
+
+static uint32_t one_of(struct kit_rng *rng, const uint32_t *values, size_t count)
+{
+	return values[kit_below(rng, count)];
+}
+#define ONE_OF(rng, ...)                                                                           \
+	one_of(rng, (const uint32_t[]){__VA_ARGS__},                                               \
+	       sizeof((const uint32_t[]){__VA_ARGS__}) / sizeof(uint32_t))
+
+static void host_draw(struct config *config, struct kit_rng *rng)
+{
+	config->host = (struct sim_opts){
+		.reactors = 1 + (uint32_t)kit_below(rng, SIM_REACTORS_MAX),
+		.leave_per_mille = ONE_OF(rng, 0, 0, 20, 200),
+		.buffers = 1 + (uint32_t)kit_below(rng, 8),
+		.sectors = kit_below(rng, 4) > 0,
+		.latency_ns = ONE_OF(rng, 20000, 200000, 2000000),
+		.hurry = ONE_OF(rng, 0, 10, 50),
+	};
+	config->depth = ONE_OF(rng, 1, 4, 16, 32, 48);
+	config->eager = ONE_OF(rng, 5, 30, 100);
+}
+
+/* Small blocks, mostly: a log that wraps soon. */
+static void shapes_draw(struct config *config, struct kit_rng *rng)
+{
+	struct model_opts *model = &config->model;
+	bool large = kit_below(rng, 6) == 0;
+	uint32_t most = config->region / 4;
+
+	for (uint32_t i = 0; i < MODEL_SPACES; i++) {
+		struct shape *shape = &model->shapes[i];
+
+		*shape = (struct shape){.shards = i == 0 ? 1 : 1 + (uint32_t)kit_below(rng, 8),
+					.bytes = ONE_OF(rng, 64, 400, 512, 1000, 3000)};
+		if (large)
+			shape->bytes = ONE_OF(rng, 512, 9000, 66000, 150000);
+		if (large && i == 0 && config->region >= 4 * MIB)
+			shape->bytes = MIB + 100000;
+		if (shape->bytes > most)
+			shape->bytes = most;
+		shape->last = shape->bytes;
+		model->variable[i] = i == MODEL_SPACES - 1;
+	}
+}
+
+static void faults_draw(struct config *config, struct kit_rng *rng)
+{
+	struct disk_faults *faults = &config->faults;
+	uint32_t ppm = ONE_OF(rng, 50, 1000, 20000);
+	uint64_t way = kit_below(rng, 10);
+
+	if (way == 0 || way == 3)
+		faults->write_ppm = ppm;
+	if (way == 1 || way == 3)
+		faults->flush_ppm = ppm;
+	if (way == 2 || way == 3)
+		faults->read_ppm = ppm;
+	faults->full_share = ONE_OF(rng, 0, 30);
+	if (way == 4) { /* a part of the disk is broken */
+		faults->bad_bytes = 4096u << kit_below(rng, 8);
+		faults->bad_at = layout.regions_offset +
+				 kit_below(rng, config->bytes - layout.regions_offset);
+	}
+	if (way == 5)
+		config->rot = ONE_OF(rng, 200, 5000);
+	config->model.writes_fail = faults->write_ppm || faults->flush_ppm || faults->bad_bytes;
+	config->model.flushes_fail = faults->flush_ppm > 0;
+	config->model.reads_fail = faults->read_ppm || faults->bad_bytes;
+	config->model.rots = config->rot > 0;
+}
+
+static void stage_draw(struct config *config, struct kit_rng *rng)
+{
+	static const char *const names[] = {"group", "each", "none"};
+	uint32_t sync = ONE_OF(rng, 0, 0, 0, 1, 2), entries = 0, shards = 0;
+	int at;
+
+	config->model.undurable = sync == 2;
+	at = snprintf(config->options, sizeof(config->options),
+		      "size=%lu;region=%u;sync=%u;direct=1", (unsigned long)config->bytes,
+		      config->region, sync);
+	if (kit_below(rng, 3) == 0) {
+		entries = 16 + (uint32_t)kit_below(rng, config->model.keys);
+		at += snprintf(config->options + at, sizeof(config->options) - (size_t)at,
+			       ";entries=%u", entries);
+	}
+	if (kit_below(rng, 4) == 0) {
+		shards = 16 + (uint32_t)kit_below(rng, 4 * config->model.keys);
+		snprintf(config->options + at, sizeof(config->options) - (size_t)at, ";shards=%u",
+			 shards);
+	}
+	snprintf(config->text, sizeof(config->text),
+		 "%lu MiB, region %u KiB, unit %u, sync %s, entries %u, shards %u, %u keys, %u "
+		 "reactors, depth %u, leave %u, dumps %u, removes %u, faults %u/%u/%u, bad %lu, "
+		 "rot %u",
+		 (unsigned long)(config->bytes / MIB), config->region / 1024, layout.unit,
+		 names[sync], entries, shards, config->model.keys, config->host.reactors,
+		 config->depth, config->host.leave_per_mille, config->dump, config->remove,
+		 config->faults.read_ppm, config->faults.write_ppm, config->faults.flush_ppm,
+		 (unsigned long)config->faults.bad_bytes, config->rot);
+}
+
+void config_draw(struct config *config, struct kit_rng *rng)
+{
+	memset(config, 0, sizeof(*config));
+	host_draw(config, rng);
+	config->bytes = (8 + kit_below(rng, 3)) * MIB;
+	config->region = ONE_OF(rng, 64, 64, 64, 128, 256, 512) * 1024;
+	if (kit_below(rng, 12) == 0) {
+		config->bytes = 32 * MIB;
+		config->region = 4 * MIB;
+	}
+	CHECK(flash_layout_init(&layout, config->bytes, config->region,
+				config->host.sectors ? 512 : 4096) == FLASH_LAYOUT_OK);
+	shapes_draw(config, rng);
+	config->model.keys = ONE_OF(rng, 8, 100, 700, 2000, MODEL_KEYS_MAX);
+	config->model.expires = kit_below(rng, 3) == 0;
+	config->dump = ONE_OF(rng, 100, 400, 700);
+	config->remove = ONE_OF(rng, 5, 50, 150);
+	config->clear = ONE_OF(rng, 0, 500, 5000);
+	config->durable = ONE_OF(rng, 2, 5, 50);
+	config->deadlines = ONE_OF(rng, 0, 0, 20);
+	config->holds = ONE_OF(rng, 0, 8, 24);
+	config->chain = ONE_OF(rng, 1, 4, 30);
+	config->session = ONE_OF(rng, 1000, 20000, 100000);
+	config->check_every = ONE_OF(rng, 500, 20000);
+	faults_draw(config, rng);
+	stage_draw(config, rng);
+}
+
+enum disk_area area_of(uint64_t at, size_t length, const uint8_t *bytes)
+{
+	uint32_t region;
+
+	if (at < 2 * FLASH_PAGE)
+		return DISK_SUPER;
+	if (at < layout.marks_offset)
+		return DISK_SPACES;
+	if (at < layout.regions_offset)
+		return DISK_MARKS;
+	region = flash_region_of(&layout, (uint32_t)(at >> layout.unit_log2));
+	if (at == flash_region_at(&layout, region))
+		return DISK_HEADER;
+	if (at + length == flash_region_at(&layout, region) + layout.region_bytes)
+		return DISK_SEAL;
+	if (length >= FLASH_UNIT_MIN && memcmp(bytes, FLASH_RECORD_MAGIC, 8) == 0) {
+		const struct flash_record *record =
+			(const struct flash_record *)(const void *)bytes;
+
+		return record->flags & FLASH_RECORD_CARRIED ? DISK_CARRIED : DISK_FRESH;
+	}
+	return DISK_FRESH;
+}
