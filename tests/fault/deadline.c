@@ -38,11 +38,12 @@ static uint64_t now_ns(void)
 static void open_device(struct device *device, const char *delay)
 {
 	struct cairn_error error = {0};
-	char spec[512];
+	char spec[512], tier[256];
 
+	kit_tier(tier, sizeof(tier), device->path, "", "size=256MiB, region=1MiB");
 	snprintf(spec, sizeof(spec),
-		 "store(engine=%s, reactors=2, buffers=16MiB, deadline=20s) | %s%sposix(path=%s)",
-		 kit_text("engine", "auto"), delay, *delay ? " | " : "", device->path);
+		 "store(engine=%s, reactors=2, buffers=16MiB, deadline=20s) | %s%s%s",
+		 kit_text("engine", "auto"), delay, *delay ? " | " : "", tier);
 	CHECK(cairn_store_open(spec, NULL, &device->store, &error) == 0, "%s", error.text);
 	CHECK(kit_namespace(device->store, "deadline", shape, &device->ns) == 0);
 }

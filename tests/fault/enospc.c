@@ -197,6 +197,55 @@ static void run(const char *disk, const char *engine, const char *more)
 	printf("enospc: engine %s%s\n", engine, more);
 }
 
+static void say(struct full *full, const char *engine, const char *size)
+{
+	char tier[400];
+
+	snprintf(tier, sizeof(tier), "flash(path=%s, entries=8192, size=%s, region=64KiB)",
+		 full->path, size);
+	snprintf(full->spec, sizeof(full->spec), "store(engine=%s, reactors=1, buffers=4MiB) | %s",
+		 engine, tier);
+}
+
+/*
+ * A file that is taken whole when it is made: it does not fit, and says so; or it fits,
+ * and then a full disk is nothing to it.
+ */
+static void run_flash(const char *disk, const char *engine)
+{
+	struct cairn_error error = {0};
+	struct full full;
+	char other[300];
+
+	kit_at("flash, engine=%s", engine);
+	kit_watch(60);
+	memset(there, 0, sizeof(there));
+	snprintf(full.path, sizeof(full.path), "%s/store", disk);
+	say(&full, engine, "64MiB");
+	CHECK(cairn_store_open(full.spec, NULL, &full.store, &error) == -ENOSPC);
+	CHECK(strstr(error.text, full.path) && strstr(error.text, "size=") &&
+		      !strchr(error.text, '\n'),
+	      "%s", error.text);
+	CHECK(kit_du(disk) < DISK / 4, "what was refused takes %lu bytes",
+	      (unsigned long)kit_du(disk));
+	say(&full, engine, "8MiB");
+	open_full(&full);
+	take_the_rest(full.path, other, sizeof(other));
+	for (uint32_t i = 0; i < 3; i++) {
+		CHECK(fill(&full, 0, IDS) == IDS);
+		verify(&full, kit_counter(full.store, "flash", "evicted_blocks"));
+		remove_all(&full);
+	}
+	CHECK(fill(&full, 0, 20) == 20);
+	close_full(&full);
+	open_full(&full);
+	verify(&full, 0);
+	close_full(&full);
+	CHECK(kit_check(full.spec) == CAIRN_FINDING_NOTE);
+	CHECK(unlink(other) == 0 && unlink(full.path) == 0);
+	printf("enospc: flash, engine %s\n", engine);
+}
+
 int main(int argc, char **argv)
 {
 	static const char *const engines[] = {"psync", "aio", "uring"};
@@ -216,6 +265,11 @@ int main(int argc, char **argv)
 		run(disk, engines[e], ", size=64MiB");
 		run(disk, engines[e], FLOOR_TEXT);
 	}
+	/* The least that a store of flash takes, and some more. */
+	CHECK(mount("tmpfs", disk, "tmpfs", MS_REMOUNT, "size=9m") == 0);
+	for (size_t e = 0; e < 3; e++)
+		if (kit_engine(engines[e]))
+			run_flash(disk, engines[e]);
 	CHECK(umount2(disk, MNT_DETACH) == 0);
 	rmdir(disk);
 	return 0;

@@ -123,7 +123,7 @@ static void child_opens(const char *spec)
 		kit_watch(20);
 		CHECK(cairn_store_open(spec, NULL, &other, NULL) == -EBUSY);
 		kit_folder(path, sizeof(path), "fork-child");
-		snprintf(own, sizeof(own), "posix(path=%s)", path);
+		kit_tier(own, sizeof(own), path, "", "size=16MiB");
 		open_all(own, &opened);
 		CHECK(kit_dump(opened.ns, shape, 1, 0, 2, CAIRN_WRITTEN) == 0);
 		CHECK(kit_load(opened.ns, shape, 1) == 0);
@@ -316,14 +316,14 @@ static void run(const char *engine)
 {
 	unsigned descriptors = kit_descriptors();
 	struct opened opened;
-	char path[128], spec[512];
+	char path[128], spec[512], tier[256];
 
 	kit_at("engine=%s", engine);
 	kit_watch(60);
 	kit_folder(path, sizeof(path), "fork");
-	snprintf(spec, sizeof(spec),
-		 "store(engine=%s, reactors=2, buffers=8MiB) | posix(path=%s, open_wait=200ms)",
-		 engine, path);
+	kit_tier(tier, sizeof(tier), path, "open_wait=200ms", "open_wait=200ms, size=64MiB");
+	snprintf(spec, sizeof(spec), "store(engine=%s, reactors=2, buffers=8MiB) | %s", engine,
+		 tier);
 	open_all(spec, &opened);
 	CHECK(kit_dump(opened.ns, shape, 1, 0, 2, CAIRN_WRITTEN) == 0);
 	child_ends(&opened);

@@ -118,17 +118,18 @@ static void open_device(struct device *device, const char *engine, const char *d
 {
 	static struct sys table;
 	struct cairn_error error = {0};
-	char spec[512];
+	char spec[512], tier[256], posix[64], flash[64];
 
 	table = sys_native;
 	table.openat = lone_openat;
 	table.openat_cached = lone_openat_cached;
 	table.preadv = lone_preadv;
 	table.preadv_cached = lone_preadv_cached;
-	snprintf(spec, sizeof(spec),
-		 "store(engine=%s, reactors=2, workers=%u, deadline=20s) | "
-		 "posix(path=%s, direct=%s)",
-		 engine, WORKERS, device->path, direct);
+	snprintf(posix, sizeof(posix), "direct=%s", direct);
+	snprintf(flash, sizeof(flash), "direct=%s, size=16MiB", direct);
+	kit_tier(tier, sizeof(tier), device->path, posix, flash);
+	snprintf(spec, sizeof(spec), "store(engine=%s, reactors=2, workers=%u, deadline=20s) | %s",
+		 engine, WORKERS, tier);
 	CHECK(store_open(&table, spec, NULL, &device->store, &error) == 0, "%s", error.text);
 	CHECK(kit_namespace(device->store, "lone", shape, &device->ns) == 0);
 }
@@ -271,9 +272,12 @@ static void run(const char *engine, const char *direct)
 int main(int argc, char **argv)
 {
 	kit_init(argc, argv);
-	run("aio", "auto");
+	/* What flash opens is open: only reads can hang, and libaio's are not the table's. */
+	if (!kit_flash()) {
+		run("aio", "auto");
+		run("psync", "auto");
+	}
 	run("aio", "no");
-	run("psync", "auto");
 	run("psync", "no");
 	return 0;
 }
