@@ -238,9 +238,9 @@ CAIRN_API int cairn_queue_close(struct cairn_queue *queue);
 
 /*
  * Readable while completions wait. The descriptor is the queue's: poll it, do
- * not read or close it.
+ * not read or close it. A queue that is not asked for it never signals it.
  */
-CAIRN_API int cairn_event_fd(const struct cairn_queue *queue);
+CAIRN_API int cairn_event_fd(struct cairn_queue *queue);
 
 struct cairn_completion {
 	uint64_t task;

@@ -8,21 +8,37 @@
 
 #include <assert.h>
 
+/* In place of the newest node: there is none, and the consumer rests. */
+static struct ring_node resting;
+
 bool ring_push(struct ring *ring, struct ring_node *node)
 {
 	/* Relaxed: only compared with, and stored as a pointer, never followed here. */
 	struct ring_node *newest = __atomic_load_n(&ring->newest, __ATOMIC_RELAXED);
 
-	assert(node);
+	assert(node && node != &resting);
 	/*
 	 * Release: pairs with the acquire of ring_take(). A push on top of this one
 	 * keeps the pair, as its exchange goes on with the release sequence.
 	 */
 	do {
-		node->next = newest;
+		node->next = newest == &resting ? NULL : newest;
 	} while (!__atomic_compare_exchange_n(&ring->newest, &newest, node, true, __ATOMIC_RELEASE,
 					      __ATOMIC_RELAXED));
-	return newest == NULL;
+	return newest == &resting;
+}
+
+bool ring_rest(struct ring *ring)
+{
+	struct ring_node *none = NULL;
+
+	/*
+	 * Relaxed: nothing is handed over. That either the push finds it or it finds the
+	 * push is the order of one variable.
+	 */
+	return __atomic_compare_exchange_n(&ring->newest, &none, &resting, false, __ATOMIC_RELAXED,
+					   __ATOMIC_RELAXED) ||
+	       none == &resting;
 }
 
 struct ring_node *ring_take(struct ring *ring)
@@ -31,7 +47,7 @@ struct ring_node *ring_take(struct ring *ring)
 	struct ring_node *node = __atomic_exchange_n(&ring->newest, NULL, __ATOMIC_ACQUIRE);
 	struct ring_node *oldest = NULL;
 
-	while (node) {
+	while (node && node != &resting) {
 		struct ring_node *before = node->next;
 
 		node->next = oldest;
@@ -44,5 +60,7 @@ struct ring_node *ring_take(struct ring *ring)
 bool ring_empty(const struct ring *ring)
 {
 	/* Relaxed: an answer about now; what was pushed is read only after ring_take(). */
-	return __atomic_load_n(&ring->newest, __ATOMIC_RELAXED) == NULL;
+	const struct ring_node *newest = __atomic_load_n(&ring->newest, __ATOMIC_RELAXED);
+
+	return newest == NULL || newest == &resting;
 }

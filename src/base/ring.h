@@ -3,9 +3,9 @@
  * An inbox: many threads push, one takes all. Intrusive, unbounded, no locks,
  * no allocation. Zeroed memory is an empty one.
  *
- * The consumer may sleep when it took nothing: the push that finds the inbox
- * empty says so, and whoever made that push wakes the consumer. Every other
- * push is covered by that wake, since nothing was taken in between.
+ * A consumer that is going to sleep says so first: the push that finds it
+ * resting tells, and whoever made that push wakes it. Every other push is covered
+ * by that wake, or by the look that a consumer takes before it rests.
  *
  * What a thread wrote before it pushed a node is seen by the consumer after it
  * took the node.
@@ -25,10 +25,16 @@ struct ring {
 	struct ring_node *newest; /* atomic; each points to the one pushed before it */
 } __attribute__((aligned(64)));	  /* pushes do not slow what stands beside it */
 
-/* Any thread. True: it was empty; wake the consumer. @node is the consumer's from here on. */
+/* Any thread. True: the consumer rests; wake it. @node is the consumer's from here on. */
 bool ring_push(struct ring *ring, struct ring_node *node);
 
-/* The consumer's thread. All nodes, linked by next in the order of their pushes, or NULL. */
+/* The consumer's thread, before it sleeps. False: there is something to take; it stays awake. */
+bool ring_rest(struct ring *ring);
+
+/*
+ * The consumer's thread, which is awake again. All nodes, linked by next in the order of
+ * their pushes, or NULL.
+ */
 struct ring_node *ring_take(struct ring *ring);
 
 /* Any thread. Of the consumer: false means that ring_take() returns something. */

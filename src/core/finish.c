@@ -51,6 +51,7 @@ static void end_items(struct io_slot *slot)
 			task->xfers[slot->item[i]].result.reached = CAIRN_MEMORY + 1;
 		slot->part->items--;
 	}
+	slot->reactor->told_bytes += bytes;
 	store_count(task->store, io->op == CAIRN_OP_LOAD ? COUNT_LOADED_BYTES : COUNT_DUMPED_BYTES,
 		    bytes);
 }
@@ -78,7 +79,9 @@ void io_finish(struct io_slot *slot)
 		return;
 	}
 	list_remove(&slot->link);
-	part_settle(part);
+	part_settle(reactor, part);
+	if (reactor->told_count >= TOLD_MAX || reactor->told_bytes >= TOLD_BYTES)
+		reactor_tell(reactor);
 }
 
 void io_abandon(struct io_slot *slot, int32_t status)

@@ -151,7 +151,7 @@ struct cairn_store *store_new(const struct sys *sys)
 	if (!store)
 		return NULL;
 	store->sys = sys;
-	pthread_mutex_init(&store->lock, NULL);
+	mutex_init_short(&store->lock);
 	pthread_mutex_init(&store->bind_lock, NULL);
 	cond_init_monotonic(&store->changed);
 	list_init(&store->free_tasks);

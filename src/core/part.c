@@ -18,7 +18,7 @@ uint32_t part_owner(const struct cairn_store *store, const struct cairn_key *key
 }
 
 /* Sends what has come to its end: the result, the release, or both at once. */
-void part_settle(struct task_part *part)
+void part_settle(struct reactor *reactor, struct task_part *part)
 {
 	bool result = !part->result_sent && part->items == 0;
 	bool release =
@@ -30,7 +30,8 @@ void part_settle(struct task_part *part)
 	part->release_sent |= release;
 	if (release && !list_empty(&part->active))
 		list_remove(&part->active);
-	task_part_settled(part, result, release);
+	reactor->told_count++;
+	task_part_settled(part, result, release, &reactor->told);
 }
 
 void part_arrive(struct reactor *reactor, struct task_part *part)
@@ -40,7 +41,7 @@ void part_arrive(struct reactor *reactor, struct task_part *part)
 	assert(task->magic == TASK_MAGIC);
 	assert(task->task_class >= 1 && task->task_class <= CLASSES);
 	if (part->items == 0) { /* a task of nothing, whose end is told by a reactor */
-		part_settle(part);
+		part_settle(reactor, part);
 		return;
 	}
 	list_append(&reactor->parts, &part->active);
@@ -77,5 +78,5 @@ void part_end(struct reactor *reactor, struct task_part *part, int32_t status)
 	}
 	store_count(task->store, status == -ECANCELED ? COUNT_CANCELED : COUNT_TIMED_OUT, 1);
 	assert(part->items == 0);
-	part_settle(part);
+	part_settle(reactor, part);
 }

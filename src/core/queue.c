@@ -2,7 +2,8 @@
 /*
  * Completion queues. A ring of records, large enough for two of every task slot:
  * a slot is given back when its release is drained, so it never overflows. The
- * eventfd is raised when the ring stops being empty and lowered when it is.
+ * eventfd, once somebody has asked for it, is raised when the ring stops being empty
+ * and lowered when it is.
  */
 #include <assert.h>
 #include <errno.h>
@@ -27,6 +28,7 @@ struct cairn_queue {
 	pthread_cond_t came;
 	uint32_t tasks;	  /* that name the queue, until their release is drained */
 	uint32_t waiters; /* threads in cairn_drain() */
+	bool watched;	  /* somebody has the eventfd */
 	bool raised; /* the eventfd is; a call that failed is made again with the next record */
 	uint32_t head, count, size;
 	struct record records[];
@@ -64,7 +66,7 @@ int cairn_queue_open(struct cairn_store *store, struct cairn_queue **ret_queue)
 	queue->magic = QUEUE_MAGIC;
 	queue->store = store;
 	queue->size = size;
-	pthread_mutex_init(&queue->lock, NULL);
+	mutex_init_short(&queue->lock);
 	cond_init_monotonic(&queue->came);
 	pthread_mutex_lock(&store->lock);
 	ret = store->closing ? -ECANCELED : 0;
@@ -102,14 +104,26 @@ int cairn_queue_close(struct cairn_queue *queue)
 	return 0;
 }
 
-int cairn_event_fd(const struct cairn_queue *queue)
+static void raise_event(struct cairn_queue *queue)
+{
+	if (queue->watched && queue->count > 0 && !queue->raised)
+		queue->raised = queue->store->sys->event_signal(queue->event_fd) >= 0;
+}
+
+int cairn_event_fd(struct cairn_queue *queue)
 {
 	int ret;
 
 	if (!queue || queue->magic != QUEUE_MAGIC)
 		return -EINVAL;
 	ret = store_enter(queue->store);
-	return ret < 0 ? ret : queue->event_fd;
+	if (ret < 0)
+		return ret;
+	pthread_mutex_lock(&queue->lock);
+	queue->watched = true;
+	raise_event(queue);
+	pthread_mutex_unlock(&queue->lock);
+	return queue->event_fd;
 }
 
 uint32_t queue_waiters(struct cairn_queue *queue)
@@ -140,27 +154,53 @@ void queue_leave(struct cairn_queue *queue)
 	pthread_mutex_unlock(&queue->lock);
 }
 
-void queue_post(struct cairn_queue *queue, struct task *task, uint32_t events)
+static void put_record(struct cairn_queue *queue, struct task *task, uint32_t events)
 {
-	struct record *record;
+	struct record *record = &queue->records[(queue->head + queue->count) % queue->size];
 
-	pthread_mutex_lock(&queue->lock);
 	assert(queue->magic == QUEUE_MAGIC && queue->count < queue->size);
-	record = &queue->records[(queue->head + queue->count) % queue->size];
 	*record = (struct record){task, task->id, events, task->failed, task->context};
 	queue->count++;
-	if (!queue->raised)
-		queue->raised = queue->store->sys->event_signal(queue->event_fd) >= 0;
+}
+
+void queue_post(struct cairn_queue *queue, struct task *task, uint32_t events)
+{
+	pthread_mutex_lock(&queue->lock);
+	put_record(queue, task, events);
+	raise_event(queue);
 	pthread_cond_signal(&queue->came);
 	pthread_mutex_unlock(&queue->lock);
 }
 
-/* Copies out what is there; the tasks whose release it brings are to be freed. */
+void queue_post_all(struct list *tasks)
+{
+	struct cairn_queue *queue = list_entry(tasks->next, struct task, free_link)->queue;
+	struct list *node;
+
+	pthread_mutex_lock(&queue->lock);
+	/* Of this queue alone, in order: a record's task may be gone as soon as it is unlocked. */
+	for (node = tasks->next; node != tasks;) {
+		struct task *task = list_entry(node, struct task, free_link);
+
+		node = node->next;
+		if (task->queue != queue)
+			continue;
+		list_remove(&task->free_link);
+		put_record(queue, task, task->told);
+	}
+	raise_event(queue);
+	pthread_cond_broadcast(&queue->came);
+	pthread_mutex_unlock(&queue->lock);
+}
+
+/* Copies out what is there; frees the tasks whose release it brings. */
 static size_t take_records(struct cairn_queue *queue, struct cairn_completion *completions,
 			   size_t max)
 {
+	struct list over;
 	size_t n = 0;
 
+	list_init(&over);
 	while (n < max && queue->count > 0) {
 		struct record *record = &queue->records[queue->head];
 
@@ -171,8 +211,10 @@ static size_t take_records(struct cairn_queue *queue, struct cairn_completion *c
 		if (!(record->events & CAIRN_EVENT_RELEASE))
 			continue;
 		queue->tasks--;
-		task_free(record->task);
+		list_append(&over, &record->task->free_link);
 	}
+	if (!list_empty(&over))
+		tasks_free(queue->store, &over);
 	if (queue->raised && queue->count == 0)
 		queue->raised = queue->store->sys->event_clear(queue->event_fd) < 0;
 	return n;

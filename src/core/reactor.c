@@ -112,6 +112,7 @@ int reactor_new(struct cairn_store *store, uint32_t index, bool standing,
 	list_init(&reactor->parts);
 	list_init(&reactor->buffer_waiters);
 	list_init(&reactor->starved);
+	list_init(&reactor->told);
 	for (uint32_t i = 0; i < CLASSES; i++)
 		list_init(&reactor->queues[i]);
 	ret = reactor_memory(reactor);
@@ -338,6 +339,14 @@ void reactor_count_transfers(struct reactor *reactor)
 	reactor->counted = now;
 }
 
+void reactor_tell(struct reactor *reactor)
+{
+	reactor->told_bytes = 0;
+	reactor->told_count = 0;
+	if (!list_empty(&reactor->told))
+		tasks_tell(reactor->store, &reactor->told);
+}
+
 bool reactor_idle(const struct reactor *reactor)
 {
 	return reactor->ios_in_flight == 0 && list_empty(&reactor->parts);
@@ -387,7 +396,9 @@ static uint64_t wait_until(struct reactor *reactor, uint64_t now_ns, uint64_t un
 	if (reactor->adopted && now_ns + ADOPTED_POLL_NS < until_ns)
 		until_ns = now_ns + ADOPTED_POLL_NS;
 	if (reactor->buffer_came || reactor->bounce_came || reactor->more ||
-	    !ring_empty(&reactor->inbox) || (reactor->lone && reactor->lone->result_sent))
+	    (reactor->lone && reactor->lone->result_sent))
+		until_ns = 0;
+	if (until_ns > 0 && !ring_rest(&reactor->inbox))
 		until_ns = 0;
 	return until_ns;
 }
@@ -411,6 +422,9 @@ void reactor_turn(struct reactor *reactor, uint64_t until_ns)
 	run_adopted(reactor);
 	if (reactor->standing && reactor->index == 0 && holds_next_ns(reactor->store) != UINT64_MAX)
 		holds_expire(reactor->store, sys->now_ns());
+	/* What has ended is told soon, but not before a look whether more has. */
+	if (!list_empty(&reactor->told))
+		until_ns = 0;
 	now_ns = until_ns == 0 ? 0 : sys->now_ns();
 	until_ns = wait_until(reactor, now_ns, until_ns);
 	if (until_ns != UINT64_MAX)
@@ -419,6 +433,8 @@ void reactor_turn(struct reactor *reactor, uint64_t until_ns)
 	ended = reactor->engine_ops->poll(reactor->engine, until_ns);
 	if (ended > 0)
 		reactor_count_transfers(reactor);
+	else
+		reactor_tell(reactor);
 	if (ended < 0)
 		sys->sleep_ns(BROKEN_POLL_NS);
 }

@@ -33,6 +33,13 @@
  */
 #define DUMP_TURN_BYTES (1u << 20)
 
+/*
+ * Queues are told of a few ends at once, so that who drains is woken once for them;
+ * at the latest when nothing more has ended, or so much has been copied, which takes time.
+ */
+#define TOLD_MAX   4u
+#define TOLD_BYTES (64u << 10)
+
 struct io_slot {
 	uint32_t magic;
 	struct cairn_io io;
@@ -86,6 +93,9 @@ struct reactor {
 	struct list starved; /* task_part.queued of those that wait for bounce memory, in order */
 	bool more;	     /* there is work left to start without waiting */
 	uint64_t dump_bytes; /* of the dumps started in this turn */
+	struct list told;    /* task.free_link of those whose queues are still to be told */
+	uint32_t told_count; /* parts that ended since a queue was told */
+	uint64_t told_bytes; /* that were copied to callers since a queue was told */
 
 	struct io_slot **timers; /* a binary heap by timer_ns */
 	uint32_t timer_count;
@@ -121,6 +131,9 @@ void reactor_free(struct reactor *reactor); /* NULL is ignored */
 /* Of a standing reactor's pool of @pool_bytes: how much is the stages'. */
 size_t reactor_stage_bytes(size_t pool_bytes);
 
+/* Tells the queues of what has ended since they were told last. */
+void reactor_tell(struct reactor *reactor);
+
 /* Any thread: puts a message in the inbox and wakes the reactor if it may sleep. */
 void reactor_send(struct reactor *reactor, struct message *message);
 
@@ -153,7 +166,8 @@ void jobs_env_init(struct stage_env *internal);
 /* core/part.c */
 void part_arrive(struct reactor *reactor, struct task_part *part);
 void part_end(struct reactor *reactor, struct task_part *part, int32_t status);
-void part_settle(struct task_part *part); /* tells the task what has come to its end */
+/* Tells the task what has come to its end. */
+void part_settle(struct reactor *reactor, struct task_part *part);
 uint32_t part_owner(const struct cairn_store *store, const struct cairn_key *key);
 
 /* core/timer.c: a heap of ios */

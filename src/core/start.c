@@ -299,7 +299,7 @@ static void end_first_item(struct reactor *reactor, struct task_part *part, int3
 	task_item_ended(part->task, part->cursor, status, CAIRN_STAGE_NONE);
 	part->items--;
 	take_from_part(reactor, part, 1);
-	part_settle(part);
+	part_settle(reactor, part);
 }
 
 static uint64_t dump_bytes(const struct io_slot *slot)

@@ -18,6 +18,18 @@ int cond_init_monotonic(pthread_cond_t *cond)
 	return -ret;
 }
 
+int mutex_init_short(pthread_mutex_t *mutex)
+{
+	pthread_mutexattr_t attr;
+	int ret;
+
+	pthread_mutexattr_init(&attr);
+	pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ADAPTIVE_NP);
+	ret = pthread_mutex_init(mutex, &attr);
+	pthread_mutexattr_destroy(&attr);
+	return -ret;
+}
+
 int cond_wait_until(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t until_ns)
 {
 	struct timespec ts = {
@@ -47,7 +59,7 @@ int tasks_init(struct cairn_store *store, uint32_t count)
 		task->slot = i;
 		task->store = store;
 		task->id = i + 1u;
-		pthread_mutex_init(&task->lock, NULL);
+		mutex_init_short(&task->lock);
 		cond_init_monotonic(&task->changed);
 		list_append(&store->free_tasks, &task->free_link);
 	}
@@ -139,6 +151,26 @@ void task_free(struct task *task)
 	give_slot_back(task);
 }
 
+void tasks_free(struct cairn_store *store, struct list *tasks)
+{
+	struct list *node;
+
+	for (node = tasks->next; node != tasks; node = node->next) {
+		struct task *task = list_entry(node, struct task, free_link);
+
+		pthread_mutex_lock(&task->lock);
+		retire(task);
+		pthread_mutex_unlock(&task->lock);
+	}
+	pthread_mutex_lock(&store->lock);
+	while ((node = list_take(tasks)) != NULL) {
+		store->tasks_taken--;
+		list_append(&store->free_tasks, node);
+	}
+	pthread_cond_broadcast(&store->changed);
+	pthread_mutex_unlock(&store->lock);
+}
+
 struct task *task_find(struct cairn_store *store, uint64_t id)
 {
 	uint32_t slot = (uint32_t)id - 1;
@@ -209,14 +241,33 @@ void task_item_ended(struct task *task, uint32_t item, int32_t status, uint16_t 
 	pthread_mutex_unlock(&task->lock);
 }
 
-static void count_running(struct cairn_store *store, uint32_t events)
+static void count_running_locked(struct cairn_store *store, uint32_t events)
 {
 	bool result = events & CAIRN_EVENT_RESULT, release = events & CAIRN_EVENT_RELEASE;
 
-	pthread_mutex_lock(&store->lock);
 	if (result != release)
 		store->tasks_unreleased += result ? 1u : -1u;
 	store->tasks_running -= release;
+}
+
+void tasks_tell(struct cairn_store *store, struct list *told)
+{
+	pthread_mutex_lock(&store->lock);
+	for (struct list *node = told->next; node != told; node = node->next) {
+		const struct task *task = list_entry(node, struct task, free_link);
+
+		count_running_locked(store, task->told);
+	}
+	pthread_cond_broadcast(&store->changed);
+	pthread_mutex_unlock(&store->lock);
+	while (!list_empty(told))
+		queue_post_all(told);
+}
+
+static void count_running(struct cairn_store *store, uint32_t events)
+{
+	pthread_mutex_lock(&store->lock);
+	count_running_locked(store, events);
 	pthread_cond_broadcast(&store->changed);
 	pthread_mutex_unlock(&store->lock);
 }
@@ -251,7 +302,7 @@ static void emit(struct task *task, uint32_t events)
 	}
 }
 
-static void settle(struct task *task, bool result, bool release)
+static void settle(struct task *task, bool result, bool release, struct list *told)
 {
 	uint32_t events = 0;
 	bool pin;
@@ -266,20 +317,25 @@ static void settle(struct task *task, bool result, bool release)
 	pin = events == CAIRN_EVENT_RESULT;
 	task->releases_pending += pin;
 	pthread_mutex_unlock(&task->lock);
-	if (events)
+	/* After its release nobody else has a word to say on the task: that can wait a little. */
+	if ((events & CAIRN_EVENT_RELEASE) && task->queue && told) {
+		task->told = events;
+		list_append(told, &task->free_link);
+	} else if (events) {
 		emit(task, events);
+	}
 	if (pin)
-		settle(task, false, true);
+		settle(task, false, true, told);
 }
 
-void task_part_settled(struct task_part *part, bool result, bool release)
+void task_part_settled(struct task_part *part, bool result, bool release, struct list *told)
 {
-	settle(part->task, result, release);
+	settle(part->task, result, release, told);
 }
 
 void task_unpin(struct task *task)
 {
-	settle(task, false, true);
+	settle(task, false, true, NULL);
 }
 
 void task_cancel_locked(struct task *task)

@@ -36,7 +36,7 @@ struct task {
 	uint32_t magic;
 	uint32_t slot;
 	uint64_t id;
-	struct list free_link;
+	struct list free_link; /* in the store's free ones; in its last reactor's `told` */
 	struct cairn_store *store;
 	struct cairn_namespace *ns;
 	enum cairn_op op;
@@ -55,6 +55,7 @@ struct task {
 	pthread_cond_t changed;
 	uint32_t results_pending, releases_pending;
 	uint32_t events; /* that came */
+	uint32_t told;	 /* those that its queue will be told of */
 	uint32_t failed;
 	int32_t first_error;
 	uint32_t first_error_item;
@@ -79,6 +80,8 @@ void tasks_fini(struct cairn_store *store);
  */
 int task_take(struct cairn_store *store, uint64_t until_ns, struct task **ret_task);
 void task_free(struct task *task);
+/* All of task.free_link in the list, which is empty then. */
+void tasks_free(struct cairn_store *store, struct list *tasks);
 
 /* One thread more or less is inside a call that waits: a close waits for it to leave. */
 void caller_enter(struct cairn_store *store);
@@ -90,8 +93,14 @@ struct task *task_find(struct cairn_store *store, uint64_t id);
 /* Sends the task to the reactors that own its keys. After this it is theirs. */
 void task_dispatch(struct task *task);
 
-/* A reactor: the part has all its results, or its release, or both. */
-void task_part_settled(struct task_part *part, bool result, bool release);
+/*
+ * A reactor: the part has all its results, or its release, or both. With @told the end of
+ * a task that names a queue may be put there, to be told of by tasks_tell().
+ */
+void task_part_settled(struct task_part *part, bool result, bool release, struct list *told);
+
+/* Tells the queues of all these; the list is empty then. */
+void tasks_tell(struct cairn_store *store, struct list *told);
 
 /* A reactor: the cancel that this part was sent has been dealt with. */
 void task_unpin(struct task *task);
@@ -110,10 +119,14 @@ int queue_enter(struct cairn_queue *queue, const struct cairn_store *store);
 void queue_leave(struct cairn_queue *queue);
 uint32_t queue_waiters(struct cairn_queue *queue); /* threads that drain it now */
 void queue_post(struct cairn_queue *queue, struct task *task, uint32_t events);
+/* Takes those tasks out of the list that name the queue of the first, and posts what they tell. */
+void queue_post_all(struct list *tasks);
 
 /* Waits on a condition with CLOCK_MONOTONIC until @until_ns; 0 or -ETIMEDOUT. */
 int cond_wait_until(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t until_ns);
 int cond_init_monotonic(pthread_cond_t *cond);
+/* Of a mutex that is held for a few instructions: who finds it taken spins before it sleeps. */
+int mutex_init_short(pthread_mutex_t *mutex);
 uint64_t deadline_of(uint64_t now_ns, uint64_t span_ns); /* saturating */
 
 #endif

@@ -18,8 +18,9 @@ static void order(void **state)
 	(void)state;
 	assert_true(ring_empty(&ring));
 	assert_null(ring_take(&ring));
-	assert_true(ring_push(&ring, &nodes[0]));
+	assert_false(ring_push(&ring, &nodes[0])); /* awake: it looks before it rests */
 	assert_false(ring_empty(&ring));
+	assert_false(ring_rest(&ring));
 	assert_false(ring_push(&ring, &nodes[1]));
 	assert_false(ring_push(&ring, &nodes[2]));
 	taken = ring_take(&ring);
@@ -27,8 +28,19 @@ static void order(void **state)
 		assert_ptr_equal(taken, &nodes[i]);
 	assert_null(taken);
 	assert_true(ring_empty(&ring));
+	assert_true(ring_rest(&ring));
+	assert_true(ring_rest(&ring));
+	assert_true(ring_empty(&ring));
 	assert_true(ring_push(&ring, &nodes[1]));
+	assert_false(ring_push(&ring, &nodes[2])); /* the first one's wake is under way */
 	assert_ptr_equal(ring_take(&ring), &nodes[1]);
+	assert_ptr_equal(nodes[1].next, &nodes[2]);
+	assert_null(nodes[2].next);
+	assert_true(ring_rest(&ring));
+	assert_null(ring_take(&ring)); /* awake again */
+	assert_false(ring_push(&ring, &nodes[0]));
+	assert_ptr_equal(ring_take(&ring), &nodes[0]);
+	assert_null(nodes[0].next);
 }
 
 #define PRODUCERS 4
@@ -65,9 +77,9 @@ static void *produce(void *argument)
 }
 
 /*
- * The consumer sleeps until it is woken, and is woken only by pushes on an
- * empty inbox: one wake too few hangs here, and the order or a payload that is
- * not there yet shows.
+ * The consumer sleeps until it is woken, and is woken only by pushes that found
+ * it resting: one wake too few hangs here, one too many is a sleep that ends
+ * early, and the order or a payload that is not there yet shows.
  */
 static void threads(void **state)
 {
@@ -86,8 +98,11 @@ static void threads(void **state)
 	while (got < PRODUCERS * ITEMS) {
 		struct ring_node *node, *after;
 
-		while (sem_wait(&inbox.wake))
-			;
+		if (ring_rest(&inbox.ring)) {
+			while (sem_wait(&inbox.wake))
+				;
+			assert_false(ring_empty(&inbox.ring));
+		}
 		for (node = ring_take(&inbox.ring); node; node = after) {
 			struct item *item = ring_entry(node, struct item, node);
 			int p = 0;
