@@ -23,6 +23,18 @@ struct engine_chain *chain_queue_pop(struct chain_queue *queue);
 /* Moves everything out of @queue, which is empty then. */
 struct chain_queue chain_queue_take(struct chain_queue *queue);
 
+/* What one poll() has ended so far. */
+struct chain_share {
+	uint32_t chains;
+	uint64_t bytes;
+};
+
+/* One more. Before its done(), after which it may be gone. */
+void chain_share_add(struct chain_share *share, const struct engine_chain *chain);
+
+/* Enough for one poll(): the rest is the next one's. */
+bool chain_share_full(const struct chain_share *share);
+
 /* Asserts what engine.h asks of a chain. At submit(). */
 void chain_check(const struct engine_chain *chain);
 

@@ -125,7 +125,8 @@ struct engine_ops {
 	 * Sends what is queued, then reaps: calls done() of what has ended. Waits
 	 * for at most @wait_ns (0: not at all, UINT64_MAX: for ever) until a chain
 	 * ended or wake() was called. Returns how many chains ended, or a negative
-	 * errno when the engine itself is broken.
+	 * errno when the engine itself is broken. It stops after a few, or after one
+	 * that is large: done() takes time, in which the device has nothing new to do.
 	 */
 	int (*poll)(struct engine *engine, uint64_t wait_ns);
 	/* Ends the current or the next poll()'s wait. Any thread, async-signal-safe. */

@@ -38,8 +38,9 @@ struct engine {
 	struct workers_client client; /* without workers: the owner runs what blocks */
 	struct aio *aio;	      /* NULL: psync */
 	struct chain_queue queue;
-	struct chain_queue ended; /* on the owner's thread, in this poll() */
+	struct chain_queue ended; /* their done() is due */
 	struct engine_stat stat;
+	struct chain_share share; /* of this poll() */
 	struct slot *free_slots;
 	struct slot slots[];
 };
@@ -228,16 +229,17 @@ static void finish(struct engine *engine, struct engine_chain *chain)
 	engine->stat.ops += chain->op_count;
 	for (uint32_t i = 0; i < chain->op_count; i++)
 		engine->stat.unfixed += engine_op_transfers(&chain->ops[i]);
+	chain_share_add(&engine->share, chain);
 	chain->done(chain);
 }
 
-static int finish_all(struct engine *engine, struct chain_queue ended)
+/* As many as belong to this poll(). Returns how many. */
+static int finish_some(struct engine *engine)
 {
-	struct engine_chain *chain;
 	int count = 0;
 
-	while ((chain = chain_queue_pop(&ended)) != NULL) {
-		finish(engine, chain);
+	while (engine->ended.count > 0 && !chain_share_full(&engine->share)) {
+		finish(engine, chain_queue_pop(&engine->ended));
 		count++;
 	}
 	return count;
@@ -246,15 +248,18 @@ static int finish_all(struct engine *engine, struct chain_queue ended)
 /* Waits for something to come, at most @wait_ns, and ends what has. */
 static int reap(struct engine *engine, uint64_t wait_ns)
 {
-	int count = 0;
+	struct chain_queue done = {0};
+	struct engine_chain *chain;
 
 	if (engine->aio != NULL)
 		aio_wait(engine->aio, wait_ns);
 	else if (wait_ns > 0)
 		bell_wait(&engine->bell, wait_ns);
 	if (engine->client.workers != NULL)
-		count = finish_all(engine, workers_take(&engine->client));
-	return count + finish_all(engine, chain_queue_take(&engine->ended));
+		done = workers_take(&engine->client);
+	while ((chain = chain_queue_pop(&done)) != NULL)
+		chain_queue_push(&engine->ended, chain);
+	return finish_some(engine);
 }
 
 static int calls_poll(struct engine *engine, uint64_t wait_ns)
@@ -265,6 +270,7 @@ static int calls_poll(struct engine *engine, uint64_t wait_ns)
 	int ended;
 
 	assert(engine->magic == CALLS_MAGIC);
+	engine->share = (struct chain_share){0};
 	/* What done() submits from here on waits for the next poll(). */
 	while ((chain = chain_queue_pop(&queue)) != NULL)
 		go_on(engine, slot_of(engine, chain));

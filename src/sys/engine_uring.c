@@ -77,6 +77,7 @@ struct engine {
 	struct chain_queue refused;   /* what the ring would not take: run in place */
 	struct workers_client client; /* for OP_CALL; without workers: in place */
 	struct engine_stat stat;
+	struct chain_share share; /* of this poll() */
 	struct uring_buffers *buffers;
 	uint32_t free_slot; /* NO_SLOT: none */
 	struct uring_slot slots[];
@@ -543,6 +544,7 @@ static void finish(struct engine *engine, struct engine_chain *chain)
 	engine->stat.in_flight--;
 	engine->stat.chains++;
 	engine->stat.ops += chain->op_count;
+	chain_share_add(&engine->share, chain);
 	chain->done(chain);
 }
 
@@ -609,12 +611,13 @@ static int take_cqe(struct engine *engine, uint64_t data, int result)
 	return slot->pending > 0 ? 0 : end_piece(engine, slot);
 }
 
-/* Takes the CQEs that are there now. Returns how many chains ended. */
+/* Takes the CQEs that are there now, as far as this poll() goes. Returns how many chains ended. */
 static int reap(struct engine *engine, bool *ret_woken)
 {
 	int ended = 0;
 
-	for (unsigned ready = io_uring_cq_ready(&engine->ring); ready > 0; ready--) {
+	for (unsigned ready = io_uring_cq_ready(&engine->ring);
+	     ready > 0 && !chain_share_full(&engine->share); ready--) {
 		struct io_uring_cqe *cqe, copy;
 
 		if (io_uring_peek_cqe(&engine->ring, &cqe) != 0)
@@ -715,6 +718,7 @@ static int uring_poll(struct engine *engine, uint64_t wait_ns)
 	int ended = 0, rc = 0;
 
 	assert(engine->magic == URING_MAGIC);
+	engine->share = (struct chain_share){0};
 	ended = run_refused(engine) + take_calls(engine);
 	if (ended > 0)
 		wait_ns = 0;
@@ -728,7 +732,9 @@ static int uring_poll(struct engine *engine, uint64_t wait_ns)
 	do {
 		left_ns = wait_ns == 0 ? 0 : deadline_left(engine->sys, deadline_ns);
 		rc = fill(engine);
-		if (rc == 0)
+		/* What has come already needs no system call. */
+		if (rc == 0 &&
+		    (io_uring_sq_ready(&engine->ring) > 0 || io_uring_cq_ready(&engine->ring) == 0))
 			rc = enter(engine, left_ns);
 		ended += reap(engine, &woken) + take_calls(engine);
 	} while (rc == 0 && ended == 0 && !woken && left_ns > 0);
