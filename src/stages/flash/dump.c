@@ -223,15 +223,18 @@ static void record_fill(struct fio *f, const struct record_claim *claim, uint8_t
 	uint32_t head_units = flash_head_units(&f->tier->layout, (uint32_t)part->stored_length);
 	uint8_t *payload = memory + (size_t)head_units * f->tier->layout.unit;
 	size_t room = (size_t)(claim->place.length - head_units) * f->tier->layout.unit;
-	uint32_t pieces = flash_pieces(part->stored_length);
-	struct iovec whole = {payload, (size_t)part->stored_length};
+	uint32_t pieces = flash_pieces(part->stored_length), *crcs = crcs_of(memory);
+	bool told = part->crc && part->crc_count >= pieces;
 
-	iov_gather(part->iov, part->iov_count, 0, part->stored_length, payload);
+	/* A piece at a time: what has been copied is still in the cache when it is summed. */
+	for (uint32_t i = 0; i < pieces; i++) {
+		uint64_t at = (uint64_t)i * CAIRN_PIECE, left = part->stored_length - at;
+		uint64_t length = left < CAIRN_PIECE ? left : CAIRN_PIECE;
+
+		iov_gather(part->iov, part->iov_count, at, length, payload + at);
+		crcs[i] = told ? part->crc[i] : crc32c(0, payload + at, length);
+	}
 	memset(payload + part->stored_length, 0, room - part->stored_length);
-	if (part->crc && part->crc_count >= pieces)
-		memcpy(crcs_of(memory), part->crc, pieces * sizeof(uint32_t));
-	else
-		crc32c_pieces(&whole, 1, 0, part->stored_length, CAIRN_PIECE, crcs_of(memory));
 	head_fill(f, claim, memory);
 }
 

@@ -190,31 +190,39 @@ static bool head_take(struct fio *f, uint32_t i)
 	return true;
 }
 
-static bool grain_take(struct fio *f, const struct grain *grain)
+/* Stored bytes [from, to) at @memory, of one piece: checked, and what of it was asked for copied.
+ */
+static bool piece_take(struct fio *f, const struct grain *grain, uint64_t from, uint64_t to)
 {
-	uint32_t crcs[LOAD_ROUND / CAIRN_PIECE + 1];
 	struct cairn_part *part = &f->io->parts[grain->part];
 	const uint8_t *head = f->heads + f->claims[grain->part].head_at;
-	uint64_t from = grain->start, to = grain->start + grain->length;
-	uint32_t first = (uint32_t)(from / CAIRN_PIECE), count;
-	struct iovec iov;
+	const uint8_t *memory = grain->at + (from - grain->start);
+	uint64_t skip = from < part->offset ? part->offset - from : 0;
+	uint64_t end = part->offset + part->length;
+
+	if (crc32c(0, memory, to - from) != flash_piece_crc(head, (uint32_t)(from / CAIRN_PIECE)))
+		return false;
+	from += skip;
+	to = to < end ? to : end;
+	iov_scatter(part->iov, part->iov_count, from - part->offset, to - from, memory + skip);
+	return true;
+}
+
+/* A piece at a time: what has been summed is still in the cache when it is copied. */
+static bool grain_take(struct fio *f, const struct grain *grain)
+{
+	struct cairn_part *part = &f->io->parts[grain->part];
+	uint64_t at = grain->start, to = grain->start + grain->length, next;
 
 	if (to > part->stored_length) /* what fills up the last unit */
 		to = part->stored_length;
-	count = flash_pieces(to - from);
-	assert(from < to && count <= sizeof(crcs) / sizeof(crcs[0]));
-	iov = (struct iovec){grain->at, (size_t)(to - from)};
-	crc32c_pieces(&iov, 1, 0, to - from, CAIRN_PIECE, crcs);
-	for (uint32_t i = 0; i < count; i++)
-		if (crcs[i] != flash_piece_crc(head, first + i))
+	assert(at < to && at % CAIRN_PIECE == 0);
+	for (; at < to; at = next) {
+		next = to - at > CAIRN_PIECE ? at + CAIRN_PIECE : to;
+		if (!piece_take(f, grain, at, next))
 			return false;
-	if (from < part->offset)
-		from = part->offset;
-	if (to > part->offset + part->length)
-		to = part->offset + part->length;
-	iov_scatter(part->iov, part->iov_count, from - part->offset, to - from,
-		    grain->at + (from - grain->start));
-	if (to == part->offset + part->length)
+	}
+	if (to >= part->offset + part->length)
 		part->status = 0;
 	return true;
 }
@@ -342,6 +350,11 @@ static bool part_add(struct fio *f, uint32_t i)
 		if (f->slot_count + 2 > LOAD_READS ||
 		    f->iov_count + 2 > sizeof(f->iov) / sizeof(f->iov[0]))
 			return false;
+		if (f->one_round) { /* as it lies in the file */
+			f->claims[i].head_at = (uint32_t)f->payload_used;
+			f->payload_used += head_bytes;
+			memory += head_bytes;
+		}
 		if (!read_add(f, base, f->heads + f->claims[i].head_at, head_bytes))
 			return false;
 		f->mine |= 1ull << i;
@@ -403,7 +416,10 @@ static void load_memory(struct fio *f)
 		span_of(f, i, &start, &end);
 		payload += head_only(f) ? 0 : end - start;
 	}
-	heads = flash_round_up(heads, FLASH_PAGE);
+	/* Heads stay over the rounds; if there is one, each lies before its payload. */
+	f->one_round =
+		heads + payload <= LOAD_ROUND + FLASH_PAGE && heads + payload <= host->buffer_max;
+	heads = f->one_round ? heads : flash_round_up(heads, FLASH_PAGE);
 	if (payload > LOAD_ROUND)
 		payload = LOAD_ROUND;
 	if (heads + payload > host->buffer_max)
@@ -415,8 +431,8 @@ static void load_memory(struct fio *f)
 		return;
 	f->wait.step = NULL;
 	f->heads = f->ws;
-	f->payload = f->ws + heads;
-	f->payload_bytes = payload;
+	f->payload = f->one_round ? f->ws : f->ws + heads;
+	f->payload_bytes = f->one_round ? heads + payload : payload;
 	f->cursor = 0;
 	f->cursor_at = 0;
 	f->mine = f->heads_read = 0;

@@ -247,7 +247,8 @@ struct flash {
 	size_t span_base_bytes;
 	struct span *span_free, *span_pending; /* pending: closed and filled, too many writes */
 	struct span *span_open;		       /* the one that can be joined; NULL */
-	uint32_t writes;
+	uint32_t writes;		       /* under way */
+	uint32_t beside;		       /* the next writes that go out beside loads */
 	struct waiter *wait_key[WAIT_BUCKETS], *wait_room, *wait_span;
 	/* flushes */
 	bool flushing;
@@ -319,7 +320,7 @@ struct fio {
 	int64_t flush_result; /* [m] */
 
 	/* a load */
-	bool retried;
+	bool retried, one_round;
 	uint64_t bad;
 	uint8_t *ws, *heads, *payload;
 	size_t ws_bytes, heads_bytes, payload_bytes;
