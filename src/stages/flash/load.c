@@ -510,6 +510,8 @@ static void load_look(struct fio *f)
 			part_find(f, i, id, &geometry);
 	block_tell(f, id);
 	block_touch(tier, id);
+	if (f->pinned)
+		tier->beside = BESIDE_WRITES;
 	tier_unlock(tier);
 	if (!f->pinned)
 		load_end(f);

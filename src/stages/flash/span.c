@@ -7,7 +7,7 @@
  *  1. A span is written once, when nobody can join it any more and all who did
  *     have filled their parts.
  *  2. It is free again when all of them have seen the result.
- *  3. While fewer than WRITES_MAX writes are under way nothing filled waits:
+ *  3. While fewer than writes_max() writes are under way nothing filled waits:
  *     a lone dump never waits for company.
  *  4. Who sends a write stays until it has ended: its engine carries it.
  */
@@ -56,6 +56,20 @@ bool span_has_room(struct flash *tier)
 	return tier->span_free != NULL;
 }
 
+static uint32_t writes_max(const struct flash *tier)
+{
+	return tier->beside ? WRITES_BESIDE : WRITES_MAX;
+}
+
+static void write_begins(struct span *span)
+{
+	struct flash *tier = span->tier;
+
+	span->writing = true;
+	tier->writes++;
+	tier->beside -= tier->beside > 0;
+}
+
 /* Too many writes are under way: it waits for its turn. */
 static void span_pend(struct span *span)
 {
@@ -70,11 +84,8 @@ static void span_pend(struct span *span)
 /* What was filled and waited for company goes out: one of its members sends it. */
 static void span_send_later(struct span *span)
 {
-	struct flash *tier = span->tier;
-
 	assert(span->closed && span->filled == span->members && span->waiters && !span->writing);
-	span->writing = true;
-	tier->writes++;
+	write_begins(span);
 	fio_of(span->waiters)->lead = span;
 	waiters_wake_one(&span->waiters);
 }
@@ -89,7 +100,7 @@ static void span_close(struct span *span)
 	span->closed = true;
 	if (span->filled < span->members)
 		return; /* the last to fill it goes on with it */
-	if (tier->writes < WRITES_MAX) {
+	if (tier->writes < writes_max(tier)) {
 		span_send_later(span);
 		return;
 	}
@@ -131,14 +142,15 @@ static void write_over(struct engine_chain *chain)
 	waiters_wake(&span->waiters);
 	assert(tier->writes > 0);
 	tier->writes--;
-	if (tier->span_pending) {
+	while (tier->span_pending && tier->writes < writes_max(tier)) {
 		span = tier->span_pending;
 		tier->span_pending = span->next;
 		span->next = NULL;
 		span_send_later(span);
-	} else if (tier->span_open && tier->span_open->filled == tier->span_open->members) {
-		span_close(tier->span_open);
 	}
+	if (tier->span_open && tier->span_open->filled == tier->span_open->members &&
+	    tier->writes < writes_max(tier))
+		span_close(tier->span_open);
 	tier_unlock(tier);
 }
 
@@ -173,17 +185,15 @@ void span_filled(struct fio *f, struct span *span, void (*step)(struct waiter *)
 	span->filled++;
 	waiter_park(&f->wait, &span->waiters, step);
 	if (span->filled == span->members) {
-		if (!span->closed && tier->writes < WRITES_MAX) {
+		if (!span->closed && tier->writes < writes_max(tier)) {
 			tier->span_open = NULL;
 			span->closed = true;
 		}
-		send = span->closed && tier->writes < WRITES_MAX;
-		if (send) {
-			span->writing = true;
-			tier->writes++;
-		} else if (span->closed) {
+		send = span->closed && tier->writes < writes_max(tier);
+		if (send)
+			write_begins(span);
+		else if (span->closed)
 			span_pend(span);
-		}
 	}
 	tier_unlock(tier);
 	if (send)

@@ -38,6 +38,12 @@
 #define SPANS		 24u
 /* While fewer writes are under way, a span goes out at once; else it fills up. */
 #define WRITES_MAX	 8u
+/*
+ * Beside loads, which wait in the device behind all writes that are there before them; until
+ * so many writes after the last load.
+ */
+#define WRITES_BESIDE	 2u
+#define BESIDE_WRITES	 16u
 /* Regions that are ready before a writer needs them; one of them is for carried records. */
 #define FREE_TARGET	 3u
 /* Regions whose table is kept in memory: open and being sealed. */
