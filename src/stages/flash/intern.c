@@ -36,11 +36,14 @@ bool geometry_equal(const struct table_geometry *a, const struct table_geometry 
 uint16_t intern_take(struct intern *intern, const struct table_geometry *geometry)
 {
 	uint16_t *head, number;
-	struct intern_entry *e = intern->last ? &intern->entries[intern->last - 1] : NULL;
+	struct intern_entry *e;
 
-	if (e && e->refs && geometry_equal(&e->geometry, geometry)) {
-		e->refs++;
-		return intern->last;
+	if (intern->last) {
+		e = &intern->entries[intern->last - 1];
+		if (e->refs && geometry_equal(&e->geometry, geometry)) {
+			e->refs++;
+			return intern->last;
+		}
 	}
 	head = head_of(intern, geometry);
 	for (number = *head; number; number = e->next) {
