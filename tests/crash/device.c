@@ -27,7 +27,7 @@ static struct {
 	struct write *first, **last; /* not flushed, in order */
 	uint64_t until_cut;	     /* 0: no cut is wanted */
 	bool cut;
-	void (*at_cut)(void);
+	device_cut_fn *at_cut;
 	struct kit_rng rng;
 	uint64_t figures[3];
 } device = {.fd = -1};
@@ -80,14 +80,17 @@ static void image_make(void)
 	}
 }
 
-/* An event: under the lock. */
-static void event(void)
+/* An event, of a write, or (NULL) of a flush: under the lock. */
+static void event(const struct write *write)
 {
 	if (!device.until_cut || --device.until_cut)
 		return;
 	image_make();
 	device.cut = true;
-	device.at_cut();
+	if (write)
+		device.at_cut(write->at, write->length, write->bytes);
+	else
+		device.at_cut(0, 0, NULL);
 }
 
 /* ---- the table ------------------------------------------------------------------ */
@@ -143,7 +146,7 @@ static ssize_t device_pwritev(int fd, const struct iovec *iov, int iov_count, of
 	pthread_mutex_lock(&lock);
 	if (fd == device.fd) {
 		write = write_begin(iov, iov_count, offset);
-		event();
+		event(write);
 	}
 	pthread_mutex_unlock(&lock);
 	ret = sys_native.pwritev(fd, iov, iov_count, offset);
@@ -152,7 +155,7 @@ static ssize_t device_pwritev(int fd, const struct iovec *iov, int iov_count, of
 	CHECK(ret == (ssize_t)write->length, "the real write: %ld", (long)ret);
 	pthread_mutex_lock(&lock);
 	write->ended = true;
-	event();
+	event(write);
 	pthread_mutex_unlock(&lock);
 	return ret;
 }
@@ -185,12 +188,12 @@ static int device_fdatasync(int fd)
 	for (struct write *write = device.first; ours && write; write = write->next)
 		write->covered = write->ended;
 	if (ours)
-		event();
+		event(NULL);
 	pthread_mutex_unlock(&lock);
 	pthread_mutex_lock(&lock);
 	if (ours) {
 		flush_end();
-		event();
+		event(NULL);
 	}
 	pthread_mutex_unlock(&lock);
 	pthread_mutex_unlock(&flush_lock);
@@ -234,7 +237,7 @@ static void read_file(const char *path, uint8_t *to, size_t bytes)
 		close(fd);
 }
 
-void device_begin(const char *path, size_t bytes, uint64_t seed, void (*at_cut)(void))
+void device_begin(const char *path, size_t bytes, uint64_t seed, device_cut_fn *at_cut)
 {
 	CHECK(!device.flushed && strlen(path) < sizeof(device.path));
 	memcpy(device.path, path, strlen(path) + 1);

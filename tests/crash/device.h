@@ -25,12 +25,15 @@ const struct sys *device_sys(void);
 /* Plain calls whatever is asked for: libaio costs a close tens of milliseconds. */
 const struct engine_ops *device_engine(enum engine_kind kind);
 
+/* At the beginning or end of a write, or (@bytes NULL) of a flush. */
+typedef void device_cut_fn(uint64_t at, size_t length, const uint8_t *bytes);
+
 /*
  * The file at @path, of @bytes, is the device from now on; what it has counts as
  * flushed. @at_cut is called at the cut, on the thread whose write or flush it
  * was: before any that comes after has ended.
  */
-void device_begin(const char *path, size_t bytes, uint64_t seed, void (*at_cut)(void));
+void device_begin(const char *path, size_t bytes, uint64_t seed, device_cut_fn *at_cut);
 void device_end(void);
 
 /* The cut comes @events writes and flushes from now on, if none is kept. */

@@ -24,6 +24,7 @@
 #include "../fault/kit.h"
 #include "core/store.h"
 #include "device.h"
+#include "stages/flash/format.h"
 
 #define SPACES	 4u
 #define KEYS	 20u /* of each */
@@ -54,16 +55,16 @@ struct block {
 
 struct variant {
 	const char *name, *options;
-	size_t bytes;
+	size_t bytes, region;
 	uint32_t keys;	/* of KEYS */
 	uint32_t waves; /* of a session */
 	bool roomy;	/* nothing is evicted */
 };
 
 static const struct variant variants[] = {
-	{"tight", "region=256KiB", 8u << 20, KEYS, 150, false},
-	{"roomy", "region=256KiB", 16u << 20, 6, 40, true},
-	{"each", "region=512KiB, sync=each", 8u << 20, KEYS, 100, false},
+	{"tight", "region=256KiB", 8u << 20, 256u << 10, KEYS, 150, false},
+	{"roomy", "region=256KiB", 16u << 20, 256u << 10, 6, 40, true},
+	{"each", "region=512KiB, sync=each", 8u << 20, 512u << 10, KEYS, 100, false},
 };
 #define VARIANTS (sizeof(variants) / sizeof(variants[0]))
 
@@ -86,6 +87,26 @@ static struct {
 } world;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
+/* What the power cut short: every one of these has to be met. */
+enum cut_kind {
+	CUT_SUPER,
+	CUT_SPACES,
+	CUT_MARKS,
+	CUT_HEADER,  /* of a region: the end of a reclaim */
+	CUT_FRESH,   /* records of dumps */
+	CUT_CARRIED, /* ... and of a reclaim */
+	CUT_SEAL,
+	CUT_FLUSH,
+	CUT_KINDS,
+};
+static const char *const kinds[CUT_KINDS] = {"superblock",    "namespaces", "marks", "headers",
+					     "fresh records", "carried",    "seals", "flushes"};
+enum phase { PHASE_OPEN, PHASE_WORK, PHASE_CLOSE, PHASES };
+static struct {
+	uint64_t kinds[CUT_KINDS], phases[PHASES];
+	enum phase phase;
+} met; /* under lock */
+
 static uint64_t key_id(uint32_t space, uint32_t key)
 {
 	return space * KEYS + key;
@@ -96,10 +117,37 @@ static uint64_t content_id(uint32_t space, uint32_t key, uint32_t version)
 	return 1000 + key_id(space, key) * VERSIONS + version;
 }
 
+static enum cut_kind kind_of(uint64_t at, size_t length, const uint8_t *bytes)
+{
+	const struct flash_record *record = (const struct flash_record *)(const void *)bytes;
+	struct flash_layout layout;
+	uint64_t region;
+
+	if (!bytes)
+		return CUT_FLUSH;
+	CHECK(flash_layout_init(&layout, world.variant->bytes, world.variant->region,
+				FLASH_UNIT_MIN) == FLASH_LAYOUT_OK);
+	if (at < layout.space_offset)
+		return CUT_SUPER;
+	if (at < layout.marks_offset)
+		return CUT_SPACES;
+	if (at < layout.regions_offset)
+		return CUT_MARKS;
+	region =
+		flash_region_at(&layout, flash_region_of(&layout, (uint32_t)(at / FLASH_UNIT_MIN)));
+	if (at == region)
+		return CUT_HEADER;
+	if (at + length == region + layout.region_bytes)
+		return CUT_SEAL;
+	return record->flags & FLASH_RECORD_CARRIED ? CUT_CARRIED : CUT_FRESH;
+}
+
 /* On the thread of the write or flush at which the power goes. */
-static void remember_promises(void)
+static void remember_promises(uint64_t at, size_t length, const uint8_t *bytes)
 {
 	pthread_mutex_lock(&lock);
+	met.kinds[kind_of(at, length, bytes)]++;
+	met.phases[met.phase]++;
 	memcpy(world.at_cut, world.promises, sizeof(world.at_cut));
 	pthread_mutex_unlock(&lock);
 }
@@ -548,10 +596,12 @@ static void session(uint64_t seed, uint64_t cuts)
 	uint64_t until = world.cuts + cuts;
 
 	device_begin(world.path, world.variant->bytes, seed, remember_promises);
-	device_cut_in(1 + kit_below(&world.rng, 300));
+	device_cut_in(1 + kit_below(&world.rng, kit_below(&world.rng, 2) ? 300 : 16));
 	world.evicted = 0;
+	met.phase = PHASE_OPEN;
 	open_store(device_sys(), world.path, 1 + (uint32_t)kit_below(&world.rng, 2), &world.store,
 		   world.ns);
+	met.phase = PHASE_WORK;
 	resolve();
 	for (uint32_t i = 0; i < world.variant->waves && world.cuts < until; i++) {
 		kit_watch(60);
@@ -564,7 +614,8 @@ static void session(uint64_t seed, uint64_t cuts)
 	world.hold = 0;
 	world.evicted = kit_counter(world.store, "flash", "evicted_blocks");
 	world.reclaimed += kit_counter(world.store, "flash", "reclaimed_regions");
-	device_cut_in(1 + kit_below(&world.rng, 12));
+	device_cut_in(1 + kit_below(&world.rng, kit_below(&world.rng, 2) ? 120 : 12));
+	met.phase = PHASE_CLOSE;
 	CHECK(cairn_store_close(world.store, UINT64_MAX) == 0);
 	cut_take(false);
 	device_end();
@@ -605,6 +656,20 @@ static void chain(const struct variant *variant, uint64_t seed, uint64_t cuts)
 	}
 }
 
+static void cuts_tell(uint64_t wanted)
+{
+	printf("powercut: %lu at an open, %lu at work, %lu at a close; they met",
+	       (unsigned long)met.phases[PHASE_OPEN], (unsigned long)met.phases[PHASE_WORK],
+	       (unsigned long)met.phases[PHASE_CLOSE]);
+	for (uint32_t i = 0; i < CUT_KINDS; i++)
+		printf("%s %s %lu", i ? "," : "", kinds[i], (unsigned long)met.kinds[i]);
+	printf("\n");
+	for (uint32_t i = 0; wanted >= 500 && i < CUT_KINDS; i++)
+		CHECK(met.kinds[i], "no cut met %s", kinds[i]);
+	for (uint32_t i = 0; wanted >= 500 && i < PHASES; i++)
+		CHECK(met.phases[i]);
+}
+
 int main(int argc, char **argv)
 {
 	uint64_t seed, wanted, each, figures[3];
@@ -634,6 +699,7 @@ int main(int argc, char **argv)
 	printf("powercut: %lu blocks promised, %lu demanded, %lu survived; %lu more were there\n",
 	       (unsigned long)world.promised, (unsigned long)world.demanded,
 	       (unsigned long)world.survived, (unsigned long)world.extra);
+	cuts_tell(wanted);
 	kit_remove_folder(world.folder);
 	free(world.kept);
 	return 0;
