@@ -394,7 +394,7 @@ static void expect_blocks(struct recovery *r, const struct flash_table_entry *en
 		blocks += !entries[i].shard && !flash_entry_is_hole(&entries[i]);
 	blocks = count ? records * blocks / count : 0;
 	table_expect(r->tier->table, blocks);
-	r->roomy = blocks < r->tier->entries_max / 4;
+	r->roomy = records < r->tier->entries_max / 4; /* whatever they are of */
 	r->expected = true;
 }
 
