@@ -31,12 +31,12 @@ struct aio {
 	struct iocb *queued[BATCH];
 };
 
-static int submit(struct aio *aio, struct iocb **iocbs, uint32_t count)
+static int submit(io_context_t context, struct iocb **iocbs, uint32_t count)
 {
 	int rc;
 
 	do {
-		rc = io_submit(aio->context, (long)count, iocbs);
+		rc = io_submit(context, (long)count, iocbs);
 	} while (rc == -EINTR);
 	return rc;
 }
@@ -48,7 +48,7 @@ static void arm_bell(struct aio *aio)
 
 	io_prep_poll(iocb, aio->bell->fd, POLLIN);
 	iocb->data = NULL;
-	aio->listening = submit(aio, &iocb, 1) == 1;
+	aio->listening = submit(aio->context, &iocb, 1) == 1;
 }
 
 /* A context would cost a grace period of the kernel's, tens of ms, when it is destroyed. */
@@ -116,10 +116,12 @@ static void prepare(struct aio_request *request, int fd, const struct engine_op 
 bool aio_send(struct aio *aio, struct aio_request *request, int fd, const struct engine_op *op)
 {
 	struct iocb *iocb = &request->iocb;
+	/* Read before the release: who has the request's end may close the engine at once. */
+	io_context_t context = aio->context;
 
 	request->patient = true;
 	prepare(request, fd, op);
-	if (submit(aio, &iocb, 1) == 1)
+	if (submit(context, &iocb, 1) == 1)
 		return true;
 	__atomic_store_n(&request->submitted, 0, __ATOMIC_RELAXED);
 	return false;
@@ -139,7 +141,7 @@ void aio_flush(struct aio *aio)
 	uint32_t at = 0;
 
 	while (at < aio->queued_count) {
-		int rc = submit(aio, &aio->queued[at], aio->queued_count - at);
+		int rc = submit(aio->context, &aio->queued[at], aio->queued_count - at);
 
 		if (rc > 0)
 			at += (uint32_t)rc;
