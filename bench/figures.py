@@ -579,6 +579,40 @@ for _name in HITS:
                            f"{r['live_share'] * 100:.1f} % live", good)
 
 
+def steady_amplification(r, size):
+    """Bytes the device got for each byte dumped, once the file had been written over."""
+    of = {name: r["counters"].get(f"flash.{name}_bytes", 0)
+          for name in ("dump", "written", "carried", "other")}
+    all_of_it = of["written"] + of["carried"] + of["other"]
+    return (all_of_it - size) / (of["dump"] - size * of["dump"] / of["written"])
+
+
+for _name, _block in (("conversation", 16), ("synthetic", 16), ("synthetic", 64)):
+    @row(f"flash-replay-{_name}-{_block}k", f"flash, the {_name} trace in {_block} KiB blocks at "
+         "a quarter of its footprint: write amplification",
+         "<= 1.3 at >= 0.97 of LRU's hits, >= 85 % live", group="flash", slow=True)
+    def flash_replay(b, name=_name, block=_block):
+        path = trace_of(b, name)
+        with gzip.open(path) as lines:
+            lru = flash_alone(b, "flash_policy", 64, stdin=lines.read().decode())
+        size = lru["capacity_blocks"] * block * KIB
+        kept = os.path.join(b.folder, "replayed")
+        try:
+            r = b.cairn("replay", f"flash(path={kept}, size={size})", "--trace", path, "--block",
+                        f"{block}KiB")
+        finally:
+            if os.path.exists(kept):
+                os.unlink(kept)
+        b.commands = [c.replace(os.path.dirname(path), "TRACES") for c in b.commands]
+        amplification, share = steady_amplification(r, size), r["hit_share"] / lru["lru_hit_share"]
+        live = r["counters"]["flash.bytes_used"] / size
+        good = (amplification <= 1.3 and share >= 0.97 and live >= 0.85 and
+                not r["wrong_bytes"] and not r["refused"])
+        return Counted(f"{amplification:.2f} at {share:.3f} ({r['hit_share'] * 100:.2f} % of "
+                       f"{lru['lru_hit_share'] * 100:.2f} %), {live * 100:.1f} % live, "
+                       f"{r['wrong_bytes']} wrong bytes", good)
+
+
 # ---- the command line ------------------------------------------------------------
 
 
@@ -630,7 +664,7 @@ def parse():
     parser.add_argument("--only-fast", action="store_true", help="leave out rows that take long")
     parser.add_argument("--group", choices=sorted({each.group for each in ROWS}))
     parser.add_argument("--traces", help="folder of conversation_trace.jsonl.gz and "
-                        "synthetic_trace.jsonl.gz, for the group main")
+                        "synthetic_trace.jsonl.gz, for the groups main and flash")
     parser.add_argument("--json", metavar="FILE", help="the table goes there, too")
     parser.add_argument("--list", action="store_true", help="the rows, and what they should reach")
     parser.add_argument("row", nargs="*", help="words that a row's name must hold")

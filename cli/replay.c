@@ -31,6 +31,7 @@ struct replay_options {
 struct replay_figures {
 	struct replay_totals totals;
 	double seconds, cpu_seconds, load_p50_us, load_p99_us;
+	json_t *counters;	 /* of the stages, at the end */
 	uint64_t evicted, known; /* blocks; known: in the store before the first request */
 	char engine[16], engine_note[160]; /* what carries the I/O, and why */
 	bool stopped;
@@ -313,6 +314,7 @@ static void report_json(const struct replay_figures *f)
 	out_json_count(o, "evicted_blocks", f->evicted);
 	out_json_number(o, "cpu_seconds", f->cpu_seconds);
 	out_json_count(o, "peak_rss_bytes", figures_peak_rss_bytes());
+	out_json_set(o, "counters", json_incref(f->counters));
 	out_json(o);
 }
 
@@ -394,6 +396,16 @@ static void report_table(const struct replay_options *o, const struct replay_fig
 		out_row_alarm("stopped by a signal", "", NULL, true);
 }
 
+static int add_counter(void *context, const struct cairn_counter *counter)
+{
+	char name[OUT_TEXT_MAX];
+
+	snprintf(name, sizeof(name), "%s.%s", counter->stage, counter->name);
+	if (counter->value)
+		out_json_count(context, name, counter->value);
+	return 0;
+}
+
 static int replay(const struct replay_options *o, const struct trace *trace)
 {
 	struct replay_run run = {.trace = trace,
@@ -420,6 +432,8 @@ static int replay(const struct replay_options *o, const struct trace *trace)
 	f.totals = run.totals;
 	f.evicted = option_store_evicted(run.store) - evicted;
 	f.stopped = out_stop_asked();
+	f.counters = json_object();
+	cairn_counters(run.store, add_counter, f.counters);
 	figures_sort(run.load_ns, run.load_count);
 	f.load_p50_us = 1e-3 * (double)figures_percentile(run.load_ns, run.load_count, 0.50);
 	f.load_p99_us = 1e-3 * (double)figures_percentile(run.load_ns, run.load_count, 0.99);
@@ -428,6 +442,7 @@ static int replay(const struct replay_options *o, const struct trace *trace)
 		report_json(&f);
 	else
 		report_table(o, &f);
+	json_decref(f.counters);
 	cairn_namespace_close(run.ns);
 	rc = cairn_store_close(run.store, 0);
 	if (rc < 0) {

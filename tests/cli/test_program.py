@@ -16,7 +16,7 @@ PROGRAM = sys.argv.pop(1)
 COMMANDS = ["replay", "bench", "fsck", "flash", "stat", "ls", "rm", "stages", "version"]
 REPLAY_FIELDS = """requests prompt_tokens tokens_saved blocks blocks_hit hit_share bytes_dumped
     bytes_loaded load_p50_us load_p99_us seconds bytes_per_s wrong_bytes damaged failed_xfers
-    refused evicted_blocks cpu_seconds peak_rss_bytes""".split()
+    refused evicted_blocks cpu_seconds peak_rss_bytes counters""".split()
 BENCH_FIELDS = """op block_bytes count depth clients pairs bytes_per_s ops_per_s p50_us p99_us
     p999_us cpu_s_per_gb bare ratio ratio_lo ratio_hi ratio_p50 ratio_p50_lo ratio_p50_hi
     runs""".split()

@@ -143,6 +143,9 @@ static void pages_written(struct engine_chain *chain)
 {
 	struct commit *commit = (struct commit *)((char *)chain - offsetof(struct commit, chain));
 
+	for (uint32_t i = 0; i < chain->op_count; i++)
+		if (commit->ops[i].code == OP_WRITEV)
+			cairn_count(commit->tier->env, CNT_OTHER_BYTES, commit->ops[i].length);
 	if (chain->result < 0) {
 		cairn_count(commit->tier->env, CNT_IO_ERRORS, 1);
 		if (!commit->second)
@@ -391,6 +394,7 @@ static int marks_write(struct flash *tier, enum pages which)
 				continue;
 			offset = page_make(tier, i, at, page);
 			rc = sys_pwrite_full(tier->sys, tier->fd, page, FLASH_PAGE, (off_t)offset);
+			cairn_count(tier->env, CNT_OTHER_BYTES, FLASH_PAGE);
 			if (rc < 0)
 				return rc;
 		}

@@ -57,6 +57,7 @@ static const struct cairn_counter_row counters[CNT_COUNT] = {
 	[CNT_WRITTEN_BYTES] = {"written_bytes", "bytes of dumps as they were written, with heads",
 			       0},
 	[CNT_CARRIED_BYTES] = {"carried_bytes", "bytes written again by reclaims", 0},
+	[CNT_OTHER_BYTES] = {"other_bytes", "bytes written that are no records", 0},
 	[CNT_RECLAIMED] = {"reclaimed_regions", "regions made free", 0},
 	[CNT_SEALED] = {"sealed_regions", "regions that were full", 0},
 	[CNT_RETIRED] = {"retired_regions", "regions given up after a read or a write that failed",

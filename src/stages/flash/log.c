@@ -318,6 +318,7 @@ static void sealed(struct engine_chain *chain)
 	struct flash *tier = draft->tier;
 	struct region *region;
 
+	cairn_count(tier->env, CNT_OTHER_BYTES, draft->iov[0].iov_len);
 	memset(draft->memory, 0,
 	       draft->iov[0].iov_len); /* numbers that no record takes are holes */
 	tier_lock(tier);
@@ -441,6 +442,7 @@ int seal_now(struct flash *tier, uint32_t number)
 	if (rc == 0)
 		rc = sys_pwrite_full(tier->sys, tier->fd, draft->iov[0].iov_base,
 				     draft->iov[0].iov_len, (off_t)(end - draft->iov[0].iov_len));
+	cairn_count(tier->env, CNT_OTHER_BYTES, draft->iov[0].iov_len);
 	memset(draft->memory, 0, draft->iov[0].iov_len);
 	region->tabled = rc == 0;
 	region->state = rc < 0 ? REGION_RETIRED : REGION_SEALED;

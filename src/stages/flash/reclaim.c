@@ -126,6 +126,7 @@ static void header_written(struct reclaim *r)
 	struct flash *tier = r->tier;
 	struct region *region = &tier->regions[r->victim];
 
+	cairn_count(tier->env, CNT_OTHER_BYTES, tier->layout.unit);
 	tier_lock(tier);
 	if (r->chain.result < 0) {
 		/*

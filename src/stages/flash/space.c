@@ -127,6 +127,7 @@ static int area_put(struct flash *tier, uint8_t *area, uint64_t counter)
 
 	head->counter = counter;
 	bytes = flash_space_seal(area);
+	cairn_count(tier->env, CNT_OTHER_BYTES, bytes);
 	return sys_pwrite_full(
 		tier->sys, tier->fd, area, bytes,
 		(off_t)flash_space_at(&tier->layout, (uint32_t)(counter % FLASH_COPIES)));

@@ -30,6 +30,7 @@ int flash_super_write(struct flash *tier)
 	memcpy(page, &tier->super, sizeof(tier->super));
 	rc = sys_pwrite_full(tier->sys, tier->fd, page, FLASH_PAGE,
 			     (off_t)flash_super_at(tier->super.counter % FLASH_COPIES));
+	cairn_count(tier->env, CNT_OTHER_BYTES, FLASH_PAGE);
 	tier->sys->free(page);
 	return rc ? rc : tier->sys->fdatasync(tier->fd);
 }
