@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What ends a block of the flash tier, beside a call: its time, and a full index. */
+/* Before cmocka.h, which has a macro fail(). */
+#include "core/store.h"
+
+#include "posix_store.h"
+
+#define SHARD  8192u
+#define BASE_S 1000u /* the store's clock is that far behind the real one */
+
+static struct fixture store;
+static struct sys sys;
+static uint64_t later_ns; /* than BASE_S before now */
+
+static uint64_t slow_clock(void)
+{
+	return sys_native.realtime_ns() - BASE_S * 1000000000ull + later_ns;
+}
+
+static void open_flash(const char *options)
+{
+	struct cairn_error error = {0};
+
+	sys = sys_native;
+	sys.realtime_ns = slow_clock;
+	snprintf(store.spec, sizeof(store.spec), "flash(path=%s/kv, size=8MiB, region=512KiB%s)",
+		 store.path, options);
+	if (store_open(&sys, store.spec, NULL, &store.store, &error) < 0)
+		fail_msg("%s: %s", store.spec, error.text);
+	fixture_space(&store, "model", 1, SHARD);
+}
+
+static void new_store(const char *options)
+{
+	fixture_new(&store);
+	later_ns = 0;
+	open_flash(options);
+}
+
+static void end_store(void)
+{
+	fixture_close(&store);
+	fixture_free(&store);
+}
+
+/* A parent of UINT32_MAX: none. */
+static int dump_told(uint32_t number, uint64_t ttl_s, uint32_t parent)
+{
+	struct cairn_task_opts opts = {.size = sizeof(opts), .durability = CAIRN_WRITTEN};
+	struct cairn_block_attr attr = {.size = sizeof(attr), .ttl_ns = ttl_s * 1000000000u};
+	struct cairn_key key = key_of(&store, number);
+	uint8_t data[SHARD];
+	struct cairn_xfer xfer = xfer_of(&key, 0, 0, data, SHARD);
+
+	if (parent != UINT32_MAX)
+		attr.parent = key_of(&store, parent);
+	xfer.attr = &attr;
+	content(&key, 0, data, SHARD);
+	cairn_dump(store.ns, &xfer, 1, &opts, NULL);
+	return xfer.result.status;
+}
+
+static int count(void *context, const struct cairn_listed *block)
+{
+	(void)block;
+	++*(uint32_t *)context;
+	return 0;
+}
+
+static uint32_t listed(void)
+{
+	uint32_t blocks = 0;
+
+	assert_true(cairn_list(store.spec, NULL, count, &blocks, NULL, NULL) >= 0);
+	return blocks;
+}
+
+static void time_is_up(void **state)
+{
+	(void)state;
+	new_store("");
+	assert_int_equal(dump_told(1, 100, UINT32_MAX), 0);
+	assert_int_equal(dump_told(2, 0, UINT32_MAX), 0);
+	later_ns = 98 * 1000000000ull;
+	assert_true(present(&store, 1) && present(&store, 2));
+	assert_int_equal(dump_told(1, 100, UINT32_MAX), CAIRN_PRESENT);
+	fixture_close(&store);
+	open_flash("");
+	assert_true(present(&store, 1) && present(&store, 2));
+	assert_int_equal(load_one(&store, 1, 0, SHARD), 0);
+	/* By the real clock the first one has expired, and a list goes by that. */
+	assert_int_equal(listed(), 1);
+	later_ns = 102 * 1000000000ull;
+	assert_true(!present(&store, 1) && present(&store, 2));
+	assert_int_equal(load_one(&store, 1, 0, SHARD), -ENOENT);
+	fixture_close(&store);
+	assert_int_equal(listed(), 1);
+	open_flash("");
+	assert_true(!present(&store, 1) && present(&store, 2));
+	/* It can be had anew, and what is left of the old one does not count. */
+	assert_int_equal(dump_told(1, 5000, UINT32_MAX), 0);
+	assert_true(present(&store, 1));
+	assert_int_equal(load_one(&store, 1, 0, SHARD), 0);
+	assert_int_equal(blocks_known(&store), 2);
+	fixture_close(&store);
+	assert_int_equal(listed(), 2);
+	open_flash("");
+	assert_int_equal(load_one(&store, 1, 0, SHARD), 0);
+	assert_int_equal(blocks_known(&store), 2);
+	end_store();
+}
+
+/* Dumps and uses the same few again and again, beside many that are used once. */
+static uint64_t carried(uint64_t ttl_s)
+{
+	uint64_t bytes;
+
+	new_store("");
+	for (uint32_t i = 0; i < 4000; i++) {
+		later_ns = i * 1000000000ull;
+		assert_int_equal(dump_told(i, ttl_s, UINT32_MAX), 0);
+		if (i >= 40)
+			load_one(&store, i / 400 * 400 + i % 40, 0, SHARD);
+	}
+	bytes = counter(&store, "carried_bytes");
+	assert_true(counter(&store, "reclaimed_regions") > 40);
+	end_store();
+	return bytes;
+}
+
+/* What has expired is not carried on, however much it was used. */
+static void expired_ones_go(void **state)
+{
+	(void)state;
+	assert_true(carried(0) > 0);
+	assert_int_equal(carried(60), 0);
+}
+
+/* A full index means that what was used least goes, counted; also one that is smaller at open. */
+static void full_index(void **state)
+{
+	uint32_t before;
+
+	(void)state;
+	new_store(", entries=64");
+	for (uint32_t i = 0; i < 300; i++)
+		assert_int_equal(dump_told(i, 0, i % 10 ? i - 1 : UINT32_MAX), 0);
+	assert_true(blocks_known(&store) <= 64);
+	assert_true(counter(&store, "evicted_blocks") >= 300 - 64);
+	assert_int_equal(counter(&store, "refused"), 0);
+	assert_true(present(&store, 299));
+	assert_int_equal(load_one(&store, 299, 0, SHARD), 0);
+	fixture_close(&store);
+	before = listed(); /* a reclaim may have gone on until then */
+	open_flash(", entries=16");
+	assert_true(blocks_known(&store) <= 16);
+	assert_int_equal(counter(&store, "recovered_blocks") + counter(&store, "evicted_blocks"),
+			 before);
+	for (uint32_t i = 300; i < 340; i++)
+		assert_int_equal(dump_told(i, 0, UINT32_MAX), 0);
+	assert_int_equal(load_one(&store, 339, 0, SHARD), 0);
+	end_store();
+}
+
+/* Parents that lead in a circle, longer than anybody looks: every use and reclaim ends. */
+static void circles(void **state)
+{
+	(void)state;
+	new_store("");
+	for (uint32_t i = 0; i < 100; i++)
+		assert_int_equal(dump_told(i, 0, i ? i - 1 : 99), 0);
+	for (uint32_t round = 0; round < 20; round++) {
+		for (uint32_t i = 0; i < 100; i++)
+			load_one(&store, i, 0, SHARD);
+		for (uint32_t i = 0; i < 100; i++)
+			assert_int_equal(dump_told(1000 + round * 100 + i, 0, UINT32_MAX), 0);
+	}
+	fixture_close(&store);
+	open_flash("");
+	for (uint32_t i = 0; i < 100; i++)
+		load_one(&store, i, 0, SHARD);
+	end_store();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(time_is_up),
+		cmocka_unit_test(expired_ones_go),
+		cmocka_unit_test(full_index),
+		cmocka_unit_test(circles),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
