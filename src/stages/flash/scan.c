@@ -650,6 +650,7 @@ static const struct flash_marks *marks_choose(const uint8_t *copies, uint32_t sa
 {
 	const struct flash_marks *best = NULL, *other = NULL;
 
+	assert(copies);
 	for (uint32_t copy = 0; copy < FLASH_COPIES; copy++) {
 		const struct flash_marks *marks = (const void *)(copies + copy * FLASH_PAGE);
 

@@ -7,7 +7,7 @@
  *  1. A span is written once, when nobody can join it any more and all who did
  *     have filled their parts.
  *  2. It is free again when all of them have seen the result.
- *  3. While fewer than writes_max() writes are under way nothing filled waits:
+ *  3. When a write begins or ends with fewer than writes_max() under way, nothing filled waits:
  *     a lone dump never waits for company.
  *  4. Who sends a write stays until it has ended: its engine carries it.
  */
