@@ -119,7 +119,7 @@ static uint64_t content_id(uint32_t space, uint32_t key, uint32_t version)
 
 static enum cut_kind kind_of(uint64_t at, size_t length, const uint8_t *bytes)
 {
-	const struct flash_record *record = (const struct flash_record *)(const void *)bytes;
+	struct flash_record record = {0}; /* where the device keeps it, it is not aligned */
 	struct flash_layout layout;
 	uint64_t region;
 
@@ -139,7 +139,8 @@ static enum cut_kind kind_of(uint64_t at, size_t length, const uint8_t *bytes)
 		return CUT_HEADER;
 	if (at + length == region + layout.region_bytes)
 		return CUT_SEAL;
-	return record->flags & FLASH_RECORD_CARRIED ? CUT_CARRIED : CUT_FRESH;
+	memcpy(&record, bytes, length < sizeof(record) ? length : sizeof(record));
+	return record.flags & FLASH_RECORD_CARRIED ? CUT_CARRIED : CUT_FRESH;
 }
 
 /* On the thread of the write or flush at which the power goes. */
