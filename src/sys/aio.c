@@ -57,7 +57,9 @@ int aio_probe(void)
 	io_context_t none = NULL;
 	int rc = io_setup(0, &none);
 
-	assert(rc < 0);
+	/* Linux has no context of no events; another kernel behind its calls (gVisor) has. */
+	if (rc == 0)
+		io_destroy(none);
 	return rc == -EINVAL ? 0 : rc;
 }
 
