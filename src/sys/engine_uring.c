@@ -611,13 +611,17 @@ static int take_cqe(struct engine *engine, uint64_t data, int result)
 	return slot->pending > 0 ? 0 : end_piece(engine, slot);
 }
 
-/* Takes the CQEs that are there now, as far as this poll() goes. Returns how many chains ended. */
+/*
+ * Takes the CQEs that are there now, as far as this poll() goes; of those that end a
+ * chain at least one, or calls that follow each other could keep the ring waiting for
+ * ever. Returns how many chains ended.
+ */
 static int reap(struct engine *engine, bool *ret_woken)
 {
 	int ended = 0;
 
 	for (unsigned ready = io_uring_cq_ready(&engine->ring);
-	     ready > 0 && !chain_share_full(&engine->share); ready--) {
+	     ready > 0 && (ended == 0 || !chain_share_full(&engine->share)); ready--) {
 		struct io_uring_cqe *cqe, copy;
 
 		if (io_uring_peek_cqe(&engine->ring, &cqe) != 0)

@@ -532,6 +532,73 @@ static void a_wait_for_a_call_ends_with_it(void **state)
 	}
 }
 
+static int64_t nothing_fn(void *context)
+{
+	(void)context;
+	return 0;
+}
+
+static void submit_call(struct job *job)
+{
+	struct engine_op *op;
+	int calls = job->done_count;
+
+	job_init(job, job->fixture);
+	job->done_count = calls;
+	op = job_add(job, OP_CALL);
+	op->fd = -1;
+	op->call = nothing_fn;
+	assert_int_equal(job->fixture->ops->submit(job->fixture->engine, &job->chain), 0);
+}
+
+static bool calls_go_on;
+
+static void call_again(struct engine_chain *chain)
+{
+	struct job *job = (struct job *)(void *)chain; /* its first member */
+
+	job->done_count++;
+	if (!calls_go_on)
+		return;
+	submit_call(job);
+	job->chain.done = call_again;
+}
+
+/* Each of them is followed by the next one, and more of them end than belong to one poll(). */
+static void calls_without_end_hold_no_transfer_up(void **state)
+{
+	struct fixture *fixture = *state;
+	static struct job calls[8], job;
+	struct engine_stat stat;
+	bool held_up;
+
+	assert_int_equal(offsetof(struct job, chain), 0);
+	calls_go_on = true;
+	for (uint32_t i = 0; i < 8; i++) {
+		calls[i] = (struct job){.fixture = fixture};
+		submit_call(&calls[i]);
+		calls[i].chain.done = call_again;
+	}
+	job_init(&job, fixture);
+	add_open(&job, "beside", O_RDWR | O_CREAT);
+	add_transfer(&job, OP_WRITEV, fixture->pool, BLOCK);
+	assert_int_equal(fixture->ops->submit(fixture->engine, &job.chain), 0);
+	for (uint32_t i = 0; i < 5000 && job.done_count == 0; i++) {
+		assert_true(fixture->ops->poll(fixture->engine, LONG_WAIT) > 0);
+		usleep(100);
+	}
+	held_up = job.done_count == 0;
+	calls_go_on = false;
+	do {
+		assert_true(fixture->ops->poll(fixture->engine, MS) >= 0);
+		fixture->ops->stat(fixture->engine, &stat);
+	} while (stat.in_flight > 0);
+	assert_false(held_up);
+	assert_int_equal(job.done_count, 1);
+	assert_int_equal(job.chain.result, 0);
+	assert_int_equal(unlinkat(fixture->dir, "beside", 0), 0);
+}
+
 #define CASE(name)                                                                                 \
 	{                                                                                          \
 #name, name                                                                        \
@@ -559,6 +626,7 @@ static const struct {
 	CASE(guards_are_bounded_and_let_go),
 	CASE(calls_are_made_on_workers),
 	CASE(a_wait_for_a_call_ends_with_it),
+	CASE(calls_without_end_hold_no_transfer_up),
 };
 #define CASE_COUNT (sizeof(cases) / sizeof(cases[0]))
 
