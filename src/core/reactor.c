@@ -343,6 +343,7 @@ void reactor_tell(struct reactor *reactor)
 {
 	reactor->told_bytes = 0;
 	reactor->told_count = 0;
+	reactor->told_turns = 0;
 	if (!list_empty(&reactor->told))
 		tasks_tell(reactor->store, &reactor->told);
 }
@@ -423,8 +424,10 @@ void reactor_turn(struct reactor *reactor, uint64_t until_ns)
 	if (reactor->standing && reactor->index == 0 && holds_next_ns(reactor->store) != UINT64_MAX)
 		holds_expire(reactor->store, sys->now_ns());
 	/* What has ended is told soon, but not before a look whether more has. */
-	if (!list_empty(&reactor->told))
+	if (!list_empty(&reactor->told)) {
+		reactor->told_turns++;
 		until_ns = 0;
+	}
 	now_ns = until_ns == 0 ? 0 : sys->now_ns();
 	until_ns = wait_until(reactor, now_ns, until_ns);
 	if (until_ns != UINT64_MAX)
@@ -433,7 +436,7 @@ void reactor_turn(struct reactor *reactor, uint64_t until_ns)
 	ended = reactor->engine_ops->poll(reactor->engine, until_ns);
 	if (ended > 0)
 		reactor_count_transfers(reactor);
-	else
+	if (ended <= 0 || reactor->told_turns >= TOLD_TURNS)
 		reactor_tell(reactor);
 	if (ended < 0)
 		sys->sleep_ns(BROKEN_POLL_NS);

@@ -35,9 +35,11 @@
 
 /*
  * Queues are told of a few ends at once, so that who drains is woken once for them;
- * at the latest when nothing more has ended, or so much has been copied, which takes time.
+ * at the latest when nothing more has ended, or so much has been copied, which takes time,
+ * or so many turns have gone by: what ends in them may be of jobs, or of a long task.
  */
 #define TOLD_MAX   4u
+#define TOLD_TURNS 4u
 #define TOLD_BYTES (64u << 10)
 
 struct io_slot {
@@ -95,6 +97,7 @@ struct reactor {
 	uint64_t dump_bytes; /* of the dumps started in this turn */
 	struct list told;    /* task.free_link of those whose queues are still to be told */
 	uint32_t told_count; /* parts that ended since a queue was told */
+	uint32_t told_turns; /* that began with such a one */
 	uint64_t told_bytes; /* that were copied to callers since a queue was told */
 
 	struct io_slot **timers; /* a binary heap by timer_ns */

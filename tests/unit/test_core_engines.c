@@ -422,6 +422,47 @@ static void reads_and_writes_are_counted(void **state)
 	free(memory);
 }
 
+/* As if a stage's job, or a long task, had always something that ends. */
+static int poll_busy(struct engine *engine, uint64_t wait_ns)
+{
+	int ended = engine_psync.poll(engine, wait_ns < MS ? wait_ns : MS);
+
+	return ended > 0 ? ended : 1;
+}
+
+/* The one task of a queue is told of, though other things go on ending. */
+static void a_queue_is_told_whatever_else_ends(void **state)
+{
+	uint8_t *memory = aligned_alloc(4096, SHARD);
+	struct cairn_task_opts opts = {.size = sizeof(opts)};
+	struct cairn_completion completion;
+	struct cairn_xfer xfer;
+	struct cairn_key key;
+	struct fixture f;
+	uint64_t task;
+
+	(void)state;
+	assert_non_null(memory);
+	memset(memory, 7, SHARD);
+	fixture_new(&f);
+	world_reset();
+	world.ops[ENGINE_PSYNC] = engine_psync;
+	world.ops[ENGINE_PSYNC].poll = poll_busy;
+	must_open(&f, "reactors=1, engine=psync", "");
+	fixture_space(&f, "told", 1, SHARD);
+	assert_int_equal(cairn_queue_open(f.store, &opts.queue), 0);
+	key = key_of(&f, 1);
+	xfer = xfer_of(&key, 0, 0, memory, SHARD);
+	assert_int_equal(cairn_dump(f.ns, &xfer, 1, &opts, &task), 0);
+	assert_int_equal(cairn_drain(opts.queue, &completion, 1, 10000 * MS), 1);
+	assert_int_equal(completion.task, task);
+	assert_true(completion.events & CAIRN_EVENT_RELEASE);
+	assert_int_equal(cairn_queue_close(opts.queue), 0);
+	fixture_close(&f);
+	fixture_free(&f);
+	free(memory);
+}
+
 /* ---- threads ------------------------------------------------------------------------ */
 
 static void rings_share_the_workers(void **state)
@@ -633,6 +674,7 @@ int main(void)
 		cmocka_unit_test(a_store_opens_whatever_may_be_locked),
 		cmocka_unit_test(adjacent_shards_are_one_io),
 		cmocka_unit_test(reads_and_writes_are_counted),
+		cmocka_unit_test(a_queue_is_told_whatever_else_ends),
 		cmocka_unit_test(rings_share_the_workers),
 		cmocka_unit_test(workers_are_one_pool),
 		cmocka_unit_test(an_idle_store_takes_nothing),
