@@ -107,6 +107,7 @@ int reactor_new(struct cairn_store *store, uint32_t index, bool standing,
 	reactor->stage_bytes =
 		standing ? reactor_stage_bytes(reactor->pool_bytes) : reactor->pool_bytes;
 	reactor->next_deadline_ns = UINT64_MAX;
+	reactor->sleepers_next_ns = UINT64_MAX;
 	reactor->adopt.kind = MESSAGE_ADOPT;
 	list_init(&reactor->free_ios);
 	list_init(&reactor->parts);
@@ -197,7 +198,7 @@ static void handle(struct reactor *reactor, struct message *message)
 	case MESSAGE_JOB:
 		job = list_entry(message, struct stage_job, message);
 		flag_lower(&job->posted);
-		job->run(job); /* it may be gone after that */
+		job_run(reactor, job); /* it may be gone after that */
 		break;
 	}
 }
@@ -392,6 +393,8 @@ static uint64_t wait_until(struct reactor *reactor, uint64_t now_ns, uint64_t un
 		until_ns = reactor->timers[0]->timer_ns;
 	if (reactor->next_deadline_ns < until_ns)
 		until_ns = reactor->next_deadline_ns;
+	if (reactor->sleepers_next_ns < until_ns)
+		until_ns = reactor->sleepers_next_ns;
 	if (reactor->standing && reactor->index == 0 && holds_next_ns(reactor->store) < until_ns)
 		until_ns = holds_next_ns(reactor->store);
 	if (reactor->adopted && now_ns + ADOPTED_POLL_NS < until_ns)
@@ -412,8 +415,10 @@ void reactor_turn(struct reactor *reactor, uint64_t until_ns)
 
 	assert(reactor->magic == REACTOR_MAGIC);
 	take_messages(reactor);
-	if (reactor->timer_count > 0 || reactor->next_deadline_ns != UINT64_MAX) {
+	if (reactor->timer_count > 0 || reactor->next_deadline_ns != UINT64_MAX ||
+	    reactor->sleepers_next_ns != UINT64_MAX) {
 		now_ns = sys->now_ns();
+		jobs_wake(reactor, now_ns);
 		run_timers(reactor, now_ns);
 		run_deadlines(reactor, now_ns);
 	}

@@ -123,6 +123,9 @@ struct reactor {
 	struct message adopt;
 	struct reactor *adopted; /* light reactors that this standing one drives */
 	struct reactor *adopted_next;
+
+	struct stage_job *sleepers; /* jobs that wait for a time */
+	uint64_t sleepers_next_ns;  /* of the first of them; UINT64_MAX: none */
 };
 
 int reactor_new(struct cairn_store *store, uint32_t index, bool standing,
@@ -165,6 +168,8 @@ void orphan_count(struct cairn_store *store, bool more);
 
 /* core/job.c */
 void jobs_env_init(struct stage_env *internal);
+void job_run(struct reactor *reactor, struct stage_job *job); /* it was sent */
+void jobs_wake(struct reactor *reactor, uint64_t now_ns);
 
 /* core/part.c */
 void part_arrive(struct reactor *reactor, struct task_part *part);

@@ -24,6 +24,10 @@ struct stage_job {
 	struct message message;
 	struct reactor *reactor;
 	uint32_t posted; /* a flag of base/atomic.h */
+	/* The reactor's: asleep until wake_ns. */
+	bool asleep;
+	uint64_t wake_ns;
+	struct stage_job *next;
 };
 
 struct stage_env {
@@ -56,6 +60,13 @@ struct stage_env {
 			  uint32_t spread);
 	void (*job_again)(struct stage_job *job);
 	void (*job_end)(const struct cairn_stage_env *env, struct stage_job *job);
+	/*
+	 * From run(), or what ends a chain of the job's: run() is called again at
+	 * @when_ns of the sys table's clock (UINT64_MAX: never), or after job_again().
+	 * With nothing under way until then the job does not keep the store open: it may
+	 * never run again.
+	 */
+	void (*job_sleep)(struct stage_job *job, uint64_t when_ns);
 	struct engine *(*job_engine)(struct stage_job *job, const struct engine_ops **ret_ops);
 	uint32_t open_flags; /* STAGE_OPEN_* */
 };

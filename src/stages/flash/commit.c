@@ -143,6 +143,7 @@ static void pages_written(struct engine_chain *chain)
 {
 	struct commit *commit = (struct commit *)((char *)chain - offsetof(struct commit, chain));
 
+	fence_end(commit->tier);
 	for (uint32_t i = 0; i < chain->op_count; i++)
 		if (commit->ops[i].code == OP_WRITEV)
 			cairn_count(commit->tier->env, CNT_OTHER_BYTES, commit->ops[i].length);
@@ -169,6 +170,7 @@ static void commit_send(struct commit *commit, uint32_t count)
 	commit->chain.op_count = count;
 	commit->chain.direct = tier->direct;
 	commit->chain.done = pages_written;
+	fence_begin(tier);
 	rc = ops->submit(engine, &commit->chain);
 	assert(rc == 0); /* JOB_CHAINS */
 	(void)rc;

@@ -556,20 +556,33 @@ static uint32_t entry_find(struct fio *f)
 	return TABLE_NONE;
 }
 
-static void dump_look(struct fio *f)
+/* [m] */
+static bool left_to_do(struct fio *f)
 {
-	struct flash *tier = f->tier;
-	bool ready, large = false, any = false;
-	enum claimed claimed = CLAIM_FAILED;
-	uint32_t id, number;
+	bool any = false;
 
 	for (uint32_t i = 0; i < f->io->part_count; i++)
 		any = any || pending(f, i);
-	if (!any) {
+	if (!any || !f->tier->fenced)
+		return any;
+	cairn_count(f->tier->env, CNT_PASSED_BY, 1);
+	cairn_io_fail(f->io, -EIO);
+	return false;
+}
+
+static void dump_look(struct fio *f)
+{
+	struct flash *tier = f->tier;
+	bool ready, large = false;
+	enum claimed claimed = CLAIM_FAILED;
+	uint32_t id, number;
+
+	tier_lock(tier);
+	if (!left_to_do(f)) {
+		tier_unlock(tier);
 		dump_end(f);
 		return;
 	}
-	tier_lock(tier);
 	f->generation = f->space->generation;
 	f->fingerprint = table_fingerprint(tier->table, &f->io->key, f->space->id, f->generation);
 	id = entry_find(f);

@@ -77,8 +77,10 @@ void fio_send(struct fio *f, struct engine_chain *chain)
 {
 	const struct engine_ops *ops;
 	struct engine *engine = stage_env(f->tier->env)->engine(f->io, &ops);
-	int rc = ops->submit(engine, chain);
+	int rc;
 
+	fence_begin(f->tier);
+	rc = ops->submit(engine, chain);
 	/* An io has fewer chains than the engine has places for each. */
 	assert(rc == 0);
 	(void)rc;
@@ -97,6 +99,7 @@ static void flush_done(struct engine_chain *chain)
 	struct flash *tier = (struct flash *)((char *)chain - offsetof(struct flash, flush_chain));
 	int64_t result = tier->flush_op.result;
 
+	fence_end(tier);
 	cairn_count(tier->env, CNT_FLUSHES, 1);
 	tier_lock(tier);
 	assert(tier->flushing);

@@ -34,6 +34,8 @@ static const struct cairn_option options[OPT_COUNT] = {
 	[OPT_FORMAT] = {"format", CAIRN_OPTION_BOOL, 0, "no", NULL, NULL, NULL,
 			"make a store over what a file or device holds now, which is lost; not "
 			"over a store"},
+	[OPT_HANG] = {"hang", CAIRN_OPTION_TIME, 0, "10s", "10ms", NULL, NULL,
+		      "a device that answers nothing for so long is passed by until it does"},
 };
 
 static const struct cairn_counter_row counters[CNT_COUNT] = {
@@ -62,12 +64,15 @@ static const struct cairn_counter_row counters[CNT_COUNT] = {
 	[CNT_SEALED] = {"sealed_regions", "regions that were full", 0},
 	[CNT_RETIRED] = {"retired_regions", "regions given up after a read or a write that failed",
 			 0},
+	[CNT_FENCES] = {"fences", "times that the device did not answer for hang=", 0},
+	[CNT_PASSED_BY] = {"passed_by", "dumps that ended because the device did not answer", 0},
 	[CNT_RECOVERED] = {"recovered_blocks", "blocks found at open", 0},
 	[CNT_SHARD_MAX] = {"shard_bytes_max", "the largest shard that fits, bytes", 1},
 	[CNT_BYTES_USED] = {"bytes_used", "bytes of records that count, and of what surrounds them",
 			    1},
 	[CNT_BLOCKS] = {"blocks", "whole blocks known", 1},
 	[CNT_INDEX_BYTES] = {"index_bytes", "memory taken by the index", 1},
+	[CNT_FENCED] = {"fenced", "1: the device does not answer, and is passed by", 1},
 };
 
 /* ---- open ------------------------------------------------------------------------------ */
@@ -157,6 +162,8 @@ static int parts_make(struct flash *tier)
 	if (rc == 0)
 		rc = flash_partials_init(tier);
 	if (rc == 0)
+		rc = fence_init(tier);
+	if (rc == 0)
 		rc = commit_init(tier);
 	if (rc == 0)
 		rc = reclaim_init(tier);
@@ -169,6 +176,7 @@ static void tier_release(struct flash *tier)
 
 	reclaim_fini(tier);
 	commit_fini(tier);
+	fence_fini(tier);
 	flash_partials_fini(tier);
 	drafts_fini(tier);
 	flash_spaces_free(tier);
@@ -256,7 +264,7 @@ static void flash_close(void *self)
 	const struct stage_env *internal = stage_env(tier->env);
 
 	assert(tier->magic == TIER_MAGIC);
-	if (recover_settle(tier) == 0) {
+	if (!tier->fenced && recover_settle(tier) == 0) {
 		/* If this fails the store is unclean, and looked through when it opens. */
 		tier->super.flags = FLASH_SUPER_CLEAN;
 		tier->super.sequence = internal->sequence_now(tier->env) + 1;
@@ -367,7 +375,9 @@ static bool lookup_batch(struct flash *tier, struct space *space, const struct c
 	tier_lock(tier);
 	for (size_t i = 0; i < count; i++)
 		ids[i] = TABLE_NONE;
-	table_find_batch(tier->table, space->id, space->generation, keys, count, chain, now_s, ids);
+	if (!tier->fenced)
+		table_find_batch(tier->table, space->id, space->generation, keys, count, chain,
+				 now_s, ids);
 	for (size_t i = 0; i < count && (whole || !chain); i++) {
 		whole = probe_fill(tier, ids[i], flags, &ret_probes[i]);
 		if (whole && chain && (i || (flags & CAIRN_PROBE_BEFORE)))
@@ -406,6 +416,8 @@ static int flash_shards(void *self, const struct cairn_ns_view *ns, const struct
 	tier_lock(tier);
 	id = table_find(tier->table,
 			table_fingerprint(tier->table, key, space->id, space->generation));
+	if (tier->fenced)
+		id = TABLE_NONE;
 	if (id != TABLE_NONE) {
 		struct table_geometry geometry;
 		struct table_place place;

@@ -298,6 +298,7 @@ static void read_done(struct engine_chain *chain)
 	struct fio *f = slot->fio;
 
 	assert(f->magic == FIO_MAGIC && f->chains_out > 0);
+	fence_end(f->tier);
 	if (--f->chains_out == 0)
 		round_over(f);
 }
@@ -495,7 +496,7 @@ static void load_look(struct fio *f)
 	id = table_find(tier->table, f->fingerprint);
 	if (id != TABLE_NONE)
 		table_look(tier->table, id, &block);
-	if (id == TABLE_NONE || !can_load(f, &block)) {
+	if (id == TABLE_NONE || tier->fenced || !can_load(f, &block)) {
 		tier_unlock(tier);
 		cairn_io_fail(f->io, -ENOENT);
 		load_end(f);

@@ -318,6 +318,7 @@ static void sealed(struct engine_chain *chain)
 	struct flash *tier = draft->tier;
 	struct region *region;
 
+	fence_end(tier);
 	cairn_count(tier->env, CNT_OTHER_BYTES, draft->iov[0].iov_len);
 	memset(draft->memory, 0,
 	       draft->iov[0].iov_len); /* numbers that no record takes are holes */
@@ -401,6 +402,7 @@ static void seal_run(struct stage_job *job)
 	draft->chain.op_count = count;
 	draft->chain.direct = tier->direct;
 	draft->chain.done = sealed;
+	fence_begin(tier);
 	rc = ops->submit(engine, &draft->chain);
 	assert(rc == 0); /* JOB_CHAINS */
 	(void)rc;

@@ -57,6 +57,7 @@ static void chain_done(struct engine_chain *chain)
 	struct reclaim *r = (struct reclaim *)((char *)chain - offsetof(struct reclaim, chain));
 	void (*then)(struct reclaim *) = r->then;
 
+	fence_end(r->tier);
 	r->then = NULL;
 	then(r);
 }
@@ -75,6 +76,7 @@ void reclaim_send(struct reclaim *r, uint32_t ops_count, void (*then)(struct rec
 	r->chain.op_count = ops_count;
 	r->chain.direct = tier->direct;
 	r->chain.done = chain_done;
+	fence_begin(tier);
 	rc = ops->submit(engine, &r->chain);
 	assert(rc == 0); /* JOB_CHAINS */
 	(void)rc;

@@ -41,18 +41,25 @@ static bool take_out(struct fio *f, uint32_t id)
 static void remove_look(struct fio *f)
 {
 	struct flash *tier = f->tier;
+	bool fenced;
 	uint32_t id;
 
 	tier_lock(tier);
 	f->generation = f->space->generation;
 	f->fingerprint = table_fingerprint(tier->table, &f->io->key, f->space->id, f->generation);
 	id = table_find(tier->table, f->fingerprint);
-	if (id != TABLE_NONE && !take_out(f, id)) {
+	if (id != TABLE_NONE && !take_out(f, id) && !tier->fenced) {
 		waiter_wait(&f->wait, fio_key_list(f), remove_look_step);
 		tier_unlock(tier);
 		return;
 	}
+	fenced = tier->fenced;
 	tier_unlock(tier);
+	if (fenced) { /* it is gone in memory, and in the file when the device answers */
+		f->io->status = -EIO;
+		fio_complete(f);
+		return;
+	}
 	if (f->io->status == CAIRN_PENDING)
 		f->io->status = -ENOENT;
 	if (f->io->durability == CAIRN_DURABLE && tier->sync == SYNC_NONE) {
@@ -79,7 +86,9 @@ void flash_prefetch_submit(struct fio *f)
 	id = table_find(tier->table, table_fingerprint(tier->table, &f->io->key, f->space->id,
 						       f->space->generation));
 	f->io->status =
-		id != TABLE_NONE && table_state(tier->table, id) == TABLE_WHOLE ? 0 : -ENOENT;
+		id != TABLE_NONE && !tier->fenced && table_state(tier->table, id) == TABLE_WHOLE
+			? 0
+			: -ENOENT;
 	tier_unlock(tier);
 	fio_complete(f);
 }

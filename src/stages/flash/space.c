@@ -221,6 +221,17 @@ static int space_make(struct flash *tier, const struct cairn_ns_view *ns, struct
 	return 0;
 }
 
+/* A write would hang, and its caller with it. */
+static bool fenced(struct flash *tier)
+{
+	bool fenced;
+
+	tier_lock(tier);
+	fenced = tier->fenced;
+	tier_unlock(tier);
+	return fenced;
+}
+
 int flash_space_bind(struct flash *tier, const struct cairn_ns_view *ns, struct space **ret_space,
 		     struct cairn_error *reterr)
 {
@@ -230,8 +241,13 @@ int flash_space_bind(struct flash *tier, const struct cairn_ns_view *ns, struct 
 	pthread_mutex_lock(&tier->space_lock);
 	space = space_find(tier, ns);
 	if (!space)
-		rc = space_make(tier, ns, &space);
+		rc = fenced(tier) ? -ETIMEDOUT : space_make(tier, ns, &space);
 	pthread_mutex_unlock(&tier->space_lock);
+	if (rc == -ETIMEDOUT)
+		return flash_error(reterr, -EIO,
+				   "%s: the device does not answer: a namespace that is new to it "
+				   "waits until it does",
+				   tier->path);
 	if (rc == -ENOSPC)
 		return flash_error(reterr, rc,
 				   "%s: no room for one more namespace beside %u: use a larger "
@@ -252,6 +268,8 @@ int flash_space_clear(struct flash *tier, struct space *space, uint32_t durabili
 
 	if (durability == CAIRN_DURABLE && tier->sync == SYNC_NONE)
 		return -EOPNOTSUPP;
+	if (fenced(tier))
+		return -EIO;
 	pthread_mutex_lock(&tier->space_lock);
 	rc = area_write(tier, NULL, space, durability == CAIRN_DURABLE || tier->sync == SYNC_EACH);
 	if (rc == 0) {

@@ -134,6 +134,7 @@ static void write_over(struct engine_chain *chain)
 	struct span *span = (struct span *)((char *)chain - offsetof(struct span, chain));
 	struct flash *tier = span->tier;
 
+	fence_end(tier);
 	cairn_count(tier->env, CNT_WRITES, 1);
 	cairn_count(tier->env, CNT_WRITTEN_BYTES, span->op.length);
 	tier_lock(tier);

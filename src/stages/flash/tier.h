@@ -67,6 +67,7 @@ enum flash_option {
 	OPT_DIRECT,
 	OPT_OPEN_WAIT,
 	OPT_FORMAT,
+	OPT_HANG,
 	OPT_COUNT,
 };
 enum sync_choice { SYNC_GROUP, SYNC_EACH, SYNC_NONE };
@@ -96,11 +97,14 @@ enum flash_counter {
 	CNT_RECLAIMED,
 	CNT_SEALED,
 	CNT_RETIRED,
+	CNT_FENCES,
+	CNT_PASSED_BY,
 	CNT_RECOVERED,
 	CNT_SHARD_MAX,
 	CNT_BYTES_USED,
 	CNT_BLOCKS,
 	CNT_INDEX_BYTES,
+	CNT_FENCED,
 	CNT_COUNT,
 };
 
@@ -206,6 +210,7 @@ struct draft {
 
 struct reclaim;
 struct commit;
+struct fence;
 
 struct flash {
 	uint32_t magic;
@@ -277,7 +282,9 @@ struct flash {
 	struct commit *commit;
 	uint64_t reclaims_begun, reclaims_over;
 	bool kill_singles; /* some region has such pages */
-	bool stuck;	   /* nothing can be reclaimed: all is held, or being used */
+	struct fence *fence;
+	bool fenced; /* the device does not answer */
+	bool stuck;  /* nothing can be reclaimed: all is held, or being used */
 };
 
 /* A record that is written by this io. */
@@ -550,6 +557,14 @@ int marks_write_all(struct flash *tier);
 /* At open: deaths that are not written; flushed, unless nothing ever is. */
 int marks_write_dead(struct flash *tier);
 void commit_kick(struct flash *tier); /* [m] a reclaim has ended */
+
+/* ---- fence.c: a device that does not answer ------------------------------------------------- */
+
+int fence_init(struct flash *tier);
+void fence_fini(struct flash *tier);
+/* A chain goes to the device; it has ended. Any thread, without the mutex. */
+void fence_begin(struct flash *tier);
+void fence_end(struct flash *tier);
 
 /* ---- reclaim.c ---------------------------------------------------------------------------------
  */

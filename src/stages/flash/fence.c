@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A device that does not answer.
+ *
+ * Invariants, numbered:
+ *  1. What is given to the device is counted as it begins and as it ends. While
+ *     something is out and nothing has ended for hang=, the tier is fenced.
+ *  2. A fenced tier gives the device nothing but the probe: lookups and loads miss,
+ *     dumps end -EIO, and so do removes, after they have taken effect in memory.
+ *     Nothing that was under way is given up: it goes on when it is answered.
+ *  3. The fence comes down when the device answers: to the probe, a direct read of
+ *     the superblock, or, where reads come from the page cache, to what was out. What
+ *     is out even then is not waited for again.
+ *  4. The watch is one job. It has a timer while the device is being used, and none,
+ *     nor anything else to do, when it is not.
+ */
+#include "base/atomic.h"
+#include "stages/flash/tier.h"
+
+/* The watch looks so often in one hang=, and after an error of the probe. */
+#define LOOKS	 4u
+#define AGAIN_NS 1000000000u
+
+struct fence {
+	struct stage_job job;
+	struct flash *tier;
+	struct engine_chain chain;
+	struct engine_op op;
+	struct iovec iov;
+	uint8_t *page;
+	uint64_t hang_ns;
+	uint64_t begun, over; /* figures of base/atomic.h */
+	uint64_t watching;    /* a hint: the watch has a timer, or is about to look */
+	bool started;	      /* [m] */
+	/* the job's own */
+	bool idle, probed;
+	uint64_t seen_over, since_ns, written_off;
+};
+
+int fence_init(struct flash *tier)
+{
+	struct fence *fence = sys_zalloc(tier->sys, 64, sizeof(*fence));
+
+	if (!fence)
+		return -ENOMEM;
+	tier->fence = fence;
+	fence->tier = tier;
+	fence->hang_ns = tier->env->values[OPT_HANG].u;
+	fence->page = tier->sys->alloc(FLASH_PAGE, FLASH_PAGE);
+	return fence->page ? 0 : -ENOMEM;
+}
+
+void fence_fini(struct flash *tier)
+{
+	if (!tier->fence)
+		return;
+	if (tier->fence->page)
+		tier->sys->free(tier->fence->page);
+	tier->sys->free(tier->fence);
+	tier->fence = NULL;
+}
+
+/* ---- what is out ----------------------------------------------------------------- */
+
+static void fence_run(struct stage_job *job);
+
+static void watch_wake(struct flash *tier)
+{
+	struct fence *fence = tier->fence;
+	const struct stage_env *env = stage_env(tier->env);
+
+	tier_lock(tier);
+	if (!hint_get(&fence->watching)) {
+		hint_set(&fence->watching, 1);
+		fence->job.run = fence_run;
+		if (fence->started)
+			env->job_again(&fence->job);
+		else
+			env->job_start(tier->env, &fence->job, 0);
+		fence->started = true;
+	}
+	tier_unlock(tier);
+}
+
+void fence_begin(struct flash *tier)
+{
+	counter_add(&tier->fence->begun, 1);
+	if (!hint_get(&tier->fence->watching))
+		watch_wake(tier);
+}
+
+void fence_end(struct flash *tier)
+{
+	counter_add(&tier->fence->over, 1);
+}
+
+/* Operations that the device owes an answer to, but for those that are not waited for. */
+static uint64_t out_now(struct fence *fence)
+{
+	uint64_t out = counter_read(&fence->begun) - counter_read(&fence->over);
+
+	if (out > UINT64_MAX / 2) /* the later of the two was read first */
+		out = 0;
+	if (fence->written_off > out)
+		fence->written_off = out;
+	return out - fence->written_off;
+}
+
+/* ---- up and down -------------------------------------------------------------------- */
+
+static void probe(struct fence *fence);
+
+static void watch_sleep(struct fence *fence, uint64_t when_ns)
+{
+	stage_env(fence->tier->env)->job_sleep(&fence->job, when_ns);
+}
+
+static void fence_up(struct fence *fence)
+{
+	struct flash *tier = fence->tier;
+
+	tier_lock(tier);
+	tier->fenced = true;
+	cairn_count(tier->env, CNT_FENCES, 1);
+	cairn_gauge(tier->env, CNT_FENCED, 1);
+	/* Who waits for what the device may never do looks again, and leaves. */
+	waiters_wake(&tier->wait_room);
+	for (uint32_t i = 0; i < WAIT_BUCKETS; i++)
+		waiters_wake(&tier->wait_key[i]);
+	tier_unlock(tier);
+	probe(fence);
+}
+
+static void fence_down(struct fence *fence)
+{
+	struct flash *tier = fence->tier;
+
+	tier_lock(tier);
+	tier->fenced = false;
+	cairn_gauge(tier->env, CNT_FENCED, 0);
+	tier_unlock(tier);
+	fence->written_off += out_now(fence);
+	fence->idle = false;
+	fence->since_ns = tier->sys->now_ns();
+	fence->seen_over = counter_read(&fence->over);
+	watch_sleep(fence, fence->since_ns + fence->hang_ns / LOOKS);
+}
+
+static void probe_done(struct engine_chain *chain)
+{
+	struct fence *fence = (struct fence *)((char *)chain - offsetof(struct fence, chain));
+
+	if (chain->result < 0)
+		watch_sleep(fence, fence->tier->sys->now_ns() + AGAIN_NS);
+	else
+		fence_down(fence);
+}
+
+static void probe(struct fence *fence)
+{
+	struct flash *tier = fence->tier;
+	const struct engine_ops *ops;
+	struct engine *engine = stage_env(tier->env)->job_engine(&fence->job, &ops);
+	int rc;
+
+	if (!tier->direct) {
+		watch_sleep(fence, tier->sys->now_ns() + fence->hang_ns / LOOKS);
+		return;
+	}
+	fence->iov = (struct iovec){fence->page, FLASH_PAGE};
+	fence->op = (struct engine_op){.code = OP_READV,
+				       .fd = tier->fd,
+				       .iov = &fence->iov,
+				       .iov_count = 1,
+				       .length = FLASH_PAGE};
+	fence->chain = (struct engine_chain){
+		.ops = &fence->op, .op_count = 1, .direct = true, .done = probe_done};
+	rc = ops->submit(engine, &fence->chain);
+	assert(rc == 0); /* JOB_CHAINS */
+	(void)rc;
+}
+
+/* ---- the watch ------------------------------------------------------------------------ */
+
+/* Nothing is out: asleep after the second look, until something begins. */
+static void watch_idle(struct fence *fence, uint64_t now_ns)
+{
+	if (!fence->idle) {
+		fence->idle = true;
+		watch_sleep(fence, now_ns + fence->hang_ns / LOOKS);
+		return;
+	}
+	fence->idle = false;
+	fence->since_ns = 0;
+	hint_set(&fence->watching, 0);
+	watch_sleep(fence, UINT64_MAX);
+}
+
+static void fence_run(struct stage_job *job)
+{
+	struct fence *fence = (struct fence *)((char *)job - offsetof(struct fence, job));
+	uint64_t now_ns = fence->tier->sys->now_ns();
+	uint64_t over = counter_read(&fence->over);
+	bool answered = over != fence->seen_over, fenced;
+
+	tier_lock(fence->tier);
+	fenced = fence->tier->fenced;
+	tier_unlock(fence->tier);
+	if (fenced && !answered) {
+		probe(fence);
+	} else if (fenced) {
+		fence_down(fence);
+	} else if (!out_now(fence)) {
+		fence->since_ns = now_ns;
+		fence->seen_over = over;
+		watch_idle(fence, now_ns);
+	} else if (answered || !fence->since_ns || fence->idle) {
+		fence->idle = false;
+		fence->since_ns = now_ns;
+		fence->seen_over = over;
+		watch_sleep(fence, now_ns + fence->hang_ns / LOOKS);
+	} else if (now_ns - fence->since_ns >= fence->hang_ns) {
+		fence_up(fence);
+	} else {
+		watch_sleep(fence, now_ns + fence->hang_ns / LOOKS);
+	}
+}

@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A device that stops answering: the tier is fenced, misses and refuses at once, and
+ * is itself again when the device is. Every call on the file waits while the device
+ * hangs, and only the test ends that.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/store.h"
+#include "kit.h"
+
+#define MS     1000000ull
+#define IDS    12u
+#define SLOWER 500u
+#define GONE   1u /* removed while the device hung */
+
+static const struct kit_shape shape = {2, 30000};
+
+/* ---- the device ------------------------------------------------------------------ */
+
+static struct {
+	char path[192];
+	int fd; /* that the I/O uses */
+	bool hangs, idle;
+	uint32_t waiting;
+	uint64_t clock_reads, now_ns, real_ns;
+} device = {.fd = -1};
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+
+static void device_wait(int fd)
+{
+	pthread_mutex_lock(&lock);
+	device.waiting++;
+	while (device.hangs && fd == device.fd)
+		pthread_cond_wait(&changed, &lock);
+	device.waiting--;
+	pthread_mutex_unlock(&lock);
+}
+
+static void device_hang(bool hangs)
+{
+	pthread_mutex_lock(&lock);
+	device.hangs = hangs;
+	pthread_cond_broadcast(&changed);
+	pthread_mutex_unlock(&lock);
+}
+
+static uint32_t device_waiting(void)
+{
+	uint32_t waiting;
+
+	pthread_mutex_lock(&lock);
+	waiting = device.waiting;
+	pthread_mutex_unlock(&lock);
+	return waiting;
+}
+
+static int hang_openat(int dirfd, const char *path, int flags, mode_t mode)
+{
+	int fd = sys_native.openat(dirfd, path, flags, mode);
+
+	if (fd >= 0 && strcmp(path, device.path) == 0 && (flags & O_ACCMODE) == O_RDWR)
+		device.fd = fd;
+	return fd;
+}
+
+static ssize_t hang_preadv(int fd, const struct iovec *iov, int iov_count, off_t offset)
+{
+	device_wait(fd);
+	return sys_native.preadv(fd, iov, iov_count, offset);
+}
+
+static ssize_t hang_preadv_cached(int fd, const struct iovec *iov, int iov_count, off_t offset)
+{
+	return fd == device.fd ? -EAGAIN : sys_native.preadv_cached(fd, iov, iov_count, offset);
+}
+
+static ssize_t hang_pwritev(int fd, const struct iovec *iov, int iov_count, off_t offset)
+{
+	device_wait(fd);
+	return sys_native.pwritev(fd, iov, iov_count, offset);
+}
+
+/* The real file need not be flushed: no power is cut. */
+static int hang_fdatasync(int fd)
+{
+	device_wait(fd);
+	return 0;
+}
+
+/*
+ * A clock that is slow while the device works, so that a machine that is busy does not
+ * look like one that hangs; and fast while it hangs.
+ */
+static uint64_t hang_now_ns(void)
+{
+	uint64_t real_ns = sys_native.now_ns(), now_ns;
+
+	pthread_mutex_lock(&lock);
+	device.clock_reads++;
+	if (real_ns > device.real_ns) {
+		device.now_ns += (real_ns - device.real_ns) / (device.idle ? 1 : SLOWER);
+		device.real_ns = real_ns;
+	}
+	device.now_ns += device.hangs ? 2 * MS : 0;
+	now_ns = device.now_ns;
+	pthread_mutex_unlock(&lock);
+	return now_ns;
+}
+
+static void device_idle(bool idle)
+{
+	hang_now_ns();
+	pthread_mutex_lock(&lock);
+	device.idle = idle;
+	pthread_mutex_unlock(&lock);
+}
+
+static const struct engine_ops *hang_engine(enum engine_kind kind)
+{
+	return kind == ENGINE_URING ? NULL : sys_native.engine(ENGINE_PSYNC);
+}
+
+static const struct sys *hang_sys(void)
+{
+	static struct sys table;
+
+	table = sys_native;
+	table.openat = hang_openat;
+	table.preadv = hang_preadv;
+	table.preadv_cached = hang_preadv_cached;
+	table.pwritev = hang_pwritev;
+	table.fdatasync = hang_fdatasync;
+	table.now_ns = hang_now_ns;
+	table.engine = hang_engine;
+	return &table;
+}
+
+/* ---- the store ---------------------------------------------------------------------- */
+
+struct rig {
+	char spec[512];
+	struct cairn_store *store;
+	struct cairn_namespace *ns;
+};
+
+static void open_store(struct rig *rig)
+{
+	struct cairn_error error = {0};
+
+	CHECK(store_open(hang_sys(), rig->spec, NULL, &rig->store, &error) == 0, "%s", error.text);
+	CHECK(kit_namespace(rig->store, "hang", shape, &rig->ns) == 0);
+}
+
+static void nap(void)
+{
+	struct timespec ts = {.tv_nsec = (long)(2 * MS)};
+
+	nanosleep(&ts, NULL);
+}
+
+static void wait_fenced(struct rig *rig, uint64_t fenced)
+{
+	while (kit_counter(rig->store, "flash", "fenced") != fenced)
+		nap(); /* kit_watch() ends it */
+}
+
+/* A dump or a load that nobody waits for yet. */
+struct shot {
+	struct cairn_xfer xfer;
+	struct cairn_segment segment;
+	uint8_t bytes[30000];
+	uint64_t task;
+};
+
+static void fire(struct rig *rig, struct shot *shot, uint64_t id, bool dump, uint64_t deadline_ns)
+{
+	struct cairn_task_opts opts = {
+		.size = sizeof(opts), .flags = CAIRN_TASK_DETACH, .deadline_ns = deadline_ns};
+	int ret;
+
+	shot->xfer = kit_xfer(id, 0, &shot->segment, shot->bytes, sizeof(shot->bytes));
+	kit_fill(shot->bytes, sizeof(shot->bytes), id, 0, 0);
+	ret = dump ? cairn_dump(rig->ns, &shot->xfer, 1, &opts, &shot->task)
+		   : cairn_load(rig->ns, &shot->xfer, 1, &opts, &shot->task);
+	CHECK(ret == 0, "%d", ret);
+}
+
+static int32_t result(struct rig *rig, struct shot *shot)
+{
+	CHECK(cairn_task_wait(rig->store, shot->task, CAIRN_EVENT_RESULT, 20000 * MS) == 0);
+	return shot->xfer.result.status;
+}
+
+/* Nothing of this waits for the device. */
+static void all_refused(struct rig *rig)
+{
+	struct cairn_key key = kit_key(GONE);
+	struct cairn_namespace *again;
+
+	for (uint32_t id = 0; id < IDS; id++) {
+		CHECK(!kit_present(rig->ns, id));
+		CHECK(kit_load(rig->ns, shape, id) == -ENOENT);
+	}
+	CHECK(kit_dump(rig->ns, shape, 500, 0, shape.shards, CAIRN_WRITTEN) == -EIO);
+	CHECK(kit_dump(rig->ns, shape, 0, 0, shape.shards, CAIRN_DURABLE) == -EIO);
+	CHECK(cairn_remove(rig->ns, &key, 1, NULL, NULL, NULL) == -EIO);
+	CHECK(cairn_clear(rig->ns, CAIRN_WRITTEN) == -EIO);
+	CHECK(kit_namespace(rig->store, "hang", shape, &again) == 0);
+	cairn_namespace_close(again);
+	CHECK(kit_namespace(rig->store, "another", shape, &again) == -EIO);
+	CHECK(cairn_store_close(rig->store, MS) == -ETIMEDOUT);
+	CHECK(kit_counter(rig->store, "flash", "passed_by") > 0);
+}
+
+static void all_there(struct rig *rig)
+{
+	for (uint32_t id = 0; id < IDS; id++)
+		CHECK(kit_load(rig->ns, shape, id) == (id == GONE ? -ENOENT : 0), "block %u", id);
+}
+
+/* Nobody looks at the clock when nothing is being done. */
+static void idle(void)
+{
+	uint64_t before = 0, after = 1;
+
+	device_idle(true);
+	while (before != after) {
+		pthread_mutex_lock(&lock);
+		before = device.clock_reads;
+		pthread_mutex_unlock(&lock);
+		for (int i = 0; i < 60; i++)
+			nap();
+		pthread_mutex_lock(&lock);
+		after = device.clock_reads;
+		pthread_mutex_unlock(&lock);
+	}
+	device_idle(false);
+}
+
+static void run(struct rig *rig, const char *direct)
+{
+	static struct shot read, write;
+
+	kit_at("direct=%s", direct);
+	kit_watch(60);
+	snprintf(rig->spec, sizeof(rig->spec),
+		 "store(engine=psync, reactors=1, buffers=4MiB) | flash(path=%s, size=16MiB, "
+		 "hang=20ms, direct=%s)",
+		 device.path, direct);
+	open_store(rig);
+	for (uint32_t id = 0; id < IDS; id++)
+		CHECK(kit_dump(rig->ns, shape, id, 0, shape.shards, CAIRN_DURABLE) == 0);
+	idle();
+	CHECK(kit_counter(rig->store, "flash", "fences") == 0);
+	device_hang(true);
+	fire(rig, &read, 3, false, 30 * MS);
+	fire(rig, &write, 100, true, UINT64_MAX);
+	wait_fenced(rig, 1);
+	CHECK(device_waiting() > 0);
+	all_refused(rig);
+	CHECK(result(rig, &read) == -ETIMEDOUT);
+	device_hang(false);
+	CHECK(result(rig, &write) == 0); /* what was under way was not given up */
+	while (device_waiting() > 0)
+		nap();
+	device_idle(true); /* nothing is out */
+	wait_fenced(rig, 0);
+	device_idle(false);
+	all_there(rig);
+	CHECK(kit_dump(rig->ns, shape, 100, 1, 1, CAIRN_DURABLE) == 0);
+	CHECK(kit_dump(rig->ns, shape, 500, 0, shape.shards, CAIRN_DURABLE) == 0);
+	CHECK(kit_load(rig->ns, shape, 100) == 0 && kit_load(rig->ns, shape, 500) == 0);
+	CHECK(kit_counter(rig->store, "flash", "fences") == 1);
+	idle();
+	CHECK(cairn_store_close(rig->store, UINT64_MAX) == 0);
+	open_store(rig);
+	all_there(rig);
+	CHECK(cairn_store_close(rig->store, UINT64_MAX) == 0);
+	CHECK(kit_check(rig->spec) == CAIRN_FINDING_NOTE);
+	CHECK(unlink(device.path) == 0);
+	printf("hang: direct=%s\n", direct);
+}
+
+int main(int argc, char **argv)
+{
+	struct rig rig;
+	char folder[128];
+
+	kit_init(argc, argv);
+	device.real_ns = device.now_ns = sys_native.now_ns();
+	kit_folder(folder, sizeof(folder), "hang");
+	snprintf(device.path, sizeof(device.path), "%s/kv", folder);
+	run(&rig, "auto");
+	run(&rig, "no");
+	kit_remove_folder(folder);
+	return 0;
+}
