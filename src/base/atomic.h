@@ -58,6 +58,26 @@ static inline void flag_lower(uint32_t *flag)
 	__atomic_store_n(flag, 0, __ATOMIC_SEQ_CST);
 }
 
+/* Without raising it. */
+static inline bool flag_get(const uint32_t *flag)
+{
+	return __atomic_load_n(flag, __ATOMIC_SEQ_CST) != 0;
+}
+
+/*
+ * One adds and then looks at a flag, the other lowers the flag and then looks at the
+ * sum: sequentially consistent all four, so that one of the two sees the other.
+ */
+static inline void sum_add(uint64_t *sum, uint64_t n)
+{
+	__atomic_fetch_add(sum, n, __ATOMIC_SEQ_CST);
+}
+
+static inline uint64_t sum_read(const uint64_t *sum)
+{
+	return __atomic_load_n(sum, __ATOMIC_SEQ_CST);
+}
+
 /* A stop sign. Release by who sets it, acquire by who obeys: all before it is seen. */
 static inline void stop_set(uint32_t *stop)
 {

@@ -28,17 +28,18 @@ static struct {
 	char path[192];
 	int fd; /* that the I/O uses */
 	bool hangs, idle;
+	bool probed; /* it answers the probe even so */
 	uint32_t waiting;
 	uint64_t clock_reads, now_ns, real_ns;
 } device = {.fd = -1};
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 
-static void device_wait(int fd)
+static void device_wait(int fd, bool probe)
 {
 	pthread_mutex_lock(&lock);
 	device.waiting++;
-	while (device.hangs && fd == device.fd)
+	while (device.hangs && fd == device.fd && !(probe && device.probed))
 		pthread_cond_wait(&changed, &lock);
 	device.waiting--;
 	pthread_mutex_unlock(&lock);
@@ -48,6 +49,15 @@ static void device_hang(bool hangs)
 {
 	pthread_mutex_lock(&lock);
 	device.hangs = hangs;
+	device.probed = false;
+	pthread_cond_broadcast(&changed);
+	pthread_mutex_unlock(&lock);
+}
+
+static void device_answer_probe(void)
+{
+	pthread_mutex_lock(&lock);
+	device.probed = true;
 	pthread_cond_broadcast(&changed);
 	pthread_mutex_unlock(&lock);
 }
@@ -73,7 +83,7 @@ static int hang_openat(int dirfd, const char *path, int flags, mode_t mode)
 
 static ssize_t hang_preadv(int fd, const struct iovec *iov, int iov_count, off_t offset)
 {
-	device_wait(fd);
+	device_wait(fd, offset == 0);
 	return sys_native.preadv(fd, iov, iov_count, offset);
 }
 
@@ -84,14 +94,14 @@ static ssize_t hang_preadv_cached(int fd, const struct iovec *iov, int iov_count
 
 static ssize_t hang_pwritev(int fd, const struct iovec *iov, int iov_count, off_t offset)
 {
-	device_wait(fd);
+	device_wait(fd, false);
 	return sys_native.pwritev(fd, iov, iov_count, offset);
 }
 
 /* The real file need not be flushed: no power is cut. */
 static int hang_fdatasync(int fd)
 {
-	device_wait(fd);
+	device_wait(fd, false);
 	return 0;
 }
 
@@ -245,9 +255,39 @@ static void idle(void)
 	device_idle(false);
 }
 
+/* What was out when the fence came down, and was answered, hides no later hang. */
+static uint64_t hang_again(struct rig *rig, const char *direct)
+{
+	static struct shot first, second;
+	int fd = open(device.path, O_RDONLY | O_DIRECT | O_CLOEXEC);
+
+	if (fd >= 0)
+		close(fd);
+	if (fd < 0 || strcmp(direct, "no") == 0) /* there is no probe */
+		return 0;
+	device_hang(true);
+	fire(rig, &first, 200, true, UINT64_MAX);
+	wait_fenced(rig, 1);
+	device_answer_probe();
+	wait_fenced(rig, 0);
+	CHECK(device_waiting() > 0);
+	device_hang(false);
+	CHECK(result(rig, &first) == 0);
+	device_hang(true);
+	fire(rig, &second, 201, true, UINT64_MAX);
+	wait_fenced(rig, 1);
+	device_hang(false);
+	CHECK(result(rig, &second) == 0);
+	device_idle(true);
+	wait_fenced(rig, 0);
+	device_idle(false);
+	return 2;
+}
+
 static void run(struct rig *rig, const char *direct)
 {
 	static struct shot read, write;
+	uint64_t fences = 1;
 
 	kit_at("direct=%s", direct);
 	kit_watch(60);
@@ -279,6 +319,8 @@ static void run(struct rig *rig, const char *direct)
 	CHECK(kit_dump(rig->ns, shape, 500, 0, shape.shards, CAIRN_DURABLE) == 0);
 	CHECK(kit_load(rig->ns, shape, 100) == 0 && kit_load(rig->ns, shape, 500) == 0);
 	CHECK(kit_counter(rig->store, "flash", "fences") == 1);
+	fences += hang_again(rig, direct);
+	CHECK(kit_counter(rig->store, "flash", "fences") == fences);
 	idle();
 	CHECK(cairn_store_close(rig->store, UINT64_MAX) == 0);
 	open_store(rig);

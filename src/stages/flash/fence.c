@@ -10,7 +10,8 @@
  *     Nothing that was under way is given up: it goes on when it is answered.
  *  3. The fence comes down when the device answers: to the probe, a direct read of
  *     the superblock, or, where reads come from the page cache, to what was out. What
- *     is out even then is not waited for again.
+ *     is out even then is not waited for until as much was answered: which of it that
+ *     was nobody knows, and a fence too many costs a few misses.
  *  4. The watch is one job. It has a timer while the device is being used, and none,
  *     nor anything else to do, when it is not.
  */
@@ -29,12 +30,14 @@ struct fence {
 	struct iovec iov;
 	uint8_t *page;
 	uint64_t hang_ns;
-	uint64_t begun, over; /* figures of base/atomic.h */
-	uint64_t watching;    /* a hint: the watch has a timer, or is about to look */
-	bool started;	      /* [m] */
+	uint64_t begun;	   /* a sum of base/atomic.h */
+	uint64_t over;	   /* a figure */
+	uint32_t watching; /* a flag: the watch has a timer, or is about to look */
+	bool started;	   /* [m] */
 	/* the job's own */
 	bool idle, probed;
-	uint64_t seen_over, since_ns, written_off;
+	uint64_t seen_over, since_ns;
+	uint64_t down_out, down_over; /* when the fence last came down */
 };
 
 int fence_init(struct flash *tier)
@@ -70,8 +73,7 @@ static void watch_wake(struct flash *tier)
 	const struct stage_env *env = stage_env(tier->env);
 
 	tier_lock(tier);
-	if (!hint_get(&fence->watching)) {
-		hint_set(&fence->watching, 1);
+	if (flag_raise(&fence->watching)) {
 		fence->job.run = fence_run;
 		if (fence->started)
 			env->job_again(&fence->job);
@@ -84,8 +86,8 @@ static void watch_wake(struct flash *tier)
 
 void fence_begin(struct flash *tier)
 {
-	counter_add(&tier->fence->begun, 1);
-	if (!hint_get(&tier->fence->watching))
+	sum_add(&tier->fence->begun, 1);
+	if (!flag_get(&tier->fence->watching))
 		watch_wake(tier);
 }
 
@@ -95,15 +97,15 @@ void fence_end(struct flash *tier)
 }
 
 /* Operations that the device owes an answer to, but for those that are not waited for. */
-static uint64_t out_now(struct fence *fence)
+static uint64_t out_now(const struct fence *fence)
 {
-	uint64_t out = counter_read(&fence->begun) - counter_read(&fence->over);
+	uint64_t over = counter_read(&fence->over);
+	uint64_t out = sum_read(&fence->begun) - over, answered = over - fence->down_over;
+	uint64_t left = fence->down_out > answered ? fence->down_out - answered : 0;
 
-	if (out > UINT64_MAX / 2) /* the later of the two was read first */
+	if (out > UINT64_MAX / 2) /* an end was seen before its beginning */
 		out = 0;
-	if (fence->written_off > out)
-		fence->written_off = out;
-	return out - fence->written_off;
+	return out > left ? out - left : 0;
 }
 
 /* ---- up and down -------------------------------------------------------------------- */
@@ -139,10 +141,12 @@ static void fence_down(struct fence *fence)
 	tier->fenced = false;
 	cairn_gauge(tier->env, CNT_FENCED, 0);
 	tier_unlock(tier);
-	fence->written_off += out_now(fence);
+	fence->down_over = counter_read(&fence->over);
+	fence->down_out = 0;
+	fence->down_out = out_now(fence);
 	fence->idle = false;
 	fence->since_ns = tier->sys->now_ns();
-	fence->seen_over = counter_read(&fence->over);
+	fence->seen_over = fence->down_over;
 	watch_sleep(fence, fence->since_ns + fence->hang_ns / LOOKS);
 }
 
@@ -185,15 +189,18 @@ static void probe(struct fence *fence)
 /* Nothing is out: asleep after the second look, until something begins. */
 static void watch_idle(struct fence *fence, uint64_t now_ns)
 {
-	if (!fence->idle) {
-		fence->idle = true;
-		watch_sleep(fence, now_ns + fence->hang_ns / LOOKS);
+	bool last = fence->idle;
+
+	fence->idle = !last;
+	if (last)
+		flag_lower(&fence->watching);
+	/* Who began before it was lowered sent nothing: then it stays up. */
+	if (last && !(out_now(fence) && flag_raise(&fence->watching))) {
+		fence->since_ns = 0;
+		watch_sleep(fence, UINT64_MAX);
 		return;
 	}
-	fence->idle = false;
-	fence->since_ns = 0;
-	hint_set(&fence->watching, 0);
-	watch_sleep(fence, UINT64_MAX);
+	watch_sleep(fence, now_ns + fence->hang_ns / LOOKS);
 }
 
 static void fence_run(struct stage_job *job)
