@@ -15,7 +15,7 @@
  *     no region that was being reclaimed then can be found any more as it was (it
  *     may have had a copy), every page that was dirty after that is written, and,
  *     where the batch is to be durable, a flush began after both and has ended.
- *  4. Deaths that were flushed are then written into the other copy, too, before the
+ *  5. Deaths that were flushed are then written into the other copy, too, before the
  *     batch is over: or the loss of one copy could bring back what was removed.
  */
 #include "stages/flash/tier.h"
