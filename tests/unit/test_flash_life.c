@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What ends a block of the flash tier, beside a call: its time, and a full index. */
 /* Before cmocka.h, which has a macro fail(). */
+#include "base/atomic.h"
 #include "core/store.h"
 
 #include "posix_store.h"
@@ -14,7 +15,7 @@ static uint64_t later_ns; /* than BASE_S before now */
 
 static uint64_t slow_clock(void)
 {
-	return sys_native.realtime_ns() - BASE_S * 1000000000ull + later_ns;
+	return sys_native.realtime_ns() - BASE_S * 1000000000ull + hint_get(&later_ns);
 }
 
 static void open_flash(const char *options)
@@ -33,7 +34,7 @@ static void open_flash(const char *options)
 static void new_store(const char *options)
 {
 	fixture_new(&store);
-	later_ns = 0;
+	hint_set(&later_ns, 0);
 	open_flash(options);
 }
 
@@ -81,7 +82,7 @@ static void time_is_up(void **state)
 	new_store("");
 	assert_int_equal(dump_told(1, 100, UINT32_MAX), 0);
 	assert_int_equal(dump_told(2, 0, UINT32_MAX), 0);
-	later_ns = 98 * 1000000000ull;
+	hint_set(&later_ns, 98 * 1000000000ull);
 	assert_true(present(&store, 1) && present(&store, 2));
 	assert_int_equal(dump_told(1, 100, UINT32_MAX), CAIRN_PRESENT);
 	fixture_close(&store);
@@ -90,7 +91,7 @@ static void time_is_up(void **state)
 	assert_int_equal(load_one(&store, 1, 0, SHARD), 0);
 	/* By the real clock the first one has expired, and a list goes by that. */
 	assert_int_equal(listed(), 1);
-	later_ns = 102 * 1000000000ull;
+	hint_set(&later_ns, 102 * 1000000000ull);
 	assert_true(!present(&store, 1) && present(&store, 2));
 	assert_int_equal(load_one(&store, 1, 0, SHARD), -ENOENT);
 	fixture_close(&store);
@@ -117,7 +118,7 @@ static uint64_t carried(uint64_t ttl_s)
 
 	new_store("");
 	for (uint32_t i = 0; i < 4000; i++) {
-		later_ns = i * 1000000000ull;
+		hint_set(&later_ns, i * 1000000000ull);
 		assert_int_equal(dump_told(i, ttl_s, UINT32_MAX), 0);
 		if (i >= 40)
 			load_one(&store, i / 400 * 400 + i % 40, 0, SHARD);
