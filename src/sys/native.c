@@ -494,7 +494,8 @@ int sys_pwrite_full(const struct sys *sys, int fd, const void *buffer, size_t by
 	return transfer_full(sys->pwritev, fd, (void *)(uintptr_t)buffer, bytes, offset);
 }
 
-#define LOCK_POLL_NS 5000000u
+/* A killed process's rings let go of a lock in tens of ms: that wait is part of an open. */
+#define LOCK_POLL_NS 1000000u
 
 int sys_flock_wait(const struct sys *sys, int fd, int operation, uint64_t wait_ns)
 {
