@@ -58,9 +58,11 @@ static int probe(const struct sys *sys, const struct engine_ops *ops)
 		return -EOPNOTSUPP;
 	if (ops->probe)
 		return ops->probe();
+	fork_hold();
 	ret = ops->open(&opts, &engine);
 	if (ret == 0)
 		ops->close(engine);
+	fork_go_on();
 	return ret;
 }
 
@@ -109,6 +111,52 @@ int engines_choose(struct cairn_store *store, struct cairn_error *reterr)
 			       names[choice], why(ret));
 }
 
+/* ---- before there are reactors ------------------------------------------------ */
+
+static void *close_early(void *of)
+{
+	struct cairn_store *store = of;
+
+	store->early_ops->close(store->early);
+	store->early = NULL;
+	return NULL;
+}
+
+/* Under the fork lock. One that is lent still is broken: what it has in flight may never end. */
+static bool early_over(const struct cairn_store *store)
+{
+	return store->early && !store->early_lent;
+}
+
+int engine_early(struct cairn_store *store, uint32_t chains_max, const struct engine_ops **ret_ops,
+		 struct engine **ret_engine)
+{
+	struct engine_opts opts = {.sys = store->sys, .chains_max = chains_max, .guard_fd = -1};
+	int ret = 0;
+
+	if (store->early_lent || (store->early && store->early_chains < chains_max))
+		return -EBUSY;
+	fork_hold();
+	if (!store->early) {
+		store->early_ops = store->engine_ops;
+		store->early_chains = chains_max;
+		ret = store->early_ops->open(&opts, &store->early);
+		if (ret < 0)
+			store->early = NULL;
+	}
+	store->early_lent = ret == 0;
+	fork_go_on();
+	*ret_ops = store->early_ops;
+	*ret_engine = store->early;
+	return ret;
+}
+
+void engine_early_end(struct cairn_store *store)
+{
+	assert(store->early && store->early_lent);
+	store->early_lent = false;
+}
+
 /* ---- reactors ----------------------------------------------------------------- */
 
 static void *free_one(void *reactor)
@@ -123,10 +171,16 @@ static void *free_one(void *reactor)
  */
 static void free_reactors(struct cairn_store *store)
 {
-	pthread_t threads[REACTORS_MAX + LIGHTS_MAX];
+	pthread_t threads[REACTORS_MAX + LIGHTS_MAX + 1];
 	bool ring = store->engine_kind == ENGINE_URING;
 	uint32_t count = 0;
 
+	if (early_over(store)) {
+		if (!ring && thread_start(&threads[count], close_early, store) == 0)
+			count++;
+		else
+			close_early(store);
+	}
 	store->light_count = 0;
 	while (store->lights_made + store->reactor_count > 0) {
 		struct reactor *reactor = store->lights_made > 0
@@ -205,6 +259,9 @@ int engines_open(struct cairn_store *store, struct cairn_error *reterr)
 		return fail(reterr, -ENOMEM, "no memory for the workers");
 	store->iowq_max = workers / count > 0 ? workers / count : 1;
 	fork_hold();
+	/* A ring counts against RLIMIT_MEMLOCK; a context takes tens of ms to end. */
+	if (early_over(store) && store->engine_kind == ENGINE_URING)
+		close_early(store);
 	ret = new_reactors(store, count, reterr);
 	if (ret == 0)
 		new_lights(store, cores);

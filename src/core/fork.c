@@ -45,6 +45,8 @@ static void after_in_child(void)
 			abandon(store->reactors[i]);
 		for (uint32_t i = 0; i < store->lights_made; i++)
 			abandon(store->all_lights[i]);
+		if (store->early)
+			store->early_ops->abandon(store->early);
 		for (size_t i = 0; i < sizeof(store->fork_fds) / sizeof(store->fork_fds[0]); i++)
 			if (store->fork_fds[i] >= 0)
 				store->sys->close(store->fork_fds[i]);

@@ -27,6 +27,17 @@ static int env_guard(const struct cairn_stage_env *env, int fd)
 	return 0;
 }
 
+static int env_engine_early(const struct cairn_stage_env *env, uint32_t chains_max,
+			    const struct engine_ops **ret_ops, struct engine **ret_engine)
+{
+	return engine_early(store_of_env(env), chains_max, ret_ops, ret_engine);
+}
+
+static void env_engine_early_end(const struct cairn_stage_env *env)
+{
+	engine_early_end(store_of_env(env));
+}
+
 static void env_fork_close(const struct cairn_stage_env *env, int fd, bool forget)
 {
 	struct cairn_store *store = store_of_env(env);
@@ -72,7 +83,8 @@ static int open_stages(struct cairn_store *store, struct cairn_error *reterr)
 		int ret;
 
 		level->internal.engine = io_engine;
-		level->internal.engine_ops = store->engine_ops;
+		level->internal.engine_early = env_engine_early;
+		level->internal.engine_early_end = env_engine_early_end;
 		level->internal.guard = env_guard;
 		level->internal.fork_close = env_fork_close;
 		level->internal.sequence_raise = env_sequence_raise;

@@ -34,8 +34,15 @@ struct stage_env {
 	const struct sys *sys;
 	/* NULL at rest (list, check, identify). The reactor's engine; this io's thread only. */
 	struct engine *(*engine)(struct cairn_io *io, const struct engine_ops **ret_ops);
-	/* The kind that the store has, for an engine of the stage's own in open(). NULL at rest. */
-	const struct engine_ops *engine_ops;
+	/*
+	 * An engine of the store's kind for reads of a stage's in open(), before there are
+	 * reactors; -EBUSY: somebody has it. A child after a fork closes it, as it does the
+	 * reactors'. Given back with nothing in flight; one that is broken, and may still
+	 * have something, is not. NULL at rest.
+	 */
+	int (*engine_early)(const struct cairn_stage_env *env, uint32_t chains_max,
+			    const struct engine_ops **ret_ops, struct engine **ret_engine);
+	void (*engine_early_end)(const struct cairn_stage_env *env);
 	/*
 	 * Registers a descriptor that must outlive all I/O in flight (a tier's
 	 * lock) with every ring. From open(). Not closed by the host.

@@ -122,6 +122,11 @@ struct cairn_store {
 	void *settings_strings;
 	enum engine_kind engine_kind;
 	const struct engine_ops *engine_ops;
+	/* For stages' open(); it goes before reactors come, or with them. core/engines.c */
+	struct engine *early;
+	const struct engine_ops *early_ops;
+	uint32_t early_chains;
+	bool early_lent;
 	struct workers *workers; /* of all its engines; io_uring has its own for file I/O */
 	uint32_t iowq_max;	 /* ... a standing reactor at most: its share of the workers */
 	char engine_note[160];

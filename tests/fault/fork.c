@@ -10,6 +10,7 @@
 #include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -195,6 +196,7 @@ static void spawn(struct opened *opened)
 /* ---- forks while stores open and close ------------------------------------------ */
 
 #define CHILDREN_MAX 200u
+#define FDS_MAX	     256
 
 struct forker {
 	pthread_t thread;
@@ -204,6 +206,19 @@ struct forker {
 	pthread_mutex_t lock;
 };
 
+/* Whether this process, a child, has a ring of its parent's. */
+static bool has_ring(void)
+{
+	for (int fd = 0; fd < FDS_MAX; fd++) {
+		char name[32], what[64] = "";
+
+		snprintf(name, sizeof(name), "/proc/self/fd/%d", fd);
+		if (readlink(name, what, sizeof(what) - 1) > 0 && strstr(what, "[io_uring]"))
+			return true;
+	}
+	return false;
+}
+
 static void *keep_forking(void *argument)
 {
 	struct forker *forker = argument;
@@ -212,9 +227,13 @@ static void *keep_forking(void *argument)
 	while (!stop && forker->count < CHILDREN_MAX) {
 		pid_t pid = fork();
 
-		if (pid == 0)
+		if (pid == 0) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			if (has_ring())
+				_exit(1);
 			for (;;)
 				pause();
+		}
 		CHECK(pid > 0);
 		forker->children[forker->count++] = pid;
 		usleep(500);
@@ -225,7 +244,7 @@ static void *keep_forking(void *argument)
 	return NULL;
 }
 
-/* Children that live on are born at any moment of an open and a close: none keeps the lock. */
+/* Children that live on are born at any moment of an open and a close: none keeps lock or ring. */
 static void fork_meanwhile(const char *spec)
 {
 	struct forker forker = {.lock = PTHREAD_MUTEX_INITIALIZER};
@@ -245,8 +264,11 @@ static void fork_meanwhile(const char *spec)
 	pthread_mutex_unlock(&forker.lock);
 	CHECK(pthread_join(forker.thread, NULL) == 0);
 	for (uint32_t i = 0; i < forker.count; i++) {
+		int status;
+
 		kill(forker.children[i], SIGKILL);
-		CHECK(waitpid(forker.children[i], NULL, 0) == forker.children[i]);
+		CHECK(waitpid(forker.children[i], &status, 0) == forker.children[i]);
+		CHECK(WIFSIGNALED(status), "a child has a ring of its parent's");
 	}
 }
 

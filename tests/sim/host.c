@@ -453,6 +453,22 @@ static void values_take(const char *options)
 	}
 }
 
+static int engine_early(const struct cairn_stage_env *env, uint32_t chains_max,
+			const struct engine_ops **ret_ops, struct engine **ret_engine)
+{
+	struct engine_opts opts = {.chains_max = chains_max, .guard_fd = -1};
+
+	(void)env;
+	*ret_ops = &sim_open_engine;
+	return sim_open_engine.open(&opts, ret_engine);
+}
+
+static void engine_early_end(const struct cairn_stage_env *env)
+{
+	(void)env;
+	sim_open_engine.close(NULL);
+}
+
 static void env_make(void)
 {
 	world.host = (struct cairn_stage_host){
@@ -468,7 +484,8 @@ static void env_make(void)
 	world.internal = (struct stage_env){
 		.sys = &sim_sys,
 		.engine = io_engine,
-		.engine_ops = &sim_open_engine,
+		.engine_early = engine_early,
+		.engine_early_end = engine_early_end,
 		.sequence_raise = sequence_raise,
 		.sequence_now = sequence_now,
 		.job_start = job_start,

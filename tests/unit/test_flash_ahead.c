@@ -23,6 +23,10 @@ static struct file {
 	uint8_t *bytes;
 } file;
 
+static const struct engine_ops *ops;
+static struct engine *engine;
+static uint8_t *room;
+
 static int setup(void **state)
 {
 	struct random random = {1};
@@ -31,7 +35,8 @@ static int setup(void **state)
 	snprintf(file.path, sizeof(file.path), "/tmp/cairn-ahead-XXXXXX");
 	file.fd = mkstemp(file.path);
 	file.bytes = malloc(FILE_BYTES);
-	assert_true(file.fd >= 0 && file.bytes);
+	room = aligned_alloc(4096, AHEAD_ROOM);
+	assert_true(file.fd >= 0 && file.bytes && room);
 	for (size_t at = 0; at < FILE_BYTES; at += 8) {
 		uint64_t word = random_next(&random);
 
@@ -52,16 +57,30 @@ static int teardown(void **state)
 	close(file.fd);
 	unlink(file.path);
 	free(file.bytes);
+	free(room);
 	return 0;
 }
 
 /* NULL: this kind cannot be had here. */
 static struct ahead *open_kind(enum engine_kind kind)
 {
-	const struct engine_ops *ops = sys_native.engine(kind);
+	struct engine_opts opts = {
+		.sys = &sys_native, .chains_max = AHEAD_CHAINS, .guard_fd = -1};
 	struct ahead *ahead;
 
-	return ops && ahead_open(&sys_native, ops, file.fd, false, &ahead) == 0 ? ahead : NULL;
+	ops = sys_native.engine(kind);
+	if (!ops || ops->open(&opts, &engine) < 0)
+		return NULL;
+	assert_int_equal(ahead_open(&sys_native, ops, engine, room, file.fd, false, &ahead), 0);
+	return ahead;
+}
+
+static void close_kind(struct ahead *ahead)
+{
+	if (!ahead)
+		return;
+	assert_int_equal(ahead_close(ahead), 0);
+	ops->close(engine);
 }
 
 static bool right(const uint8_t *got, uint64_t at, size_t bytes)
@@ -129,7 +148,7 @@ static void in_order(void **state)
 
 		for (uint64_t seed = 1; ahead && seed < 4; seed++)
 			all_of_it(ahead, seed);
-		ahead_close(ahead);
+		close_kind(ahead);
 	}
 }
 
@@ -148,7 +167,7 @@ static void what_fails_is_no_loss(void **state)
 		assert_true(right(ahead_take(ahead, 4 * UNIT, UNIT), 4 * UNIT, UNIT));
 		assert_null(ahead_take(ahead, 4 * UNIT, UNIT)); /* once */
 		assert_false(ahead_want(ahead, 0, AHEAD_READ_MAX + UNIT));
-		ahead_close(ahead);
+		close_kind(ahead);
 	}
 }
 
@@ -163,7 +182,7 @@ static void closing(void **state)
 			;
 		if (ahead)
 			assert_true(right(ahead_take(ahead, 65536, 65536), 65536, 65536));
-		ahead_close(ahead);
+		close_kind(ahead);
 	}
 }
 

@@ -11,11 +11,9 @@
 #include <errno.h>
 #include <string.h>
 
-#define WANTS	   256u /* a power of two; reads under way at once */
-#define ROOM_BYTES (16u << 20)
-#define GRAIN	   4096u /* of memory: O_DIRECT reads into it */
+#define GRAIN 4096u /* of memory: O_DIRECT reads into it */
 
-static_assert(AHEAD_READ_MAX * 2 <= ROOM_BYTES, "the next one is read while one is used");
+static_assert(AHEAD_READ_MAX * 2 <= AHEAD_ROOM, "the next one is read while one is used");
 
 struct want {
 	struct engine_chain chain;
@@ -32,60 +30,41 @@ struct ahead {
 	int fd;
 	bool direct;
 	uint8_t *room;
-	void *base;
-	size_t base_bytes;
 	uint64_t given, taken, wanted;
-	uint64_t room_from, room_to; /* in use; a place is the count modulo ROOM_BYTES */
-	struct want wants[WANTS];
+	uint64_t room_from, room_to; /* in use; a place is the count modulo AHEAD_ROOM */
+	struct want wants[AHEAD_CHAINS];
 };
 
-int ahead_open(const struct sys *sys, const struct engine_ops *ops, int fd, bool direct,
-	       struct ahead **ret_ahead)
+int ahead_open(const struct sys *sys, const struct engine_ops *ops, struct engine *engine,
+	       void *room, int fd, bool direct, struct ahead **ret_ahead)
 {
-	struct engine_opts opts = {.sys = sys, .chains_max = WANTS, .guard_fd = -1};
 	struct ahead *ahead = sys_zalloc(sys, 64, sizeof(*ahead));
-	void *room;
-	int rc;
 
+	assert((uintptr_t)room % GRAIN == 0);
 	if (!ahead)
 		return -ENOMEM;
 	ahead->sys = sys;
 	ahead->ops = ops;
+	ahead->engine = engine;
+	ahead->room = room;
 	ahead->fd = fd;
 	ahead->direct = direct;
-	rc = sys_reserve_huge(sys, ROOM_BYTES, &room, &ahead->base, &ahead->base_bytes);
-	if (rc == 0) {
-		ahead->room = room;
-		rc = ops->open(&opts, &ahead->engine);
-		if (rc < 0)
-			ahead->engine = NULL;
-	}
-	if (rc < 0) {
-		ahead_close(ahead);
-		return rc;
-	}
 	*ret_ahead = ahead;
 	return 0;
 }
 
-void ahead_close(struct ahead *ahead)
+int ahead_close(struct ahead *ahead)
 {
-	if (!ahead)
-		return;
-	if (ahead->engine) {
-		ahead_forget(ahead);
-		if (ahead->taken < ahead->wanted)
-			return; /* the engine is broken: the kernel may go on writing to the room */
-		ahead->ops->close(ahead->engine);
-	}
-	if (ahead->base)
-		ahead->sys->munmap(ahead->base, ahead->base_bytes);
+	ahead_forget(ahead);
+	if (ahead->taken < ahead->wanted)
+		return -EIO; /* the kernel may go on writing to the room and to the wants */
 	ahead->sys->free(ahead);
+	return 0;
 }
 
 static struct want *want_at(struct ahead *ahead, uint64_t number)
 {
-	return &ahead->wants[number % WANTS];
+	return &ahead->wants[number % AHEAD_CHAINS];
 }
 
 static size_t grains(size_t bytes)
@@ -96,7 +75,7 @@ static size_t grains(size_t bytes)
 /* Where one of @bytes begins: it does not go round the end. */
 static uint64_t place_of(const struct ahead *ahead, size_t bytes)
 {
-	uint64_t left = ROOM_BYTES - ahead->room_to % ROOM_BYTES;
+	uint64_t left = AHEAD_ROOM - ahead->room_to % AHEAD_ROOM;
 
 	return bytes <= left ? ahead->room_to : ahead->room_to + left;
 }
@@ -105,10 +84,10 @@ bool ahead_room(const struct ahead *ahead, uint32_t count, size_t bytes)
 {
 	size_t all = count * grains(bytes);
 
-	if (bytes > AHEAD_READ_MAX || ahead->wanted + count - ahead->given > WANTS)
+	if (bytes > AHEAD_READ_MAX || ahead->wanted + count - ahead->given > AHEAD_CHAINS)
 		return false;
 	/* One of them may have to begin anew at the start. */
-	return ahead->room_to + all + grains(bytes) <= ahead->room_from + ROOM_BYTES;
+	return ahead->room_to + all + grains(bytes) <= ahead->room_from + AHEAD_ROOM;
 }
 
 static void ended(struct engine_chain *chain)
@@ -127,7 +106,7 @@ bool ahead_want(struct ahead *ahead, uint64_t at, size_t bytes)
 	if (!ahead_room(ahead, 1, bytes))
 		return false;
 	memset(want, 0, sizeof(*want));
-	want->iov = (struct iovec){ahead->room + place % ROOM_BYTES, bytes};
+	want->iov = (struct iovec){ahead->room + place % AHEAD_ROOM, bytes};
 	want->op = (struct engine_op){.code = OP_READV,
 				      .fd = ahead->fd,
 				      .iov = &want->iov,

@@ -407,18 +407,15 @@ static int marks_write(struct flash *tier, enum pages which)
 	return 0;
 }
 
-int marks_write_dead(struct flash *tier)
+void marks_write_dead(struct flash *tier)
 {
-	int rc = marks_write(tier, PAGES_DIRTY);
-
-	if (rc < 0) /* the next remove tries again */
+	if (marks_write(tier, PAGES_DIRTY) < 0) /* the next remove tries again */
 		cairn_count(tier->env, CNT_IO_ERRORS, 1);
-	if (tier->sync == SYNC_NONE)
-		return 0;
-	rc = tier->sys->fdatasync(tier->fd);
-	if (rc == 0)
-		pages_flushed(tier);
-	return rc;
+}
+
+void marks_flushed(struct flash *tier)
+{
+	pages_flushed(tier);
 }
 
 int marks_write_all(struct flash *tier)

@@ -222,9 +222,11 @@ static int open_steps(struct flash *tier, struct cairn_error *reterr)
 	tier->super.region_seq = tier->region_seq + REGION_SEQ_AHEAD;
 	tier->super.flags = 0;
 	tier->super.owner_pid = (uint32_t)getpid();
-	rc = flash_super_write(tier);
-	if (rc == 0)
-		rc = flash_spaces_settle(tier);
+	rc = flash_super_write(tier); /* its flush is for all that recovery found and wrote */
+	if (rc < 0)
+		return rc;
+	marks_flushed(tier);
+	rc = flash_spaces_settle(tier);
 	if (rc == 0 && internal->guard)
 		rc = internal->guard(tier->env, tier->fd);
 	return rc;

@@ -431,12 +431,17 @@ void drafts_fini(struct flash *tier)
 			tier->sys->free(tier->drafts[i].memory);
 }
 
-int seal_now(struct flash *tier, uint32_t number)
+int seal_flush(struct flash *tier)
+{
+	return tier->sync == SYNC_NONE ? 0 : tier->sys->fdatasync(tier->fd);
+}
+
+int seal_now(struct flash *tier, uint32_t number, int flushed)
 {
 	struct region *region = &tier->regions[number];
 	struct draft *draft = &tier->drafts[region->draft];
-	int rc = tier->sync == SYNC_NONE ? 0 : tier->sys->fdatasync(tier->fd);
 	uint64_t end = flash_byte_of(&tier->layout, flash_trailer_unit(&tier->layout, number) + 1);
+	int rc = flushed;
 
 	assert(draft->region == number && !region->writers);
 	draft->epoch = region->last_used;

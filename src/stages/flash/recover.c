@@ -20,7 +20,7 @@
 #include <stdio.h>
 
 #define BATCH	     64u	 /* records whose entries are fetched at once */
-#define FOUND_HUGE   (64u << 20) /* what is kept of entries is on huge pages from there on */
+#define FOUND_HUGE   (8u << 20) /* what is kept of entries is on huge pages from there on */
 /* The writes of a page of marks are counted on from there when one copy could not be read. */
 #define UNREAD_AHEAD 65536u
 
@@ -29,19 +29,20 @@
 
 static_assert(BATCH <= TABLE_FETCH_MAX, "one fetch");
 
+/* What is kept of each entry, by its id, in as many arrays: most stores never touch the last. */
 struct found {
-	uint64_t birth;
-	uint64_t parent; /* that is told when all blocks are in; 0: none, or it was */
-	uint32_t space;
-	uint32_t zero;
+	uint64_t *births;
+	uint32_t *spaces;
+	uint64_t *parents; /* that are told when all blocks are in; 0: none, or it was */
 };
+#define FOUND_BYTES (sizeof(uint64_t) + sizeof(uint32_t) + sizeof(uint64_t))
 
 struct recovery {
 	struct flash *tier;
 	struct flash_scanner scanner;
 	struct ahead *ahead; /* NULL: cannot be had */
-	struct found *found; /* by entry */
-	void *found_base;    /* on huge pages: what to unmap */
+	struct found found;
+	void *found_base; /* on huge pages: what to unmap */
 	size_t found_bytes;
 	struct flash_region_found *looked; /* by region */
 	size_t looked_bytes;
@@ -50,6 +51,9 @@ struct recovery {
 	uint32_t region;
 	bool expected; /* the table is as large as it will be */
 	bool roomy;    /* there are entries for all parents, too */
+	bool untold;   /* some parent is still to be told */
+	bool flushed;  /* what was read is in the file to stay, or flush_result says why not */
+	int flush_result;
 };
 
 static int entry_keep(void *context, const struct flash_scanned *scanned)
@@ -94,6 +98,16 @@ static bool counted(const struct flash *tier, uint32_t id)
 	return table_state(tier->table, id) == TABLE_WHOLE;
 }
 
+/* space_count(), but for what is shown: that is told once all are in. */
+static void space_of(struct recovery *r, uint32_t id, bool more)
+{
+	struct space *space = r->tier->spaces[r->found.spaces[id]];
+
+	assert(more || (space->blocks && r->tier->blocks));
+	space->blocks += more ? 1 : UINT64_MAX;
+	r->tier->blocks += more ? 1 : UINT64_MAX;
+}
+
 static void block_drop(struct recovery *r, uint32_t id)
 {
 	struct flash *tier = r->tier;
@@ -101,7 +115,7 @@ static void block_drop(struct recovery *r, uint32_t id)
 	struct table_place place;
 
 	if (counted(tier, id)) {
-		space_count(tier, tier->spaces[r->found[id].space], false);
+		space_of(r, id, false);
 		block_remove(tier, id);
 		return;
 	}
@@ -124,7 +138,22 @@ static void block_count(struct recovery *r, uint32_t id)
 	for (uint32_t i = 0; i < geometry.shard_count; i++)
 		if (table_shard(tier->table, id, i, &place))
 			region_gain(tier, id, &place);
-	space_count(tier, tier->spaces[r->found[id].space], true);
+	space_of(r, id, true);
+}
+
+/* Where a ghost of it might take the entry of a block, when all blocks are in. Invariant 5. */
+static void parent_take(struct recovery *r, uint32_t id, uint64_t parent)
+{
+	if (r->untold) /* an entry that was another's before may have one */
+		r->found.parents[id] = 0;
+	if (!parent)
+		return;
+	if (r->roomy) {
+		table_set_parent(r->tier->table, id, parent);
+		return;
+	}
+	r->found.parents[id] = parent;
+	r->untold = true;
 }
 
 /* The entry for a record; TABLE_NONE: it does not count. */
@@ -137,8 +166,8 @@ static uint32_t entry_for(struct recovery *r, const struct flash_table_entry *en
 	uint32_t id;
 
 	answer = table_add(table, fingerprint, &geometry, (uint16_t)epoch, ret_made, &id);
-	if (id != TABLE_NONE && !*ret_made && r->found[id].birth != entry->birth) {
-		if (r->found[id].birth > entry->birth)
+	if (id != TABLE_NONE && !*ret_made && r->found.births[id] != entry->birth) {
+		if (r->found.births[id] > entry->birth)
 			return TABLE_NONE;
 		block_drop(r, id);
 		answer = table_add(table, fingerprint, &geometry, (uint16_t)epoch, ret_made, &id);
@@ -149,13 +178,11 @@ static uint32_t entry_for(struct recovery *r, const struct flash_table_entry *en
 		return TABLE_NONE;
 	}
 	if (*ret_made) {
-		r->found[id] = (struct found){.birth = entry->birth, .space = entry->space};
+		r->found.births[id] = entry->birth;
+		r->found.spaces[id] = entry->space;
 		if (entry->expiry_s)
 			table_set_expiry(table, id, entry->expiry_s);
-		if (entry->parent && r->roomy)
-			table_set_parent(table, id, entry->parent);
-		else
-			r->found[id].parent = entry->parent;
+		parent_take(r, id, entry->parent);
 	} else if (geometry.last_bytes &&
 		   table_set_last(table, id, geometry.last_bytes) != TABLE_OK) {
 		return TABLE_NONE;
@@ -198,6 +225,22 @@ static void block_used(struct flash *tier, uint32_t id, uint32_t epoch)
 		table_touch(tier->table, id, (uint16_t)epoch, &before);
 }
 
+/* The one record of a new block: what record_replaces() and block_count() come to. */
+static void single_take(struct recovery *r, uint32_t id, const struct table_place *place,
+			uint32_t epoch)
+{
+	struct flash *tier = r->tier;
+	struct region *region = &tier->regions[r->region];
+
+	table_place(tier->table, id, 0, place);
+	table_publish(tier->table, id);
+	region->live += place->length;
+	tier->live_units += place->length;
+	policy_add(&tier->policy, r->region, (uint16_t)epoch, place->length);
+	assert(region->live <= tier->layout.region_units);
+	space_of(r, id, true);
+}
+
 static void record_take(struct recovery *r, const struct flash_table_entry *entry, uint32_t number,
 			uint64_t fingerprint, uint32_t epoch)
 {
@@ -210,14 +253,12 @@ static void record_take(struct recovery *r, const struct flash_table_entry *entr
 	bool made;
 	uint32_t id = entry_for(r, entry, fingerprint, epoch, &made);
 
-	if (id == TABLE_NONE || !record_replaces(r, id, entry->shard, &place)) {
+	if (id != TABLE_NONE && made && entry->shard_count == 1)
+		single_take(r, id, &place, epoch);
+	else if (id == TABLE_NONE || !record_replaces(r, id, entry->shard, &place))
 		record_dies(tier, &place);
-		return;
-	}
-	if (!made)
+	else if (!made)
 		block_used(tier, id, epoch);
-	else if (entry->shard_count == 1)
-		block_count(r, id);
 }
 
 /* Records of a region that are neither dead nor of a namespace that is not there, some at once. */
@@ -274,16 +315,19 @@ static void records_take(struct recovery *r, const struct flash_table_entry *ent
 }
 
 /* Which blocks are whole; the others are dropped. */
-static void blocks_settle(struct recovery *r)
+static void partials_settle(struct recovery *r)
 {
 	struct flash *tier = r->tier;
 	struct table_figures figures;
 	uint64_t dropped = 0;
 
-	for (uint32_t id = table_next(tier->table, 0); id != TABLE_NONE;
-	     id = table_next(tier->table, id + 1)) {
+	table_figures(tier->table, &figures);
+	for (uint32_t id = 0; figures.partial; id++) {
+		id = table_next(tier->table, id);
+		assert(id != TABLE_NONE); /* so many there are */
 		if (counted(tier, id))
 			continue;
+		figures.partial--;
 		if (table_complete(tier->table, id)) {
 			block_count(r, id);
 			continue;
@@ -291,13 +335,27 @@ static void blocks_settle(struct recovery *r)
 		block_drop(r, id);
 		dropped++;
 	}
-	for (uint32_t id = table_next(tier->table, 0); !r->roomy && id != TABLE_NONE;
-	     id = table_next(tier->table, id + 1))
-		if (r->found[id].parent)
-			table_set_parent(tier->table, id, r->found[id].parent);
-	table_figures(tier->table, &figures);
 	cairn_count(tier->env, CNT_PARTIALS_DROPPED, dropped);
-	cairn_count(tier->env, CNT_RECOVERED, figures.whole);
+}
+
+static void parents_tell(struct recovery *r)
+{
+	struct table *table = r->tier->table;
+
+	for (uint32_t id = table_next(table, 0); id != TABLE_NONE; id = table_next(table, id + 1))
+		if (r->found.parents[id])
+			table_set_parent(table, id, r->found.parents[id]);
+}
+
+static void blocks_settle(struct recovery *r)
+{
+	struct table_figures figures;
+
+	partials_settle(r);
+	if (r->untold)
+		parents_tell(r);
+	table_figures(r->tier->table, &figures);
+	cairn_count(r->tier->env, CNT_RECOVERED, figures.whole);
 }
 
 /* ---- regions ------------------------------------------------------------------------------ */
@@ -314,7 +372,11 @@ static void region_seal(struct recovery *r, const struct flash_region_found *fou
 	region->draft = 0;
 	region->sequence_max = found->sequence_max;
 	memcpy(draft->memory, r->entries, found->next_number * sizeof(*r->entries));
-	rc = seal_now(tier, r->region);
+	/* Nothing is written to any region before: one flush is for all that were open. */
+	if (!r->flushed)
+		r->flush_result = seal_flush(tier);
+	r->flushed = true;
+	rc = seal_now(tier, r->region, r->flush_result);
 	if (rc < 0) /* it can be read, and is found open the next time, too */
 		cairn_count(tier->env, CNT_IO_ERRORS, 1);
 	region->failed = rc < 0;
@@ -539,7 +601,8 @@ static void regions_look(struct recovery *r)
 
 static int found_memory(struct recovery *r)
 {
-	size_t bytes = (size_t)r->tier->entries_max * sizeof(*r->found);
+	uint64_t count = flash_round_up(r->tier->entries_max, 2); /* so that parents are aligned */
+	size_t bytes = (size_t)count * FOUND_BYTES;
 	void *memory;
 	int rc;
 
@@ -551,14 +614,48 @@ static int found_memory(struct recovery *r)
 		r->found_base = rc == 0 ? memory : NULL;
 		r->found_bytes = bytes;
 	}
-	r->found = rc == 0 ? memory : NULL;
-	return rc;
+	if (rc < 0)
+		return rc;
+	r->found.births = memory;
+	r->found.spaces = (uint32_t *)(void *)(r->found.births + count);
+	r->found.parents = (uint64_t *)(void *)(r->found.spaces + count);
+	return 0;
+}
+
+/* Reads ahead, by memory that nothing else needs yet; or one after the other, then. */
+static void ahead_begin(struct recovery *r)
+{
+	struct flash *tier = r->tier;
+	const struct stage_env *internal = stage_env(tier->env);
+	const struct engine_ops *ops;
+	struct engine *engine;
+
+	static_assert(AHEAD_ROOM <= SPANS * SPAN_BYTES, "it is lent");
+	if (internal->engine_early(tier->env, AHEAD_CHAINS, &ops, &engine) < 0)
+		return;
+	if (ahead_open(tier->sys, ops, engine, tier->span_memory, tier->fd, tier->direct,
+		       &r->ahead) < 0)
+		internal->engine_early_end(tier->env);
+	r->scanner.ahead = r->ahead;
+}
+
+static int ahead_end(struct recovery *r)
+{
+	struct flash *tier = r->tier;
+
+	if (!r->ahead)
+		return 0;
+	if (ahead_close(r->ahead) < 0) {
+		tier->span_base = NULL; /* never unmapped */
+		return -EIO;
+	}
+	stage_env(tier->env)->engine_early_end(tier->env);
+	return 0;
 }
 
 static int recovery_memory(struct recovery *r)
 {
 	struct flash *tier = r->tier;
-	const struct stage_env *internal = stage_env(tier->env);
 	struct flash_super_found super = {.super = tier->super, .layout = tier->layout};
 	void *memory;
 	int rc = flash_scanner_init(&r->scanner, tier->sys, tier->fd, &super);
@@ -576,17 +673,15 @@ static int recovery_memory(struct recovery *r)
 	r->counters = tier->sys->alloc(64, tier->layout.mark_pages * sizeof(*r->counters));
 	if (!r->entries || !r->counters)
 		return -ENOMEM;
-	if (ahead_open(tier->sys, internal->engine_ops, tier->fd, tier->direct, &r->ahead) < 0)
-		r->ahead = NULL; /* one read after the other, then */
-	r->scanner.ahead = r->ahead;
+	ahead_begin(r);
 	return 0;
 }
 
-static void recovery_release(struct recovery *r)
+static int recovery_release(struct recovery *r)
 {
 	const struct sys *sys = r->tier->sys;
+	int rc = ahead_end(r);
 
-	ahead_close(r->ahead);
 	if (r->found_base)
 		sys->munmap(r->found_base, r->found_bytes);
 	if (r->looked)
@@ -596,13 +691,14 @@ static void recovery_release(struct recovery *r)
 	if (r->counters)
 		sys->free(r->counters);
 	flash_scanner_fini(&r->scanner);
+	return rc;
 }
 
 int flash_recover(struct flash *tier, struct cairn_error *reterr)
 {
 	struct recovery r = {.tier = tier};
 	bool clean = tier->super.flags & FLASH_SUPER_CLEAN;
-	int rc = recovery_memory(&r);
+	int rc = recovery_memory(&r), released;
 
 	if (rc == 0) {
 		regions_look(&r);
@@ -613,8 +709,9 @@ int flash_recover(struct flash *tier, struct cairn_error *reterr)
 	if (rc == 0)
 		blocks_settle(&r);
 	if (rc == 0)
-		rc = marks_write_dead(tier);
-	recovery_release(&r);
+		marks_write_dead(tier);
+	released = recovery_release(&r);
+	rc = rc < 0 ? rc : released;
 	if (rc < 0)
 		return flash_error(reterr, rc, "%s: could not be read: %s", tier->path,
 				   strerror(-rc));
@@ -623,6 +720,7 @@ int flash_recover(struct flash *tier, struct cairn_error *reterr)
 
 int recover_settle(struct flash *tier)
 {
+	bool flushed = false;
 	int rc = 0;
 
 	while (partial_drop_oldest(tier))
@@ -630,8 +728,11 @@ int recover_settle(struct flash *tier)
 	for (uint32_t stream = 0; stream < FLASH_STREAMS; stream++) {
 		uint32_t number = tier->open_region[stream];
 
-		if (number != UINT32_MAX && tier->regions[number].records && rc == 0)
-			rc = seal_now(tier, number);
+		if (number != UINT32_MAX && tier->regions[number].records && rc == 0) {
+			rc = flushed ? 0 : seal_flush(tier);
+			flushed = true;
+			rc = seal_now(tier, number, rc);
+		}
 		tier->open_region[stream] = UINT32_MAX;
 	}
 	if (rc == 0)

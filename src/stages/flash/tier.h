@@ -500,9 +500,12 @@ bool span_over(struct fio *f, struct span *span, void (*step)(struct waiter *),
 void seal_start(struct flash *tier, uint32_t number); /* [m] */
 int drafts_init(struct flash *tier);
 void drafts_fini(struct flash *tier);
-/* Seals, in place and by plain calls, what is open: at open, before there are reactors, and close.
+/*
+ * Seals, in place and by plain calls, what is open: at open, before there are reactors, and at
+ * close. Records are flushed before, once for all that are sealed; @flushed: what came of it.
  */
-int seal_now(struct flash *tier, uint32_t number);
+int seal_flush(struct flash *tier);
+int seal_now(struct flash *tier, uint32_t number, int flushed);
 
 /* ---- partial.c ------------------------------------------------------------------------- */
 
@@ -554,8 +557,9 @@ void commit_fini(struct flash *tier);
 void commit_wait(struct fio *f, bool durable, void (*then)(struct fio *));
 /* All marks, at close, and each death twice; flushed. */
 int marks_write_all(struct flash *tier);
-/* At open: deaths that are not written; flushed, unless nothing ever is. */
-int marks_write_dead(struct flash *tier);
+/* At open: deaths that are not written. They are flushed with what follows: marks_flushed(). */
+void marks_write_dead(struct flash *tier);
+void marks_flushed(struct flash *tier);
 void commit_kick(struct flash *tier); /* [m] a reclaim has ended */
 
 /* ---- fence.c: a device that does not answer ------------------------------------------------- */
