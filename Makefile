@@ -15,7 +15,10 @@ NINJA = ninja -C build $$(test -t 1 || echo --quiet)
 MESON_TEST = meson test -C build --no-rebuild --print-errorlogs
 FORMATTED = find include src cli tests bench examples -name '*.[ch]' 2>/dev/null
 
-.PHONY: all deps run check test bench soak asan tsan fuzz fmt tidy install clean help
+# The engines that test-engines runs against; empty: all that python/engines/ has pins of.
+ENGINES =
+
+.PHONY: all deps run check test test-engines bench soak asan tsan fuzz fmt tidy install clean help
 
 all: build/build.ninja ## the libraries, the program and the tests, into build/; what `make` does
 	@$(NINJA)
@@ -44,6 +47,11 @@ check: ## the quick tests, in less than a minute
 test: ## all that CI runs; closes with "N passed, N failed"
 	@tools/deps.sh build test
 	@tools/test.sh
+
+test-engines: ## the Python faces against the real engines (ENGINES="lmcache" for some); needs pip
+	@tools/deps.sh build
+	@$(MAKE) --no-print-directory --silent all
+	@tools/test-engines.sh $(ENGINES)
 
 bench: ## the figures of bench/README.md, each with its command (ROW="words of a row, options" for some)
 	@tools/deps.sh build
@@ -87,4 +95,4 @@ clean: ## remove all build folders
 	rm -rf build build-asan build-tsan build-clang build-fuzz build-release
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{ printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{ printf "make %-13s %s\n", $$1, $$2 }' Makefile
