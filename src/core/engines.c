@@ -58,14 +58,13 @@ static int probe(const struct sys *sys, const struct engine_ops *ops)
 		return -EOPNOTSUPP;
 	if (ops->probe)
 		return ops->probe();
-	fork_hold();
 	ret = ops->open(&opts, &engine);
 	if (ret == 0)
 		ops->close(engine);
-	fork_go_on();
 	return ret;
 }
 
+/* Under the fork lock. */
 static int try_engine(struct cairn_store *store, enum engine_kind kind)
 {
 	const struct engine_ops *ops = store->sys->engine(kind);
@@ -78,7 +77,7 @@ static int try_engine(struct cairn_store *store, enum engine_kind kind)
 	return 0;
 }
 
-/* Takes the first from @kind on that works. */
+/* Takes the first from @kind on that works. Under the fork lock. */
 static int choose_from(struct cairn_store *store, uint32_t kind, struct cairn_error *reterr)
 {
 	int ret = -EOPNOTSUPP;
@@ -93,7 +92,7 @@ static int choose_from(struct cairn_store *store, uint32_t kind, struct cairn_er
 		    store->engine_note);
 }
 
-int engines_choose(struct cairn_store *store, struct cairn_error *reterr)
+static int choose(struct cairn_store *store, struct cairn_error *reterr)
 {
 	uint32_t choice = (uint32_t)store->settings[SET_ENGINE].u;
 	int ret;
@@ -109,6 +108,16 @@ int engines_choose(struct cairn_store *store, struct cairn_error *reterr)
 			: fail(reterr, ret == -ENOMEM ? ret : -EOPNOTSUPP,
 			       "store: engine: %s cannot be had here: %s; use engine=auto",
 			       names[choice], why(ret));
+}
+
+int engines_choose(struct cairn_store *store, struct cairn_error *reterr)
+{
+	int ret;
+
+	fork_hold();
+	ret = choose(store, reterr);
+	fork_go_on();
+	return ret;
 }
 
 /* ---- before there are reactors ------------------------------------------------ */
