@@ -13,7 +13,7 @@ RUN = replay "flash(path=$$path/kv, size=512MiB)" --generate chat --seed 1 --lim
 # On a terminal ninja shows how far it is on one line; elsewhere only what went wrong is wanted.
 NINJA = ninja -C build $$(test -t 1 || echo --quiet)
 MESON_TEST = meson test -C build --no-rebuild --print-errorlogs
-FORMATTED = find include src cli tests bench examples -name '*.[ch]' 2>/dev/null
+FORMATTED = find include src cli python tests bench examples -name '*.[ch]' 2>/dev/null
 
 # The engines that test-engines runs against; empty: all that python/engines/ has pins of.
 ENGINES =

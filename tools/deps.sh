@@ -21,6 +21,10 @@ has_header() { echo "#include <$1>" | cc -E - >/dev/null 2>&1; }
 has_library() { pkg-config --exists "$*" 2>/dev/null; }
 has_tool() { command -v "$1" >/dev/null 2>&1; }
 has_admin_tool() { has_tool "$1" || [ -x "/usr/sbin/$1" ] || [ -x "/sbin/$1" ]; }
+has_python_header() {
+    python3 -c 'import os, sysconfig
+raise SystemExit(not os.path.exists(sysconfig.get_paths()["include"] + "/Python.h"))' 2>/dev/null
+}
 has_llvm_tool() { llvm_tool "$1" >/dev/null; }
 has_clang_runtime() {
     compiler=$(llvm_tool clang) || return 1
@@ -46,6 +50,7 @@ build|libjansson-dev|has_library jansson|JSON: traces in, --json out
 build|libcmocka-dev|has_library cmocka|the unit tests
 build|libseccomp-dev|has_library libseccomp|tests that forbid io_uring, as containers do
 build|python3|has_tool python3|test scripts
+build?|python3-dev|has_python_header|the Python package: headers of Python 3.11 or newer
 test|g++|has_tool g++|compiles the public headers as C++17
 test|clang-14|has_llvm_tool clang|the second compiler
 test|libclang-rt-14-dev|has_clang_runtime|its sanitizers, and the fuzzers

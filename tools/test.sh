@@ -121,7 +121,7 @@ step_tidy() {
     done
 }
 
-sources() { find include src cli tests bench examples -name '*.[ch]' 2>/dev/null; }
+sources() { find include src cli python tests bench examples -name '*.[ch]' 2>/dev/null; }
 
 format() {
     formatter=$(llvm clang-format) || return 1

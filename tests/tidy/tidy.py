@@ -22,7 +22,7 @@ CORE_FOR_STAGES = "core/stage_env.h"
 
 # Programs and tests of behaviour: the public contract, and what is pure.
 PURE = ("base/", "stages/flash/table.h", "stages/flash/policy.h")
-PUBLIC_ONLY = ("cli/", "examples/", "bench/", "tests/conformance/", "tests/crash/kill.c",
+PUBLIC_ONLY = ("cli/", "python/", "examples/", "bench/", "tests/conformance/", "tests/crash/kill.c",
                "tests/cli/")
 
 BANNED_ANYWHERE = {
