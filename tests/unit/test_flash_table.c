@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "random.h"
+#include "stages/flash/format.h"
 #include "stages/flash/table.h"
 #include "stages/flash/table_parts.h"
 
@@ -471,6 +472,10 @@ static void fingerprints(void **state)
 	assert_true(memory != MAP_FAILED);
 	table_init(memory, 8, 0, other_seed, &other);
 	assert_int_not_equal(print, table_fingerprint(other, &a, 1, 1));
+	/* What a region's table says of a parent is what the index finds it by. */
+	assert_int_equal(print, flash_fingerprint(&a, 1, 1, seed));
+	assert_int_equal(table_fingerprint(other, &b, 9, 4),
+			 flash_fingerprint(&b, 9, 4, other_seed));
 	table_delete(other, 8, 0);
 	table_delete(table, 8, 0);
 }

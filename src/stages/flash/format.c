@@ -217,11 +217,11 @@ static uint64_t fold(uint64_t a, uint64_t b)
 uint64_t flash_fingerprint(const struct cairn_key *key, uint32_t space, uint32_t generation,
 			   const uint64_t seed[2])
 {
-	uint64_t words[2], hash;
+	uint64_t s0 = scramble(seed[0]), s1 = scramble(seed[1] ^ s0), words[2], hash;
 
 	memcpy(words, key->bytes, sizeof(words));
-	hash = fold(words[0] ^ seed[0], words[1] ^ seed[1]);
-	hash = fold(hash ^ scramble((uint64_t)space << 32 | generation), scramble(seed[0]) | 1);
+	hash = fold(words[0] ^ s0, words[1] ^ s1);
+	hash = fold(hash ^ scramble((uint64_t)space << 32 | generation), scramble(s1) | 1);
 	return hash ? hash : 1;
 }
 

@@ -140,7 +140,7 @@ _Static_assert(sizeof(struct flash_id) == 32, "format");
 /* Invariant 3. */
 uint32_t flash_salt(const struct flash_id *id, uint64_t region_seq);
 
-/* Of a block; never 0. */
+/* Of a block, as table_fingerprint() with the same seed, by which it is found; never 0. */
 uint64_t flash_fingerprint(const struct cairn_key *key, uint32_t space, uint32_t generation,
 			   const uint64_t seed[2]);
 
