@@ -7,10 +7,10 @@
  * Replays a trace of requests (JSON lines with "hash_ids": [ids of a prompt's blocks,
  * in order]) through a log of REGIONS regions that holds SHARE (0.25) of the distinct
  * blocks, all of one size, with STREAMS (2: carried records apart from fresh ones)
- * open regions and two free ones ahead; and through an LRU of blocks with the whole of the log's
- *bytes, which takes a request's blocks tail first. Prints one JSON object: lru_hit_share, hit_share
- *(leading hits, of all references), of_lru, write_amplification and live_share (at steady state:
- *after the first reclaim), carried_max (of a victim).
+ * open regions and three free ones ahead, as the stage; and through an LRU of blocks with the
+ * whole of the log's bytes, which takes a request's blocks tail first. Prints one JSON object:
+ * lru_hit_share, hit_share (leading hits, of all references), of_lru, write_amplification and
+ * live_share (at steady state: after the first reclaim), carried_max (of a victim).
  */
 #include <assert.h>
 #include <stdbool.h>
@@ -22,7 +22,7 @@
 #include "stages/flash/policy.h"
 
 #define NONE	UINT32_MAX
-#define RESERVE 2u
+#define RESERVE 3u
 
 struct trace {
 	uint32_t *ids;	    /* of all requests, one after the other */
@@ -242,6 +242,8 @@ static void log_use(struct log *log, uint32_t id, uint32_t parent)
 
 	log->parent[id] = parent;
 	log->epoch[id] = log->policy.epoch;
+	if (log->region[id] == NONE)
+		log->epoch[id] = (uint16_t)(log->policy.epoch - policy_fresh_age(0));
 	if (log->region[id] != NONE) {
 		if (before != log->policy.epoch)
 			policy_touch(&log->policy, log->region[id], before, 1);

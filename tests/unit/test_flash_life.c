@@ -44,21 +44,27 @@ static void end_store(void)
 	fixture_free(&store);
 }
 
-/* A parent of UINT32_MAX: none. */
-static int dump_told(uint32_t number, uint64_t ttl_s, uint32_t parent)
+static int dump_attr(uint32_t number, const struct cairn_block_attr *attr)
 {
 	struct cairn_task_opts opts = {.size = sizeof(opts), .durability = CAIRN_WRITTEN};
-	struct cairn_block_attr attr = {.size = sizeof(attr), .ttl_ns = ttl_s * 1000000000u};
 	struct cairn_key key = key_of(&store, number);
 	uint8_t data[SHARD];
 	struct cairn_xfer xfer = xfer_of(&key, 0, 0, data, SHARD);
 
-	if (parent != UINT32_MAX)
-		attr.parent = key_of(&store, parent);
-	xfer.attr = &attr;
+	xfer.attr = attr;
 	content(&key, 0, data, SHARD);
 	cairn_dump(store.ns, &xfer, 1, &opts, NULL);
 	return xfer.result.status;
+}
+
+/* A parent of UINT32_MAX: none. */
+static int dump_told(uint32_t number, uint64_t ttl_s, uint32_t parent)
+{
+	struct cairn_block_attr attr = {.size = sizeof(attr), .ttl_ns = ttl_s * 1000000000u};
+
+	if (parent != UINT32_MAX)
+		attr.parent = key_of(&store, parent);
+	return dump_attr(number, &attr);
 }
 
 static int count(void *context, const struct cairn_listed *block)
@@ -183,13 +189,86 @@ static void circles(void **state)
 	end_store();
 }
 
+#define LOG_BLOCKS 900u /* what the log holds, and a few more */
+
+/* Dumps others, from *@next on, until block @number is gone; @stays is there all the while. */
+static void press(uint32_t *next, uint32_t number, uint32_t stays)
+{
+	uint32_t end = *next + 4 * LOG_BLOCKS;
+
+	for (; present(&store, number) && *next < end; ++*next) {
+		assert_true(present(&store, stays));
+		assert_int_equal(dump_told(*next, 0, UINT32_MAX), 0);
+	}
+	assert_false(present(&store, number));
+	assert_true(present(&store, stays));
+}
+
+/*
+ * A chain whose blocks lie in regions of their own, the first of them in the oldest. A use of
+ * one of them counts for all before it: those behind it go first. @again: the store is opened
+ * anew before that use (1), or after it (2).
+ */
+static void chain_of_leaves(uint32_t again)
+{
+	enum { LINKS = 8, USED = 3 };
+	uint32_t next = 1000;
+
+	new_store("");
+	for (uint32_t i = 0; i < LINKS; i++) {
+		assert_int_equal(dump_told(i, 0, i ? i - 1 : UINT32_MAX), 0);
+		for (uint32_t end = next + 60; next < end; next++)
+			assert_int_equal(dump_told(next, 0, UINT32_MAX), 0);
+	}
+	for (uint32_t step = 1; step <= 2; step++) {
+		if (step == again) {
+			fixture_close(&store);
+			open_flash("");
+		}
+		if (step == 1)
+			assert_int_equal(load_one(&store, USED, 0, SHARD), 0);
+	}
+	for (uint32_t i = LINKS - 1; i > USED; i--)
+		press(&next, i, 0);
+	for (uint32_t i = 0; i <= USED; i++)
+		assert_true(present(&store, i));
+	end_store();
+}
+
+static void leaves_first(void **state)
+{
+	(void)state;
+	for (uint32_t again = 0; again <= 2; again++)
+		chain_of_leaves(again);
+}
+
+/* Of two that came together and were never used, the one with a priority stays longer. */
+static void priority_stays(void **state)
+{
+	(void)state;
+	for (uint32_t again = 0; again <= 1; again++) {
+		struct cairn_block_attr attr = {.size = sizeof(attr), .priority = 100};
+		uint32_t next = 1000;
+
+		new_store("");
+		assert_int_equal(dump_attr(1, &attr), 0);
+		assert_int_equal(dump_told(2, 0, UINT32_MAX), 0);
+		if (again) {
+			fixture_close(&store);
+			open_flash("");
+		}
+		press(&next, 2, 1);
+		assert_true(counter(&store, "carried_bytes") > 0);
+		end_store();
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(time_is_up),
-		cmocka_unit_test(expired_ones_go),
-		cmocka_unit_test(full_index),
-		cmocka_unit_test(circles),
+		cmocka_unit_test(time_is_up),	cmocka_unit_test(expired_ones_go),
+		cmocka_unit_test(full_index),	cmocka_unit_test(circles),
+		cmocka_unit_test(leaves_first), cmocka_unit_test(priority_stays),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -195,6 +195,18 @@ static void old_epochs(void **state)
 	free(m);
 }
 
+/* What is new is older than what was used, unless it has the highest priority. */
+static void fresh_ages(void **state)
+{
+	(void)state;
+	assert_int_equal(policy_fresh_age(0), POLICY_FRESH_AGE);
+	assert_int_equal(policy_fresh_age(POLICY_PRIORITIES / 2), POLICY_FRESH_AGE / 2);
+	assert_int_equal(policy_fresh_age(POLICY_PRIORITIES), 0);
+	assert_int_equal(policy_fresh_age(UINT32_MAX), 0);
+	for (uint32_t i = 1; i <= POLICY_PRIORITIES; i++)
+		assert_true(policy_fresh_age(i) <= policy_fresh_age(i - 1));
+}
+
 static void fill(struct model *m, uint32_t region)
 {
 	policy_add(&m->policy, region, m->policy.epoch, UNITS);
@@ -241,7 +253,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(against_model), cmocka_unit_test(wrapped),
 		cmocka_unit_test(victims),	 cmocka_unit_test(old_epochs),
-		cmocka_unit_test(bounded),
+		cmocka_unit_test(bounded),	 cmocka_unit_test(fresh_ages),
 	};
 
 	return cmocka_run_group_tests_name("flash_policy", tests, NULL, NULL);

@@ -30,9 +30,7 @@ static bool shard_move(struct reclaim *r)
 	block_set_epoch(tier, r->entry,
 			tier->epoch - (uint16_t)(tier->policy.epoch -
 						 policy_epoch_of(&tier->policy, block.epoch)));
-	*mark_at(tier, r->new_region, r->new_place.number) = flash_mark_of(
-		tier->epoch -
-		(uint16_t)(tier->policy.epoch - policy_epoch_of(&tier->policy, block.epoch)));
+	block_mark(tier, r->entry, &r->new_place);
 	cairn_count(tier->env, CNT_CARRIED_BYTES,
 		    flash_byte_of(&tier->layout, r->new_place.length));
 	return true;

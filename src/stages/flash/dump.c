@@ -136,6 +136,8 @@ static void settle_one(struct fio *f, struct partial *partial, const struct reco
 	}
 	table_place(tier->table, partial->id, part->shard, &claim->place);
 	region_gain(tier, partial->id, &claim->place);
+	if (partial->attr.priority) /* else it is as old as a record without a mark */
+		block_mark(tier, partial->id, &claim->place);
 	partial->done_count++;
 	part->status = 0;
 	cairn_count(tier->env, CNT_DUMPS, 1);
@@ -344,10 +346,17 @@ static void fill_large(struct fio *f)
 /* ---- claiming
  * ------------------------------------------------------------------------------------ */
 
+/* [m] When a new block counts as used. */
+static uint16_t fresh_epoch(const struct flash *tier, uint32_t priority)
+{
+	return (uint16_t)(tier->epoch - policy_fresh_age(priority));
+}
+
 /* [m] The first attribute that is told stays. */
 static void attr_take(struct fio *f, struct partial *partial)
 {
 	const struct cairn_block_attr *attr = &f->io->attr;
+	uint16_t before;
 
 	if (partial->attr_told || partial->done_count || partial->claim_count)
 		return;
@@ -361,6 +370,7 @@ static void attr_take(struct fio *f, struct partial *partial)
 
 		partial->expiry_s = end_s > UINT32_MAX ? UINT32_MAX : (uint32_t)end_s;
 	}
+	table_touch(f->tier->table, partial->id, fresh_epoch(f->tier, attr->priority), &before);
 	block_tell(f, partial->id);
 }
 
@@ -418,8 +428,8 @@ static enum claimed entry_make(struct fio *f)
 	bool made = false;
 	uint32_t id;
 
-	answer = table_add(tier->table, f->fingerprint, &geometry, (uint16_t)tier->epoch, &made,
-			   &id);
+	answer =
+		table_add(tier->table, f->fingerprint, &geometry, fresh_epoch(tier, 0), &made, &id);
 	if (answer == TABLE_ENTRIES_FULL || answer == TABLE_SHARDS_FULL) {
 		reclaim_kick(tier, true);
 		return CLAIM_WAITS;

@@ -182,7 +182,7 @@ void block_tell(struct fio *f, uint32_t id)
 	const struct cairn_key *parent = &f->io->attr.parent;
 
 	if (memcmp(parent, &none, sizeof(none)) != 0)
-		table_set_parent(
-			f->tier->table, id,
+		block_continues(
+			f->tier, id,
 			table_fingerprint(f->tier->table, parent, f->space->id, f->generation));
 }

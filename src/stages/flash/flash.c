@@ -383,9 +383,9 @@ static bool lookup_batch(struct flash *tier, struct space *space, const struct c
 	for (size_t i = 0; i < count && (whole || !chain); i++) {
 		whole = probe_fill(tier, ids[i], flags, &ret_probes[i]);
 		if (whole && chain && (i || (flags & CAIRN_PROBE_BEFORE)))
-			table_set_parent(tier->table, ids[i],
-					 table_fingerprint(tier->table, keys + i - 1, space->id,
-							   space->generation));
+			block_continues(tier, ids[i],
+					table_fingerprint(tier->table, keys + i - 1, space->id,
+							  space->generation));
 	}
 	tier_unlock(tier);
 	return whole || !chain;

@@ -103,19 +103,46 @@ void block_set_epoch(struct flash *tier, uint32_t id, uint32_t epoch)
 	}
 }
 
-/* A use of a block counts for those before it in its prefix: so leaves go first. */
+static uint32_t age_of(const struct flash *tier, uint32_t id)
+{
+	return (uint16_t)(tier->policy.epoch - table_epoch(tier->table, id));
+}
+
+void block_mark(struct flash *tier, uint32_t id, const struct table_place *place)
+{
+	*mark_at(tier, flash_region_of(&tier->layout, place->unit), place->number) =
+		flash_mark_of(tier->epoch - age_of(tier, id));
+}
+
+/* Of those that it continues, up to LIFT_MAX back, none is colder than it: so leaves go first. */
+static void block_lift(struct flash *tier, uint32_t id)
+{
+	uint32_t age = age_of(tier, id);
+
+	/* It ends in a circle of parents, too: there none is colder than the next. */
+	for (uint32_t i = 0; i < LIFT_MAX; i++) {
+		id = table_parent(tier->table, id);
+		if (id == TABLE_NONE || age_of(tier, id) <= age)
+			return;
+		block_set_epoch(tier, id, tier->epoch - age);
+	}
+}
+
 void block_touch(struct flash *tier, uint32_t id)
 {
-	struct table_block block;
+	if (table_epoch(tier->table, id) == (uint16_t)tier->epoch)
+		return;
+	block_set_epoch(tier, id, tier->epoch);
+	block_lift(tier, id);
+}
 
-	while (id != TABLE_NONE) {
-		table_look(tier->table, id, &block);
-		if ((block.state != TABLE_WHOLE && block.state != TABLE_PARTIAL) ||
-		    block.epoch == (uint16_t)tier->epoch)
-			return;
-		block_set_epoch(tier, id, tier->epoch);
-		id = block.parent;
-	}
+void block_continues(struct flash *tier, uint32_t id, uint64_t parent)
+{
+	bool known = table_parent(tier->table, id) != TABLE_NONE;
+
+	table_set_parent(tier->table, id, parent);
+	if (!known)
+		block_lift(tier, id);
 }
 
 static void hold_count(struct flash *tier, uint32_t id, bool more)

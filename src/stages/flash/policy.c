@@ -4,15 +4,15 @@
 #include <assert.h>
 #include <string.h>
 
-#define PRICE_MIN  3.0	 /* epochs: below that the order is noise */
-#define PRICE_MAX  640.0 /* ten lives of the log: nothing is worth copying */
+#define PRICE_MIN  1.5	 /* epochs: below that the order is noise */
+#define PRICE_MAX  320.0 /* ten lives of the log: nothing is worth copying */
 #define PRICE_STEP 1.05
 #define LATE	   0.9 /* of what counts, kept at each victim: the last ten or so */
 
 void policy_init(struct policy *policy, struct policy_region *regions, uint32_t region_count,
 		 uint32_t region_units, uint16_t epoch)
 {
-	uint64_t units = (uint64_t)region_count * region_units / POLICY_BINS;
+	uint64_t units = (uint64_t)region_count * region_units * POLICY_LIVES / POLICY_BINS;
 
 	assert(region_count && region_units);
 	*policy = (struct policy){
@@ -26,6 +26,13 @@ void policy_init(struct policy *policy, struct policy_region *regions, uint32_t 
 	};
 	for (uint32_t i = 0; i < region_count; i++)
 		regions[i].epoch = epoch;
+}
+
+uint32_t policy_fresh_age(uint32_t priority)
+{
+	if (priority >= POLICY_PRIORITIES)
+		return 0;
+	return POLICY_FRESH_AGE * (POLICY_PRIORITIES - priority) / POLICY_PRIORITIES;
 }
 
 /* ---- histograms ----------------------------------------------------------- */

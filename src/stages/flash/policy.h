@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Which region of the log goes next, and what of it is carried over. Pure: no I/O,
- * no locks, no clock; the owner serialises calls. Time is bytes written: an epoch is
- * 1/64 of the log.
+ * no locks, no clock; the owner serialises calls. Time is bytes written: the ages that
+ * are told apart, POLICY_BINS epochs, are POLICY_LIVES lives of the log.
  *
  * Invariants, numbered:
  *  1. A region's histogram has the units of its live records by the epoch they were
@@ -25,6 +25,10 @@
  * gains little by copying is not copied for, and regions whose records are all cold
  * or dead are taken as they are.
  *
+ * A block that was dumped and not used since is taken for older than it is, by
+ * POLICY_FRESH_AGE: most are never used, and those that were are again three times as
+ * often. So what is used is worth carrying through more than one life of the log.
+ *
  * Leaves go before their parents as long as a use of a block counts for its parents
  * too: then no parent is colder than its child. To carry cold parents for the sake of
  * cold children was measured, and costs more hits than it saves.
@@ -36,8 +40,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define POLICY_BINS	   64u	     /* epochs told apart: of one life of the log */
-#define POLICY_CARRY_AIM   0.25	     /* carried for each unit freed, of late */
+#define POLICY_BINS	   64u /* epochs told apart */
+#define POLICY_LIVES	   2u  /* of the log: the time of so many epochs */
+#define POLICY_FRESH_AGE   16u /* half a life: measured, and so is twice or half of it */
+#define POLICY_PRIORITIES  100u
+#define POLICY_CARRY_AIM   0.23	     /* carried for each unit freed, of late */
 #define POLICY_CARRY_MAX   0.30	     /* the bound of invariant 3 */
 #define POLICY_CARRY_SHARE (2.0 / 3) /* of a victim: frees a region for two copied, at worst */
 #define POLICY_NONE	   UINT32_MAX
@@ -75,6 +82,12 @@ struct policy_victim {
  */
 void policy_init(struct policy *policy, struct policy_region *regions, uint32_t region_count,
 		 uint32_t region_units, uint16_t epoch);
+
+/*
+ * How long ago a block that is new counts as used, in epochs: POLICY_FRESH_AGE, less for one
+ * with a priority (up to POLICY_PRIORITIES), which begins as if it had been used.
+ */
+uint32_t policy_fresh_age(uint32_t priority);
 
 /* @units were written to the log, whatever they were. True: a new epoch has begun. */
 bool policy_written(struct policy *policy, uint32_t units);

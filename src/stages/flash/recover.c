@@ -75,8 +75,12 @@ static uint32_t epoch_of(const struct flash *tier, uint8_t mark, uint32_t region
 {
 	uint32_t back;
 
-	if (mark == FLASH_MARK_NONE || mark > FLASH_MARK_EPOCHS)
-		return region_epoch < tier->epoch ? region_epoch : tier->epoch;
+	if (mark == FLASH_MARK_NONE || mark > FLASH_MARK_EPOCHS) { /* not used since it came */
+		uint32_t age = policy_fresh_age(0);
+
+		region_epoch = region_epoch < tier->epoch ? region_epoch : tier->epoch;
+		return region_epoch > age ? region_epoch - age : 0;
+	}
 	back = (tier->epoch % FLASH_MARK_EPOCHS + FLASH_MARK_EPOCHS - (mark - 1u)) %
 	       FLASH_MARK_EPOCHS;
 	if (back > FLASH_MARK_EPOCHS - EPOCHS_AHEAD)
@@ -416,7 +420,8 @@ static void region_take(struct recovery *r, const struct flash_region_found *fou
 
 	region->records = found->next_number;
 	region->at = found->next_unit;
-	region->epoch = region->last_used = epoch_of(tier, FLASH_MARK_NONE, found->epoch);
+	region->epoch = found->epoch < tier->epoch ? found->epoch : tier->epoch;
+	region->last_used = region->epoch;
 	region->stream = (uint8_t)found->stream;
 	memset(r->counters, 0, tier->layout.mark_pages * sizeof(*r->counters));
 	flash_scan_marks(&r->scanner, r->region, found->seq, found->next_number, at, r->counters,
@@ -574,7 +579,8 @@ static void regions_look(struct recovery *r)
 	struct flash *tier = r->tier;
 	uint32_t count = tier->layout.region_count, wanted = 0;
 
-	tier->epoch = tier->super.epoch;
+	/* What is new in the first epochs is older than that. */
+	tier->epoch = tier->super.epoch > POLICY_FRESH_AGE ? tier->super.epoch : POLICY_FRESH_AGE;
 	tier->region_seq = tier->super.region_seq;
 	for (uint32_t i = 0; i < count; i++) {
 		struct flash_region_found *found = &r->looked[i];

@@ -46,6 +46,8 @@
 #define BESIDE_WRITES	 16u
 /* Regions that are ready before a writer needs them; one of them is for carried records. */
 #define FREE_TARGET	 3u
+/* Parents that one use lifts under the mutex: a chain that is loaded in order needs one each. */
+#define LIFT_MAX	 1024u
 /* Regions whose table is kept in memory: open and being sealed. */
 #define DRAFTS		 6u
 /* Payload of one round of a load. */
@@ -462,6 +464,8 @@ void region_gain(struct flash *tier, uint32_t id, const struct table_place *plac
 void region_lose(struct flash *tier, uint32_t id, const struct table_place *place);
 /* [m] When the block was used last, as the table and the regions know it. */
 void block_set_epoch(struct flash *tier, uint32_t id, uint32_t epoch);
+/* [m] The mark of a record of it says when that was. */
+void block_mark(struct flash *tier, uint32_t id, const struct table_place *place);
 /* [m] A hold of it begins (false: it cannot be counted), or is given back. */
 bool block_hold(struct flash *tier, uint32_t id);
 void block_unhold(struct flash *tier, uint32_t id, uint16_t incarnation);
@@ -469,6 +473,8 @@ void block_unhold(struct flash *tier, uint32_t id, uint16_t incarnation);
 void block_remove(struct flash *tier, uint32_t id);
 /* [m] The block was used, and so were those that it continues. */
 void block_touch(struct flash *tier, uint32_t id);
+/* [m] Tells it its parent, as table_set_parent(); which is not colder from then on. */
+void block_continues(struct flash *tier, uint32_t id, uint64_t parent);
 
 static inline struct region *region_at(struct flash *tier, uint32_t unit)
 {
