@@ -19,7 +19,8 @@ static const struct cairn_option options[OPT_COUNT] = {
 	[OPT_SIZE] = {"size", CAIRN_OPTION_SIZE, 0, NULL, "8MiB", NULL, NULL,
 		      "of the file, taken at once; needed to make one, but all of a device"},
 	[OPT_REGION] = {"region", CAIRN_OPTION_SIZE, 0, NULL, "64KiB", "1GiB", NULL,
-			"what is written and given up together; a 128th of size, 1MiB to 32MiB"},
+			"what is written and given up together; a 256th of size and 64KiB, 576KiB "
+			"to 32832KiB"},
 	[OPT_SYNC] = {"sync", CAIRN_OPTION_CHOICE, 0, "group", NULL, NULL, "group|each|none",
 		      "flushes: one for all that ask for durable, one for each dump, or none"},
 	[OPT_ENTRIES] = {"entries", CAIRN_OPTION_COUNT, 0, NULL, "16", "1G", NULL,
