@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cairn.sglang by the contract of SGLang's storage back ends, with stand-ins for SGLang."""
+
+from __future__ import annotations
+
+import abc
+import sys
+import tempfile
+import types
+import unittest
+from typing import Any
+
+
+class HiCacheStorage(abc.ABC):
+    """What SGLang's class does for us."""
+
+    def register_mem_pool_host(self, mem_pool_host: Any) -> None:
+        self.mem_pool_host = mem_pool_host
+
+    def register_mem_host_pool_v2(self, host_pool: Any, host_pool_name: Any) -> None:
+        self.registered = host_pool_name
+
+
+class PoolTransferResult:
+    def __init__(self, kv_hit_pages: int, extra_pool_hit_pages: dict) -> None:
+        self.kv_hit_pages = kv_hit_pages
+
+    @classmethod
+    def empty(cls) -> PoolTransferResult:
+        return cls(0, {})
+
+
+def stand_in() -> None:
+    name = ""
+    for part in ("sglang", "srt", "mem_cache", "hicache_storage"):
+        name = f"{name}.{part}" if name else part
+        module = types.ModuleType(name)
+        module.__path__ = []  # type: ignore[attr-defined]
+        sys.modules[name] = module
+    module.HiCacheStorage = HiCacheStorage  # type: ignore[attr-defined]
+    module.PoolTransferResult = PoolTransferResult  # type: ignore[attr-defined]
+
+
+stand_in()
+from cairn.sglang import CairnHiCache  # noqa: E402
+
+TOKENS = 4
+PART = 3000
+PAGES = 16
+HASHES = [f"{n:064x}" for n in range(8)]
+
+
+class Pool:
+    """A host pool of K and V, page first."""
+
+    layout = "page_first"
+    dtype = "torch.bfloat16"
+    page_size = TOKENS
+    layer_num = 2
+
+    def __init__(self) -> None:
+        self.memory = bytearray(2 * PAGES * PART)
+        self.address = _address_of(self.memory)
+
+    def get_page_buffer_meta(self, indices: Any) -> tuple[list[int], list[int]]:
+        pointers = []
+        for at in range(0, len(indices), TOKENS):
+            page = int(indices[at]) // TOKENS
+            pointers += [self.address + (half * PAGES + page) * PART for half in (0, 1)]
+        return pointers, [PART] * len(pointers)
+
+    def fill(self, page: int, number: int) -> None:
+        for half in (0, 1):
+            at = (half * PAGES + page) * PART
+            self.memory[at : at + PART] = bytes([number * 2 + half + 1]) * PART
+
+    def holds(self, page: int, number: int) -> bool:
+        other = Pool.__new__(Pool)
+        other.memory = bytearray(len(self.memory))
+        other.fill(page, number)
+        cuts = [slice((half * PAGES + page) * PART, (half * PAGES + page + 1) * PART)
+                for half in (0, 1)]  # fmt: skip
+        return all(self.memory[cut] == other.memory[cut] for cut in cuts)
+
+
+def _address_of(memory: bytearray) -> int:
+    import ctypes
+
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
+
+
+def config(pipeline: str, extra: dict | None = None, **changes: Any) -> types.SimpleNamespace:
+    fields: dict[str, Any] = {
+        "tp_rank": 0,
+        "tp_size": 1,
+        "is_mla_model": False,
+        "enable_storage_metrics": False,
+        "model_name": "org/model",
+        "extra_config": {"pipeline": pipeline, "interface_v1": 1, **(extra or {})},
+        **changes,
+    }
+    return types.SimpleNamespace(**fields)
+
+
+def tokens(pages: list[int]) -> list[int]:
+    return [page * TOKENS + i for page in pages for i in range(TOKENS)]
+
+
+class Contract(unittest.TestCase):
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = folder.name
+        self.pool = Pool()
+
+    def open(self, pipeline: str = "", extra: dict | None = None, **changes: Any) -> Any:
+        pipeline = pipeline or f"posix(path={self.path}/{{rank}}, direct=no)"
+        backend = CairnHiCache(config(pipeline, extra, **changes), {})
+        self.addCleanup(backend.close)
+        backend.register_mem_pool_host(self.pool)
+        return backend
+
+    def store(self, backend: Any) -> None:
+        for n in range(8):
+            self.pool.fill(n, n)
+        self.assertEqual(backend.batch_set_v1(HASHES, tokens(list(range(8)))), [True] * 8)
+
+    def test_pages(self) -> None:
+        backend = self.open()
+        self.store(backend)
+        self.assertEqual(backend.batch_exists([*HASHES, "ff"]), 8)
+        self.assertEqual(backend.batch_exists(["ff", *HASHES]), 0)
+        for n in range(8):
+            self.pool.fill(n, 40)
+        got = backend.batch_get_v1(["ff", *HASHES[:7]], tokens(list(range(8))))
+        self.assertEqual(got, [False] + [True] * 7)
+        self.assertTrue(all(self.pool.holds(n + 1, n) for n in range(7)))
+        backend.close()
+        backend = self.open()
+        self.assertEqual(backend.batch_exists(HASHES), 8)
+        self.assertTrue(backend.clear())
+        self.assertEqual(backend.batch_exists(HASHES), 0)
+
+    def test_mistakes_do_not_raise(self) -> None:
+        backend = self.open()
+        for keys, where in (
+            (HASHES, tokens([0])),
+            (HASHES, None),
+            ([None] * 8, tokens(list(range(8)))),
+        ):
+            self.assertEqual(backend.batch_set_v1(keys, where), [False] * 8)
+            self.assertEqual(backend.batch_get_v1(keys, where), [False] * 8)
+        self.assertEqual(backend.batch_exists([None]), 0)
+        self.assertEqual(backend.batch_get(HASHES, None), [None] * 8)
+        self.assertFalse(backend.batch_set(HASHES, None))
+        self.assertEqual((backend.batch_set_v1([], []), backend.batch_get_v1([], [])), ([], []))
+        backend.close()
+        backend.close()
+        self.assertEqual(backend.batch_get_v1(HASHES, tokens(list(range(8)))), [False] * 8)
+        self.assertEqual(backend.batch_set_v1(HASHES, tokens(list(range(8)))), [False] * 8)
+        self.assertEqual(backend.batch_exists(HASHES), 0)
+        self.assertFalse(backend.clear())
+
+    def test_identity(self) -> None:
+        backend = self.open(f"posix(path={self.path}/one)")
+        self.store(backend)
+        backend.close()
+        for extra, changes in (
+            ({"tenant": "t"}, {}),
+            ({"salt": "s"}, {}),
+            ({"revision": "r"}, {}),
+            ({}, {"model_name": "other"}),
+            ({}, {"tp_size": 2}),
+            ({}, {"pp_size": 2, "pp_rank": 1}),
+        ):
+            backend = self.open(f"posix(path={self.path}/one)", extra, **changes)
+            self.assertEqual(backend.batch_exists(HASHES), 0, (extra, changes))
+            backend.close()
+        for name, value in (("dtype", "fp8"), ("layout", "layer_first"), ("layer_num", 3)):
+            setattr(self.pool, name, value)
+            backend = self.open(f"posix(path={self.path}/one)")
+            self.assertEqual(backend.batch_exists(HASHES), 0, name)
+            backend.close()
+            delattr(self.pool, name)
+        self.assertEqual(self.open(f"posix(path={self.path}/one)").batch_exists(HASHES), 8)
+
+    def test_a_store_that_fails(self) -> None:
+        backend = self.open(f'fault(rule="dump:ENOSPC:#3") | posix(path={self.path}/kv)')
+        answers = backend.batch_set_v1(HASHES, tokens(list(range(8))))
+        self.assertEqual(answers.count(False), 1)
+        self.assertEqual([backend.exists(key) for key in HASHES], answers)
+
+    def test_a_device_that_hangs(self) -> None:
+        backend = self.open(
+            f'delay(hang="#2", hang_for=2s) | posix(path={self.path}/kv, direct=no)',
+            {"deadline": 0.2},
+        )
+        self.pool.fill(0, 0)
+        self.assertEqual(backend.batch_set_v1(HASHES[:1], tokens([0])), [True])
+        self.assertEqual(backend.batch_get_v1(HASHES[:1], tokens([1])), [False])
+        self.pool.fill(1, 30)
+        backend.close()
+        self.assertTrue(self.pool.holds(1, 30))
+
+    def test_refusals(self) -> None:
+        for pipeline, changes, what in (
+            ("", {}, "pipeline"),
+            ("nosuch()", {}, "nosuch"),
+            ("posix(path=/tmp/{rank})", {"is_mla_model": True, "tp_size": 2}, "shared=yes"),
+        ):
+            with self.assertRaisesRegex(ValueError, what):
+                CairnHiCache(config(pipeline, **changes), {})
+        with self.assertRaisesRegex(ValueError, "durability"):
+            CairnHiCache(config("null", {"durability": "now"}), {})
+
+
+if __name__ == "__main__":
+    unittest.main()
