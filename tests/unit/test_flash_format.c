@@ -53,6 +53,36 @@ static void super_reseal(void)
 	super.crc = crc32c(0, &super, offsetof(struct flash_super, crc));
 }
 
+static struct flash_super_page page;
+
+static enum flash_verdict page_verdict(void)
+{
+	return flash_super_page_decode(&page, NULL);
+}
+
+static void retired_regions(void **state)
+{
+	(void)state;
+	memset(&page, 0xa5, sizeof(page));
+	page.super = image.super;
+	page.super.retired_count = 3;
+	for (uint32_t i = 0; i < 3; i++)
+		page.retired[i] = i * 2;
+	flash_super_page_seal(&page);
+	assert_int_equal(page.retired[3], 0);
+	every_bit(&page, sizeof(page.super) + 3 * sizeof(uint32_t), page_verdict);
+	page.retired[1] = page.retired[0]; /* twice */
+	flash_super_page_seal(&page);
+	assert_int_equal(page_verdict(), FLASH_DAMAGED);
+	page.retired[1] = 2;
+	page.retired[2] = page.super.region_count; /* there is none */
+	flash_super_page_seal(&page);
+	assert_int_equal(page_verdict(), FLASH_DAMAGED);
+	page.super.retired_count = FLASH_RETIRED_MAX + 1;
+	page.super.crc = crc32c(0, &page.super, offsetof(struct flash_super, crc));
+	assert_int_equal(page_verdict(), FLASH_DAMAGED);
+}
+
 static void superblocks(void **state)
 {
 	struct flash_layout layout;
@@ -608,11 +638,14 @@ static void the_document_is_right(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		CASE(superblocks),	   CASE(namespaces),	 CASE(namespaces_need_room),
-		CASE(mark_pages),	   CASE(region_headers), CASE(tables_and_trailers),
-		CASE(entries_have_bounds), CASE(record_heads),	 CASE(records_of_other_versions),
-		CASE(piece_checksums),	   CASE(layouts),	 CASE(layouts_refused),
-		CASE(lengths_and_units),   CASE(fingerprints),	 CASE(the_document_is_right),
+		CASE(superblocks),	   CASE(retired_regions),
+		CASE(namespaces),	   CASE(namespaces_need_room),
+		CASE(mark_pages),	   CASE(region_headers),
+		CASE(tables_and_trailers), CASE(entries_have_bounds),
+		CASE(record_heads),	   CASE(records_of_other_versions),
+		CASE(piece_checksums),	   CASE(layouts),
+		CASE(layouts_refused),	   CASE(lengths_and_units),
+		CASE(fingerprints),	   CASE(the_document_is_right),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

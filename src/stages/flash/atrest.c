@@ -141,6 +141,14 @@ bool rest_space(const struct rest *rest, uint32_t id, struct flash_space_entry *
 	return false;
 }
 
+bool rest_retired(const struct rest *rest, uint32_t region)
+{
+	for (uint32_t i = 0; i < rest->super.super.retired_count; i++)
+		if (rest->super.retired[i] == region)
+			return true;
+	return false;
+}
+
 /* ---- list ---------------------------------------------------------------------------------- */
 
 static int gather(void *context, const struct flash_scanned *scanned)

@@ -78,7 +78,7 @@ static void carry_written(struct reclaim *r)
 	if (r->chain.result < 0) {
 		cairn_count(r->tier->env, CNT_IO_ERRORS, 1);
 		tier_lock(r->tier);
-		region_retire(r->tier, r->new_region);
+		region_retire(r->tier, r->new_region, r->chain.result);
 		tier_unlock(r->tier);
 		r->at--; /* the same again, elsewhere */
 		carry_end(r, false, false);
@@ -136,7 +136,7 @@ static bool head_renew(struct reclaim *r, uint32_t head_bytes)
 static void carry_unread(struct reclaim *r)
 {
 	tier_lock(r->tier);
-	region_retire(r->tier, r->victim);
+	region_retire(r->tier, r->victim, r->chain.result);
 	tier_unlock(r->tier);
 	carry_end(r, false, true);
 }

@@ -98,7 +98,8 @@ static int check_found(struct rest *rest, uint32_t region, const struct flash_re
 		return rest_report_region(rest, CAIRN_FINDING_DAMAGED, region, at,
 					  "it could not be read everywhere");
 	if (found->table_lost || found->trailer_lost ||
-	    (found->state == FLASH_FOUND_OPEN && found->next_number && rest->clean))
+	    (found->state == FLASH_FOUND_OPEN && found->next_number && rest->clean &&
+	     !rest_retired(rest, region)))
 		rc = rest_report_region(rest, CAIRN_FINDING_REPAIRABLE, region, end,
 					"the table does not check: the next open looks for the "
 					"records");
@@ -139,7 +140,13 @@ static int check_region(struct rest *rest, uint32_t region)
 	rc = flash_scan_region(&rest->scanner, region, 0, rest_collect, rest, &found);
 	if (rc < 0)
 		return rest_error(rest, rc, "%s", strerror(-rc));
-	rc = check_found(rest, region, &found);
+	if (rest_retired(rest, region))
+		rc = rest_report_region(rest, CAIRN_FINDING_NOTE, region,
+					flash_region_at(&rest->super.layout, region),
+					"retired: it could not be read or written once, and takes "
+					"no more records");
+	if (rc == 0)
+		rc = check_found(rest, region, &found);
 	if (rc || (found.state != FLASH_FOUND_OPEN && found.state != FLASH_FOUND_SEALED))
 		return rc;
 	flash_scan_marks(&rest->scanner, region, found.seq, records_max, rest->marks, NULL, &marks);

@@ -17,6 +17,8 @@
  *     where the batch is to be durable, a flush began after both and has ended.
  *  5. Deaths that were flushed are then written into the other copy, too, before the
  *     batch is over: or the loss of one copy could bring back what was removed.
+ *  6. Regions that were retired since are told in the superblock, before all else, and
+ *     flushed whatever sync= is.
  */
 #include "stages/flash/tier.h"
 
@@ -45,7 +47,9 @@ struct commit {
 	uint32_t count;
 	int64_t result;
 	bool flushed;
-	bool second; /* the other copies of what was flushed are being written */
+	bool second;	   /* the other copies of what was flushed are being written */
+	bool super;	   /* the chain under way has the superblock */
+	bool super_failed; /* in this batch: not once more */
 };
 
 int commit_init(struct flash *tier)
@@ -139,6 +143,20 @@ static void pages_again(struct commit *commit)
 	tier_unlock(tier);
 }
 
+static void super_written(struct commit *commit)
+{
+	struct flash *tier = commit->tier;
+
+	commit->super = false;
+	tier_lock(tier);
+	commit->super_failed = commit->chain.result < 0;
+	tier->super_unsure = commit->super_failed;
+	tier->retired_new = tier->retired_new || commit->super_failed;
+	tier_unlock(tier);
+	if (commit->super_failed)
+		cairn_count(tier->env, CNT_IO_ERRORS, 1);
+}
+
 static void pages_written(struct engine_chain *chain)
 {
 	struct commit *commit = (struct commit *)((char *)chain - offsetof(struct commit, chain));
@@ -147,7 +165,9 @@ static void pages_written(struct engine_chain *chain)
 	for (uint32_t i = 0; i < chain->op_count; i++)
 		if (commit->ops[i].code == OP_WRITEV)
 			cairn_count(commit->tier->env, CNT_OTHER_BYTES, commit->ops[i].length);
-	if (chain->result < 0) {
+	if (commit->super) {
+		super_written(commit);
+	} else if (chain->result < 0) {
 		cairn_count(commit->tier->env, CNT_IO_ERRORS, 1);
 		if (!commit->second)
 			commit->result = chain->result;
@@ -189,6 +209,19 @@ static void page_op(struct commit *commit, uint32_t at, size_t bytes, uint64_t o
 		.length = bytes,
 		.offset = offset,
 	};
+}
+
+/* [m] The superblock, and a flush. */
+static uint32_t super_take(struct commit *commit)
+{
+	struct flash *tier = commit->tier;
+	struct flash_super_page *page = (struct flash_super_page *)(void *)&commit->pages[0];
+
+	tier->super.epoch = tier->epoch;
+	page_op(commit, 0, FLASH_PAGE, flash_super_make(tier, page));
+	commit->ops[1] = (struct engine_op){.code = OP_FDATASYNC, .fd = tier->fd};
+	commit->super = true;
+	return 2;
 }
 
 /* [m] A new use of a region that was not read: nothing of an earlier one is found any more. */
@@ -269,7 +302,7 @@ static bool batch_over(struct commit *commit)
 	for (struct waiter *w = commit->batch; w; w = w->next)
 		fio_of(w)->flush_result = commit->result;
 	waiters_wake(&commit->batch);
-	commit->running = commit->next != NULL;
+	commit->running = commit->next || (tier->retired_new && !commit->super_failed);
 	if (!commit->running)
 		return false;
 	commit->batch = commit->next;
@@ -281,7 +314,7 @@ static bool batch_over(struct commit *commit)
 	commit->cursor = commit->page = 0;
 	commit->entered = false;
 	commit->result = 0;
-	commit->flushed = commit->second = false;
+	commit->flushed = commit->second = commit->super_failed = false;
 	commit->reclaims = tier->reclaims_begun;
 	return true;
 }
@@ -293,6 +326,10 @@ static void commit_step(struct commit *commit)
 
 	tier_lock(tier);
 	for (;;) {
+		if (tier->retired_new && !commit->super_failed) {
+			count = super_take(commit);
+			break;
+		}
 		if (tier->reclaims_over < commit->reclaims) { /* commit_kick() comes */
 			commit->asleep = true;
 			tier_unlock(tier);
@@ -346,25 +383,38 @@ static void commit_over(struct waiter *waiter)
 	then(f);
 }
 
+/* [m] The job begins, if it is not under way. */
+static void commit_start(struct commit *commit)
+{
+	struct flash *tier = commit->tier;
+
+	if (commit->running)
+		return;
+	commit->running = true;
+	commit->result = 0;
+	commit->super_failed = false;
+	batch_over(commit); /* of none: the next batch is this one */
+	commit->job.run = commit_run;
+	stage_env(tier->env)->job_start(tier->env, &commit->job, 0);
+}
+
+void commit_super(struct flash *tier)
+{
+	commit_start(tier->commit);
+	commit_kick(tier); /* it need not wait for a reclaim */
+}
+
 void commit_wait(struct fio *f, bool durable, void (*then)(struct fio *))
 {
 	struct flash *tier = f->tier;
 	struct commit *commit = tier->commit;
-	bool start;
 
 	f->then = then;
 	f->flush_result = 0;
 	tier_lock(tier);
 	waiter_park(&f->wait, &commit->next, commit_over);
 	commit->durable_next = commit->durable_next || durable;
-	start = !commit->running;
-	if (start) {
-		commit->running = true;
-		commit->result = 0;
-		batch_over(commit); /* of none: the next batch is this one */
-		commit->job.run = commit_run;
-		stage_env(tier->env)->job_start(tier->env, &commit->job, 0);
-	}
+	commit_start(commit);
 	tier_unlock(tier);
 }
 

@@ -153,7 +153,7 @@ static void dump_settle(struct fio *f)
 	partial = my_partial(f);
 	if (f->result < 0) {
 		cairn_count(tier->env, CNT_IO_ERRORS, 1);
-		region_retire(tier, f->region);
+		region_retire(tier, f->region, f->result);
 	}
 	for (uint32_t i = 0; i < f->claim_count; i++)
 		settle_one(f, partial, &f->claims[i]);

@@ -274,8 +274,37 @@ enum flash_verdict flash_super_decode(const struct flash_super *super,
 	    super->region_count != layout.region_count ||
 	    super->space_bytes != layout.space_bytes || super->mark_pages != layout.mark_pages)
 		return FLASH_DAMAGED;
+	if (super->retired_count > FLASH_RETIRED_MAX)
+		return FLASH_DAMAGED;
 	if (ret_layout)
 		*ret_layout = layout;
+	return FLASH_OK;
+}
+
+void flash_super_page_seal(struct flash_super_page *page)
+{
+	uint32_t count = page->super.retired_count;
+
+	assert(count <= FLASH_RETIRED_MAX);
+	memset(page->retired + count, 0, (FLASH_RETIRED_MAX - count) * sizeof(uint32_t));
+	page->super.retired_crc = crc32c(0, page->retired, count * sizeof(uint32_t));
+	flash_super_seal(&page->super);
+}
+
+enum flash_verdict flash_super_page_decode(const struct flash_super_page *page,
+					   struct flash_layout *ret_layout)
+{
+	enum flash_verdict verdict = flash_super_decode(&page->super, ret_layout);
+	uint32_t count = page->super.retired_count;
+
+	if (verdict != FLASH_OK)
+		return verdict;
+	if (page->super.retired_crc != crc32c(0, page->retired, count * sizeof(uint32_t)))
+		return FLASH_DAMAGED;
+	for (uint32_t i = 0; i < count; i++)
+		if (page->retired[i] >= page->super.region_count ||
+		    (i && page->retired[i] <= page->retired[i - 1]))
+			return FLASH_DAMAGED;
 	return FLASH_OK;
 }
 

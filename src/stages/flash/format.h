@@ -162,20 +162,34 @@ struct flash_super {
 	uint64_t region_seq; /* no use of a region has taken this one or a later one */
 	uint32_t unit, region_bytes, region_count, space_bytes, mark_pages;
 	uint32_t epoch;
-	uint32_t owner_pid; /* 0: closed */
-	uint8_t zero[112];
+	uint32_t owner_pid;		     /* 0: closed */
+	uint32_t retired_count, retired_crc; /* of the list behind */
+	uint8_t zero[104];
 	uint32_t crc; /* of the bytes before */
 };
 _Static_assert(sizeof(struct flash_super) == 256, "format");
 _Static_assert(offsetof(struct flash_super, crc) == 252, "format");
 
+/* Regions that take no records any more, ascending; those beyond are known until close. */
+#define FLASH_RETIRED_MAX ((FLASH_PAGE - sizeof(struct flash_super)) / sizeof(uint32_t))
+
+struct flash_super_page {
+	struct flash_super super;
+	uint32_t retired[FLASH_RETIRED_MAX];
+};
+_Static_assert(sizeof(struct flash_super_page) == FLASH_PAGE, "format");
+
 /* All zero but the identity, the layout, @created_ns. */
 void flash_super_init(struct flash_super *super, const struct flash_id *id,
 		      const struct flash_layout *layout, uint64_t created_ns);
 void flash_super_seal(struct flash_super *super);
+/* With the list of super.retired_count; what is behind it is made zero. */
+void flash_super_page_seal(struct flash_super_page *page);
 /* @ret_layout (may be NULL): on FLASH_OK. */
 enum flash_verdict flash_super_decode(const struct flash_super *super,
 				      struct flash_layout *ret_layout);
+enum flash_verdict flash_super_page_decode(const struct flash_super_page *page,
+					   struct flash_layout *ret_layout);
 
 /* ---- the namespace area: two copies, each written whole ------------------------------ */
 

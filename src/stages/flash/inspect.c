@@ -66,6 +66,17 @@ static const char *state_name(enum flash_found state)
 
 /* ---- the store ------------------------------------------------------------------------- */
 
+static void tell_retired(struct inspect *inspect, const struct flash_super_found *found)
+{
+	char text[FLASH_RETIRED_MAX * sizeof("4294967295")] = "none";
+	size_t used = 0;
+
+	for (uint32_t i = 0; i < found->super.retired_count; i++)
+		used += (size_t)snprintf(text + used, sizeof(text) - used, "%s%u", i ? " " : "",
+					 found->retired[i]);
+	tell(inspect, "regions_retired", text, 0);
+}
+
 static void tell_super(struct inspect *inspect)
 {
 	const struct flash_super_found *found = &inspect->rest.super;
@@ -92,6 +103,7 @@ static void tell_super(struct inspect *inspect)
 	tell_count(inspect, "sequence_below", super->sequence);
 	tell_count(inspect, "use_below", super->region_seq);
 	tell_count(inspect, "epoch", super->epoch);
+	tell_retired(inspect, found);
 }
 
 static int tell_regions(struct inspect *inspect)
@@ -192,6 +204,7 @@ static int tell_region(struct inspect *inspect, uint32_t region)
 	tell_count(inspect, "at", flash_region_at(layout, region));
 	tell_count(inspect, "first_unit", flash_region_unit(layout, region));
 	tell_count(inspect, "last_unit", flash_trailer_unit(layout, region));
+	tell(inspect, "retired", rest_retired(&inspect->rest, region) ? "yes" : "no", 0);
 	if (found.state != FLASH_FOUND_OPEN && found.state != FLASH_FOUND_SEALED)
 		return 0;
 	tell_count(inspect, "use", found.seq);

@@ -242,7 +242,8 @@ static void slot_failed(struct fio *f, const struct slot *slot)
 		    from + bytes <= slot->op.offset)
 			continue;
 		part_damaged(f, i);
-		region_retire(tier, flash_region_of(&tier->layout, place->unit));
+		region_retire(tier, flash_region_of(&tier->layout, place->unit),
+			      slot->chain.result);
 	}
 }
 

@@ -323,13 +323,42 @@ void log_forget(struct flash *tier, const struct table_place *place)
 	memset(&entries[place->number], 0, sizeof(entries[place->number]));
 }
 
-void region_retire(struct flash *tier, uint32_t number)
+/* The superblock has no place for it, or has it. */
+static bool retired_add(struct flash *tier, uint32_t number)
+{
+	uint32_t at = tier->retired_count;
+
+	while (at && tier->retired[at - 1] >= number)
+		at--;
+	if (tier->retired_count == FLASH_RETIRED_MAX ||
+	    (at < tier->retired_count && tier->retired[at] == number))
+		return false;
+	memmove(&tier->retired[at + 1], &tier->retired[at],
+		(tier->retired_count - at) * sizeof(tier->retired[0]));
+	tier->retired[at] = number;
+	tier->retired_count++;
+	return true;
+}
+
+void region_fail(struct flash *tier, uint32_t number, int64_t error)
 {
 	struct region *region = &tier->regions[number];
 
+	assert(error < 0);
 	if (!region->failed)
 		cairn_count(tier->env, CNT_RETIRED, 1);
 	region->failed = true;
+	if (error != -ENOSPC && error != -EDQUOT && retired_add(tier, number))
+		tier->retired_new = true;
+}
+
+void region_retire(struct flash *tier, uint32_t number, int64_t error)
+{
+	struct region *region = &tier->regions[number];
+
+	region_fail(tier, number, error);
+	if (tier->retired_new)
+		commit_super(tier);
 	if (region->state == REGION_SEALED)
 		region->state = REGION_RETIRED;
 	for (uint32_t stream = 0; stream < FLASH_STREAMS; stream++)
@@ -353,7 +382,8 @@ static void sealed(struct engine_chain *chain)
 	region = &tier->regions[draft->region];
 	assert(region->state == REGION_SEALING);
 	/* Without a table it is read as an open one is, record by record. */
-	region->failed = region->failed || chain->result < 0;
+	if (chain->result < 0)
+		region_retire(tier, draft->region, chain->result);
 	region->tabled = chain->result >= 0;
 	region->state = region->failed ? REGION_RETIRED : REGION_SEALED;
 	region->draft = DRAFT_NONE;

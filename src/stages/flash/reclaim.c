@@ -143,7 +143,7 @@ static void header_written(struct reclaim *r)
 		}
 		cairn_count(tier->env, CNT_IO_ERRORS, 1);
 		region->state = REGION_RETIRED;
-		region->failed = true;
+		region_retire(tier, r->victim, r->chain.result);
 	} else {
 		region->state = REGION_FREE;
 		tier->free_count++;
@@ -468,7 +468,7 @@ void reclaim_next(struct reclaim *r)
 static void table_unread(struct reclaim *r)
 {
 	tier_lock(r->tier);
-	region_retire(r->tier, r->victim);
+	region_retire(r->tier, r->victim, r->chain.result);
 	tier_unlock(r->tier);
 	r->records = 0;
 	r->at = UINT32_MAX;

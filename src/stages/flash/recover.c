@@ -19,7 +19,7 @@
 
 #include <stdio.h>
 
-#define BATCH	     64u	 /* records whose entries are fetched at once */
+#define BATCH	     64u	/* records whose entries are fetched at once */
 #define FOUND_HUGE   (8u << 20) /* what is kept of entries is on huge pages from there on */
 /* The writes of a page of marks are counted on from there when one copy could not be read. */
 #define UNREAD_AHEAD 65536u
@@ -381,9 +381,10 @@ static void region_seal(struct recovery *r, const struct flash_region_found *fou
 		r->flush_result = seal_flush(tier);
 	r->flushed = true;
 	rc = seal_now(tier, r->region, r->flush_result);
-	if (rc < 0) /* it can be read, and is found open the next time, too */
+	if (rc < 0) { /* it can be read, and is found open the next time, too */
 		cairn_count(tier->env, CNT_IO_ERRORS, 1);
-	region->failed = rc < 0;
+		region_fail(tier, r->region, rc);
+	}
 }
 
 /*
@@ -471,7 +472,8 @@ static int region_sealed(struct recovery *r, struct flash_region_found *found, b
 	const struct flash_table_entry *table;
 	int rc = flash_scan_table(&r->scanner, r->region, found, &table);
 
-	tier->regions[r->region].state = REGION_SEALED;
+	tier->regions[r->region].state =
+		tier->regions[r->region].failed ? REGION_RETIRED : REGION_SEALED;
 	tier->regions[r->region].tabled = rc == 0;
 	if (rc == 0) {
 		if (!r->expected)
@@ -483,8 +485,13 @@ static int region_sealed(struct recovery *r, struct flash_region_found *found, b
 			rc = region_walk(r, found, clean);
 		if (rc < 0)
 			return rc;
+		if (found->unreadable) {
+			region_fail(tier, r->region, -EIO);
+			tier->regions[r->region].state = REGION_RETIRED;
+		}
 		region_take(r, found, r->entries);
-		if (found->table_lost && !found->unreadable) /* torn: it is written again */
+		/* Torn: it is written again. */
+		if (found->table_lost && !found->unreadable && !tier->regions[r->region].failed)
 			region_seal(r, found);
 	}
 	policy_candidate(&tier->policy, r->region, true);
@@ -501,9 +508,11 @@ static int region_open(struct recovery *r, struct flash_region_found *found, boo
 		return rc;
 	region->state = REGION_SEALING;
 	region_take(r, found, r->entries);
-	if (found->unreadable) { /* no more of it is trusted to a place like that */
+	if (found->unreadable) /* no more of it is trusted to a place like that */
+		region_fail(tier, r->region, -EIO);
+	if (region->failed) {
 		region->state = REGION_RETIRED;
-		region->failed = true;
+		policy_candidate(&tier->policy, r->region, true);
 	} else if (found->next_number) {
 		region_seal(r, found);
 	} else {
@@ -557,11 +566,12 @@ static int others_scan(struct recovery *r, bool clean)
 		switch (r->looked[i].state) {
 		case FLASH_FOUND_UNUSED:
 		case FLASH_FOUND_LOST:
-			region->state = REGION_BLANK;
+			region->state = region->failed ? REGION_RETIRED : REGION_BLANK;
 			break;
 		case FLASH_FOUND_UNREADABLE:
 			region->state = REGION_RETIRED;
-			region->failed = region->unread = true;
+			region->unread = true;
+			region_fail(tier, i, -EIO);
 			break;
 		case FLASH_FOUND_OPEN:
 			rc = region_open(r, &r->looked[i], clean);
@@ -582,6 +592,8 @@ static void regions_look(struct recovery *r)
 	/* What is new in the first epochs is older than that. */
 	tier->epoch = tier->super.epoch > POLICY_FRESH_AGE ? tier->super.epoch : POLICY_FRESH_AGE;
 	tier->region_seq = tier->super.region_seq;
+	for (uint32_t i = 0; i < tier->retired_count; i++)
+		tier->regions[tier->retired[i]].failed = true;
 	for (uint32_t i = 0; i < count; i++) {
 		struct flash_region_found *found = &r->looked[i];
 

@@ -71,12 +71,14 @@ static int settle(struct rest *rest)
 /* The superblock, once more, into the copy that is its turn; flushed. */
 static int super_put(struct rest *rest)
 {
-	struct flash_super *super = &rest->super.super;
+	struct flash_super_page page;
 	int rc;
 
-	super->counter++;
-	flash_super_seal(super);
-	rc = put(rest, flash_super_at(super->counter % FLASH_COPIES), super, sizeof(*super));
+	rest->super.super.counter++;
+	page.super = rest->super.super;
+	memcpy(page.retired, rest->super.retired, sizeof(page.retired));
+	flash_super_page_seal(&page);
+	rc = put(rest, flash_super_at(page.super.counter % FLASH_COPIES), &page, sizeof(page));
 	return rc < 0 ? rc : settle(rest);
 }
 
@@ -257,7 +259,8 @@ static int super_mend(struct repair *repair)
 		rc = super_put(rest);
 	return rc < 0 ? rc
 		      : mended(rest, 0,
-			       "mended: the superblock was made again from a region's header");
+			       "mended: the superblock was made again from a region's header; "
+			       "which regions were retired nobody knows");
 }
 
 /* The end of a repair. Invariant 5. */
@@ -461,7 +464,7 @@ static int repair_records(struct rest *rest, uint32_t region,
 			if (pages.counters[page] ||
 			    page * FLASH_MARKS_PER_PAGE < found->next_number)
 				pages.changed[page / 64] |= 1ull << (page % 64);
-	if (found->state == FLASH_FOUND_SEALED || rest->clean)
+	if (found->state == FLASH_FOUND_SEALED || rest->clean || rest_retired(rest, region))
 		rc = records_drop(rest, region, found, &pages);
 	for (uint32_t page = 0; rc == 0 && page < layout->mark_pages; page++)
 		if (pages.changed[page / 64] >> (page % 64) & 1)
@@ -528,16 +531,18 @@ static int repair_open(struct repair *repair, uint32_t region,
 					  flash_region_at(&rest->super.layout, region),
 					  "it could not be read everywhere: left as it is");
 	}
+	if (!found->next_number && rest_retired(rest, region))
+		return 0;
 	if (!found->next_number && found->trailer_lost)
 		return region_drop(rest, region, "dropped: no record of it was found");
 	/* After a crash numbers may have been given out of which nothing is left but marks. */
 	if (!found->next_number)
 		return rest->clean ? 0 : region_drop(rest, region, NULL);
-	repair->sealed += !rest->clean;
+	repair->sealed += !rest->clean && !rest_retired(rest, region);
 	rc = repair_records(rest, region, found);
 	if (rc == 0)
 		rc = records_gone(rest, region, found);
-	return rc ? rc : table_put(repair, region, found);
+	return rc || rest_retired(rest, region) ? rc : table_put(repair, region, found);
 }
 
 static int repair_region(struct repair *repair, uint32_t region)
@@ -551,6 +556,8 @@ static int repair_region(struct repair *repair, uint32_t region)
 			       rest_collect, rest, &found);
 	if (rc < 0)
 		return rest_error(rest, rc, "%s", strerror(-rc));
+	if (found.state == FLASH_FOUND_LOST && rest_retired(rest, region))
+		return 0; /* it stays as it is, and nothing of it is found */
 	if (found.state == FLASH_FOUND_LOST || found.state == FLASH_FOUND_UNREADABLE)
 		return region_lost(repair, region, found.state);
 	if (found.state == FLASH_FOUND_OPEN)
@@ -560,7 +567,9 @@ static int repair_region(struct repair *repair, uint32_t region)
 	rc = repair_records(rest, region, &found);
 	if (rc == 0 && found.table_lost)
 		rc = records_gone(rest, region, &found);
-	return rc || !found.table_lost ? rc : table_put(repair, region, &found);
+	return rc || !found.table_lost || rest_retired(rest, region)
+		       ? rc
+		       : table_put(repair, region, &found);
 }
 
 static int repair_all(struct repair *repair)

@@ -55,6 +55,8 @@ int rest_ready(struct rest *rest);
 bool rest_space(const struct rest *rest, uint32_t id, struct flash_space_entry *ret_entry,
 		const void **ret_desc);
 
+/* Whether nothing is written to @region any more. */
+bool rest_retired(const struct rest *rest, uint32_t region);
 /* Whether somebody has the store open. */
 bool rest_in_use(const struct rest *rest);
 

@@ -42,7 +42,7 @@ static bool zeros(const void *data, size_t bytes)
 
 int flash_scan_super(const struct sys *sys, int fd, struct flash_super_found *ret_found)
 {
-	uint8_t *page = sys->alloc(FLASH_PAGE, FLASH_PAGE);
+	struct flash_super_page *page = sys->alloc(FLASH_PAGE, sizeof(*page));
 	bool version = false, found = false, written = false, read = false;
 
 	memset(ret_found, 0, sizeof(*ret_found));
@@ -50,7 +50,6 @@ int flash_scan_super(const struct sys *sys, int fd, struct flash_super_found *re
 		return -ENOMEM;
 	for (uint32_t copy = 0; copy < FLASH_COPIES; copy++) {
 		enum flash_verdict *verdict = &ret_found->copies[copy];
-		struct flash_super super;
 		struct flash_layout layout;
 		struct stat st;
 		int rc = read_twice(sys, fd, page, FLASH_PAGE, flash_super_at(copy));
@@ -63,14 +62,16 @@ int flash_scan_super(const struct sys *sys, int fd, struct flash_super_found *re
 		}
 		read = true;
 		written = written || !zeros(page, FLASH_PAGE);
-		memcpy(&super, page, sizeof(super));
-		ret_found->marked = ret_found->marked || memcmp(super.magic, FLASH_SUPER_MAGIC,
-								sizeof(super.magic)) == 0;
-		*verdict = flash_super_decode(&super, &layout);
+		ret_found->marked =
+			ret_found->marked || memcmp(page->super.magic, FLASH_SUPER_MAGIC,
+						    sizeof(page->super.magic)) == 0;
+		*verdict = flash_super_page_decode(page, &layout);
 		version = version || *verdict == FLASH_VERSION;
-		if (*verdict != FLASH_OK || (found && super.counter < ret_found->super.counter))
+		if (*verdict != FLASH_OK ||
+		    (found && page->super.counter < ret_found->super.counter))
 			continue;
-		ret_found->super = super;
+		ret_found->super = page->super;
+		memcpy(ret_found->retired, page->retired, sizeof(page->retired));
 		ret_found->layout = layout;
 		found = true;
 	}

@@ -19,6 +19,7 @@ struct ahead;
 
 struct flash_super_found {
 	struct flash_super super; /* the sound copy that counts */
+	uint32_t retired[FLASH_RETIRED_MAX];
 	struct flash_layout layout;
 	enum flash_verdict copies[FLASH_COPIES];
 	bool marked; /* one of them begins as a superblock does */

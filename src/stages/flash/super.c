@@ -6,6 +6,8 @@
  *  1. A store is made in this order: all of its space, an empty namespace area, the
  *     superblock. Without a superblock there is no store.
  *  2. `clean` is taken away, durably, before anything else is changed.
+ *  3. The copy that was written last is written again until it is known to be there:
+ *     the other one is whole.
  */
 #include "stages/flash/scan.h"
 #include "stages/flash/tier.h"
@@ -23,22 +25,37 @@
 #define REGION_MIN   (512u << 10)
 #define REGION_MAX   (32u << 20)
 
+uint64_t flash_super_make(struct flash *tier, struct flash_super_page *ret_page)
+{
+	/* Of two copies one is known to be there: who did not get through is written again. */
+	tier->super.counter += tier->super_unsure ? FLASH_COPIES : 1;
+	tier->super_unsure = true;
+	tier->super.retired_count = tier->retired_count;
+	ret_page->super = tier->super;
+	memcpy(ret_page->retired, tier->retired, sizeof(ret_page->retired));
+	flash_super_page_seal(ret_page);
+	tier->retired_new = false;
+	return flash_super_at(ret_page->super.counter % FLASH_COPIES);
+}
+
 int flash_super_write(struct flash *tier)
 {
-	uint8_t *page = tier->sys->alloc(FLASH_PAGE, FLASH_PAGE); /* O_DIRECT, perhaps */
+	struct flash_super_page *page = tier->sys->alloc(FLASH_PAGE, sizeof(*page)); /* O_DIRECT */
+	uint64_t at;
 	int rc;
 
 	if (!page)
 		return -ENOMEM;
-	memset(page, 0, FLASH_PAGE);
-	tier->super.counter++;
-	flash_super_seal(&tier->super);
-	memcpy(page, &tier->super, sizeof(tier->super));
-	rc = sys_pwrite_full(tier->sys, tier->fd, page, FLASH_PAGE,
-			     (off_t)flash_super_at(tier->super.counter % FLASH_COPIES));
+	tier_lock(tier);
+	at = flash_super_make(tier, page);
+	tier_unlock(tier);
+	rc = sys_pwrite_full(tier->sys, tier->fd, page, sizeof(*page), (off_t)at);
 	cairn_count(tier->env, CNT_OTHER_BYTES, FLASH_PAGE);
 	tier->sys->free(page);
-	return rc ? rc : tier->sys->fdatasync(tier->fd);
+	if (rc == 0)
+		rc = tier->sys->fdatasync(tier->fd);
+	tier->super_unsure = rc < 0;
+	return rc;
 }
 
 /* ---- a new store ---------------------------------------------------------------------------- */
@@ -233,6 +250,8 @@ int flash_super_open(struct flash *tier, struct cairn_error *reterr)
 		return flash_error(reterr, rc, "%s: %s", tier->path, strerror(-rc));
 	tier->super = found.super;
 	tier->layout = found.layout;
+	tier->retired_count = found.super.retired_count;
+	memcpy(tier->retired, found.retired, sizeof(found.retired));
 	for (uint32_t copy = 0; copy < FLASH_COPIES; copy++) {
 		if (found.copies[copy] == FLASH_OK)
 			continue;

@@ -230,7 +230,8 @@ struct flash {
 	uint32_t entries_max;
 	uint64_t shards_max;
 	struct flash_layout layout;
-	struct flash_super super;
+	struct flash_super super; /* by open(), then the commit's job, then close() */
+	bool super_unsure;	  /* the copy that was written last: whether it is there */
 
 	pthread_mutex_t mutex, space_lock;
 	bool mutex_made;
@@ -284,6 +285,8 @@ struct flash {
 	struct commit *commit;
 	uint64_t reclaims_begun, reclaims_over;
 	bool kill_singles; /* some region has such pages */
+	uint32_t retired[FLASH_RETIRED_MAX], retired_count;
+	bool retired_new; /* the superblock does not tell yet */
 	struct fence *fence;
 	bool fenced; /* the device does not answer */
 	bool stuck;  /* nothing can be reclaimed: all is held, or being used */
@@ -428,6 +431,8 @@ bool flash_file_reads(struct flash *tier, uint32_t unit);
 
 int flash_super_open(struct flash *tier, struct cairn_error *reterr);
 int flash_super_write(struct flash *tier); /* durable when it returns 0 */
+/* [m] The page as it is now; where it goes. super_unsure is the caller's to take back. */
+uint64_t flash_super_make(struct flash *tier, struct flash_super_page *ret_page);
 
 /* ---- space.c --------------------------------------------------------------------------- */
 
@@ -456,7 +461,12 @@ void log_record(struct flash *tier, uint32_t number, const struct flash_record *
 /* [m] Nothing came of a record that is not settled yet: it is not in the table. */
 void log_forget(struct flash *tier, const struct table_place *place);
 /* [m] A write failed, or what was read again: nothing more goes into the region, ever. */
-void region_retire(struct flash *tier, uint32_t number);
+void region_retire(struct flash *tier, uint32_t number, int64_t error);
+/*
+ * [m] The same for one that is not in use: it is called failed, and the superblock will
+ * say so, but for @error -ENOSPC: the next open may find room.
+ */
+void region_fail(struct flash *tier, uint32_t number, int64_t error);
 /* [m] A record that the table does not know any more, or never will. */
 void record_dies(struct flash *tier, const struct table_place *place);
 /* [m] A shard of entry @id, which the table has at @place; or will not have any more. */
@@ -566,7 +576,8 @@ int marks_write_all(struct flash *tier);
 /* At open: deaths that are not written. They are flushed with what follows: marks_flushed(). */
 void marks_write_dead(struct flash *tier);
 void marks_flushed(struct flash *tier);
-void commit_kick(struct flash *tier); /* [m] a reclaim has ended */
+void commit_kick(struct flash *tier);  /* [m] a reclaim has ended */
+void commit_super(struct flash *tier); /* [m] the superblock is to be written; not from open() */
 
 /* ---- fence.c: a device that does not answer ------------------------------------------------- */
 
