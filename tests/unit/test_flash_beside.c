@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How many writes of the log are under way at once: few beside loads, which wait behind them. */
+/*
+ * How many writes of the log are under way at once: few beside loads, which wait behind them.
+ * And what becomes of dumps when those writes do not end.
+ */
 #include <assert.h>
+#include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -116,49 +120,193 @@ static uint32_t writes_begun(uint32_t first)
 	return begun;
 }
 
-static void beside_loads(void **state)
+static struct {
+	char path[64];
+	_Atomic uint64_t later_ns;
+} place;
+
+static uint64_t world_now(void)
+{
+	return sys_native.now_ns() + place.later_ns;
+}
+
+static void open_world(const char *options)
 {
 	struct cairn_namespace_desc desc = {.size = sizeof(desc),
 					    .model = "beside",
 					    .shard_count = 1,
 					    .shard_bytes = BLOCK_BYTES};
-	char path[] = "/tmp/cairn-beside-XXXXXX", spec[256];
 	struct cairn_error error = {0};
-	struct cairn_xfer xfer;
-	int fd = mkstemp(path);
+	char spec[256];
+	int fd;
 
-	(void)state;
+	snprintf(place.path, sizeof(place.path), "/tmp/cairn-beside-XXXXXX");
+	fd = mkstemp(place.path);
 	assert_true(fd >= 0);
 	close(fd);
-	unlink(path);
+	unlink(place.path);
 	memory = calloc(1, BLOCK_BYTES);
 	world.table = sys_native;
 	world.table.engine = world_engine;
+	world.table.now_ns = world_now;
 	world.ops = engine_psync;
 	world.ops.submit = world_submit;
 	world.ops.poll = world_poll;
 	snprintf(spec, sizeof(spec),
-		 "store(engine=psync, reactors=1) | flash(path=%s, size=256MiB, region=32MiB)",
-		 path);
+		 "store(engine=psync, reactors=1) | flash(path=%s, size=256MiB, region=32MiB%s)",
+		 place.path, options);
 	if (store_open(&world.table, spec, NULL, &store, &error) < 0)
 		fail_msg("%s: %s", spec, error.text);
 	assert_int_equal(cairn_namespace_open(store, &desc, &ns, &error), 0);
+}
 
+static void close_world(void)
+{
+	cairn_namespace_close(ns);
+	assert_int_equal(cairn_store_close(store, CALL_NS), 0);
+	free(memory);
+	unlink(place.path);
+}
+
+static void beside_loads(void **state)
+{
+	struct cairn_xfer xfer;
+
+	(void)state;
+	open_world("");
 	assert_int_equal(writes_begun(0), ALONE);
 	xfer_of(0, &xfer);
 	assert_int_equal(cairn_load(ns, &xfer, 1, NULL, NULL), 0);
 	assert_int_equal(writes_begun(DUMPS), BESIDE);
 	assert_int_equal(writes_begun(2 * DUMPS), ALONE); /* so many later no load is near */
+	close_world();
+}
 
-	cairn_namespace_close(ns);
-	assert_int_equal(cairn_store_close(store, CALL_NS), 0);
-	free(memory);
-	unlink(path);
+/* ---- overload ------------------------------------------------------------------------------ */
+
+#define CROWD 40u /* more than there is memory for */
+
+static int counted(void *context, const struct cairn_counter *counter)
+{
+	if (!strcmp(counter->stage, "flash") && !strcmp(counter->name, "dumps_shed"))
+		*(uint64_t *)context = counter->value;
+	return 0;
+}
+
+static uint64_t shed(void)
+{
+	uint64_t value = UINT64_MAX;
+
+	cairn_counters(store, counted, &value);
+	assert_int_not_equal(value, UINT64_MAX);
+	return value;
+}
+
+/* Until the reactor has nothing to do but to wait for the device. */
+static void settle(void)
+{
+	pthread_mutex_lock(&world.lock);
+	world.kept_idle = 0;
+	engine_psync.wake(world.engine);
+	while (!world.kept_idle)
+		pthread_cond_wait(&world.changed, &world.lock);
+	pthread_mutex_unlock(&world.lock);
+}
+
+/* One that is to wait, or to be declined: its task. */
+static uint64_t come(struct cairn_xfer *xfer, uint32_t name, const struct cairn_block_attr *attr)
+{
+	struct cairn_task_opts opts = {.size = sizeof(opts), .durability = CAIRN_WRITTEN};
+	uint64_t task;
+
+	xfer_of(name, xfer);
+	xfer->attr = attr;
+	assert_int_equal(cairn_dump(ns, xfer, 1, &opts, &task), 0);
+	settle();
+	return task;
+}
+
+static void ends(uint64_t task, const struct cairn_xfer *xfer, int status)
+{
+	cairn_task_wait(store, task, 0, CALL_NS);
+	assert_int_equal(xfer->result.status, status);
+}
+
+static void loads_go_on(void)
+{
+	struct cairn_xfer xfer;
+
+	xfer_of(0, &xfer);
+	assert_int_equal(cairn_load(ns, &xfer, 1, NULL, NULL), 0);
+	assert_int_equal(xfer.result.status, 0);
+}
+
+/*
+ * The device takes nothing more: dumps wait, then those that come are declined, the cold ones
+ * first. Those that came before keep their turn, and loads go on.
+ */
+static void overload(void **state)
+{
+	struct cairn_task_opts opts = {.size = sizeof(opts), .durability = CAIRN_WRITTEN};
+	struct cairn_block_attr kept = {.size = sizeof(kept), .priority = 1};
+	struct cairn_block_attr child = {.size = sizeof(child)};
+	struct cairn_xfer crowd[CROWD], first, cold[4], warm[4];
+	uint64_t task, cold_task, warm_tasks[2];
+
+	(void)state;
+	place.later_ns = 0;
+	open_world(", shed=1s");
+	xfer_of(0, &first);
+	assert_int_equal(cairn_dump(ns, &first, 1, &opts, NULL), 0);
+	child.parent = first.key;
+	pthread_mutex_lock(&world.lock);
+	world.keep = true;
+	world.engine = NULL;
+	world.kept_idle = 0;
+	pthread_mutex_unlock(&world.lock);
+	for (uint32_t i = 0; i < CROWD; i++)
+		xfer_of(100 + i, &crowd[i]);
+	assert_int_equal(cairn_dump(ns, crowd, CROWD, &opts, &task), 0);
+	pthread_mutex_lock(&world.lock);
+	while (!world.kept_idle)
+		pthread_cond_wait(&world.changed, &world.lock);
+	pthread_mutex_unlock(&world.lock);
+
+	cold_task = come(&cold[0], 1, NULL); /* in time: it waits */
+	place.later_ns = 1500000000u;
+	ends(come(&cold[1], 2, NULL), &cold[1], -ENOSPC);
+	assert_int_equal(shed(), 1);
+	warm_tasks[0] = come(&warm[0], 3, &kept);
+	warm_tasks[1] = come(&warm[1], 4, &child);
+	assert_int_equal(shed(), 1);
+	loads_go_on();
+	place.later_ns = 2500000000u;
+	ends(come(&warm[2], 5, &kept), &warm[2], -ENOSPC);
+	ends(come(&warm[3], 6, &child), &warm[3], -ENOSPC);
+	ends(come(&cold[2], 7, NULL), &cold[2], -ENOSPC);
+	assert_int_equal(shed(), 4);
+	loads_go_on();
+
+	pthread_mutex_lock(&world.lock);
+	world.keep = false;
+	engine_psync.wake(world.engine);
+	pthread_mutex_unlock(&world.lock);
+	ends(task, &crowd[0], 0);
+	for (uint32_t i = 0; i < CROWD; i++)
+		assert_int_equal(crowd[i].result.status, 0);
+	ends(cold_task, &cold[0], 0);
+	ends(warm_tasks[0], &warm[0], 0);
+	ends(warm_tasks[1], &warm[1], 0);
+	xfer_of(8, &cold[3]); /* and all is as before */
+	assert_int_equal(cairn_dump(ns, &cold[3], 1, &opts, NULL), 0);
+	assert_int_equal(shed(), 4);
+	close_world();
 }
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(beside_loads)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(beside_loads),
+					   cmocka_unit_test(overload)};
 
 	return cmocka_run_group_tests_name("flash_beside", tests, NULL, NULL);
 }

@@ -470,6 +470,7 @@ static enum claimed dump_claim(struct fio *f, bool *ret_large)
 		f->partial = UINT32_MAX;
 		return CLAIM_WAITS;
 	}
+	f->room_waits = false;
 	attr_take(f, my_partial(f));
 	for (uint32_t i = 0; i < f->claim_count; i++) {
 		f->claims[i].place.unit += unit;
@@ -620,6 +621,10 @@ static void dump_look(struct fio *f)
 		if (claimed == CLAIM_WAITS) {
 			f->partial = UINT32_MAX;
 			f->claim_count = 0;
+			if (dump_shed(f))
+				claimed = CLAIM_FAILED;
+		}
+		if (claimed == CLAIM_WAITS) {
 			cairn_count(tier->env, CNT_ROOM_WAITS, 1);
 			waiter_wait(&f->wait, &tier->wait_room, dump_look_step);
 			tier_unlock(tier);

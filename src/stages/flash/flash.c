@@ -37,6 +37,8 @@ static const struct cairn_option options[OPT_COUNT] = {
 			"over a store"},
 	[OPT_HANG] = {"hang", CAIRN_OPTION_TIME, 0, "10s", "10ms", NULL, NULL,
 		      "a device that answers nothing for so long is passed by until it does"},
+	[OPT_SHED] = {"shed", CAIRN_OPTION_TIME, 0, "5s", "1ms", NULL, NULL,
+		      "when a dump has waited so long for the device, new ones are declined"},
 };
 
 static const struct cairn_counter_row counters[CNT_COUNT] = {
@@ -52,6 +54,7 @@ static const struct cairn_counter_row counters[CNT_COUNT] = {
 	[CNT_EVICTED] = {"evicted_blocks", "blocks that went with their region", 0},
 	[CNT_DAMAGED] = {"damaged_blocks", "blocks that did not check", 0},
 	[CNT_REFUSED] = {"refused", "dumps without room", 0},
+	[CNT_SHED] = {"dumps_shed", "dumps declined, since others waited for shed=", 0},
 	[CNT_IO_ERRORS] = {"io_errors", "reads and writes that failed", 0},
 	[CNT_PARTIALS_DROPPED] = {"partials_dropped", "unfinished blocks given up", 0},
 	[CNT_ROOM_WAITS] = {"room_waits", "waits for a region or for memory", 0},
@@ -88,6 +91,7 @@ static int options_take(struct flash *tier, struct cairn_error *reterr)
 	snprintf(tier->path, sizeof(tier->path), "%s", values[OPT_PATH].s);
 	tier->sync = (enum sync_choice)values[OPT_SYNC].u;
 	tier->open_wait_ns = values[OPT_OPEN_WAIT].u;
+	tier->shed_ns = values[OPT_SHED].u;
 	if (tier->host && tier->host->buffer_max < BUFFER_MIN)
 		return flash_error(reterr, -EINVAL,
 				   "buffers of %u bytes are needed, the store has %zu", BUFFER_MIN,

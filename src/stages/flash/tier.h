@@ -70,6 +70,7 @@ enum flash_option {
 	OPT_OPEN_WAIT,
 	OPT_FORMAT,
 	OPT_HANG,
+	OPT_SHED,
 	OPT_COUNT,
 };
 enum sync_choice { SYNC_GROUP, SYNC_EACH, SYNC_NONE };
@@ -88,6 +89,7 @@ enum flash_counter {
 	CNT_EVICTED,
 	CNT_DAMAGED,
 	CNT_REFUSED,
+	CNT_SHED,
 	CNT_IO_ERRORS,
 	CNT_PARTIALS_DROPPED,
 	CNT_ROOM_WAITS,
@@ -226,7 +228,7 @@ struct flash {
 	uint32_t device_unit; /* its logical block */
 	uint64_t there_bytes; /* of the file or device, at open */
 	enum sync_choice sync;
-	uint64_t open_wait_ns;
+	uint64_t open_wait_ns, shed_ns;
 	uint32_t entries_max;
 	uint64_t shards_max;
 	struct flash_layout layout;
@@ -334,6 +336,8 @@ struct fio {
 	uint32_t claim_count;
 	uint32_t region; /* of all its records */
 	uint64_t chunk;	 /* of a record larger than a span: bytes written */
+	uint64_t room_since_ns;
+	bool room_waits; /* there was no room, since then */
 	int32_t result;
 	bool flush_lead;      /* [m] */
 	int64_t flush_result; /* [m] */
@@ -557,6 +561,14 @@ static inline void shard_clear(uint64_t *map, uint32_t shard)
 {
 	map[shard / 64] &= ~(1ull << (shard % 64));
 }
+
+/* ---- shed.c: more is dumped than the device takes ------------------------------------------- */
+
+/*
+ * [m] There is no room for a dump. True: it has ended, declined; false: it waits. Asked
+ * each time, it answers the first until there was room.
+ */
+bool dump_shed(struct fio *f);
 
 /* ---- dump.c, load.c, remove.c -------------------------------------------------------------- */
 
