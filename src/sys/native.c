@@ -462,9 +462,10 @@ void sys_advise_huge(const struct sys *sys, void *start, size_t bytes)
 		sys->madvise(start, bytes, MADV_HUGEPAGE);
 }
 
-/* @transfer: preadv() or pwritev() of a sys table; all of it, or an error. */
+/* @transfer: preadv() or pwritev() of a sys table; all of it, or an error, @end where it ends
+ * early. */
 static int transfer_full(ssize_t (*transfer)(int, const struct iovec *, int, off_t), int fd,
-			 void *buffer, size_t bytes, off_t offset)
+			 void *buffer, size_t bytes, off_t offset, int end)
 {
 	struct iovec iov = {.iov_base = buffer, .iov_len = bytes};
 
@@ -474,7 +475,7 @@ static int transfer_full(ssize_t (*transfer)(int, const struct iovec *, int, off
 		if (rc < 0)
 			return (int)rc;
 		if (rc == 0)
-			return -EIO;
+			return end;
 		assert((size_t)rc <= iov.iov_len);
 		iov.iov_base = (uint8_t *)iov.iov_base + rc;
 		iov.iov_len -= (size_t)rc;
@@ -485,13 +486,13 @@ static int transfer_full(ssize_t (*transfer)(int, const struct iovec *, int, off
 
 int sys_pread_full(const struct sys *sys, int fd, void *buffer, size_t bytes, off_t offset)
 {
-	return transfer_full(sys->preadv, fd, buffer, bytes, offset);
+	return transfer_full(sys->preadv, fd, buffer, bytes, offset, -ENODATA);
 }
 
 int sys_pwrite_full(const struct sys *sys, int fd, const void *buffer, size_t bytes, off_t offset)
 {
 	/* An iovec has no const; pwritev() only reads through it. */
-	return transfer_full(sys->pwritev, fd, (void *)(uintptr_t)buffer, bytes, offset);
+	return transfer_full(sys->pwritev, fd, (void *)(uintptr_t)buffer, bytes, offset, -EIO);
 }
 
 /* A killed process's rings let go of a lock in tens of ms: that wait is part of an open. */

@@ -107,7 +107,7 @@ int sys_reserve_huge(const struct sys *sys, size_t bytes, void **ret_address, vo
  */
 void sys_advise_huge(const struct sys *sys, void *start, size_t bytes);
 
-/* Reads or writes all of it; -EIO at an early end of file when reading. */
+/* Reads or writes all of it. -ENODATA: the file ends before; -EIO says that of no file. */
 int sys_pread_full(const struct sys *sys, int fd, void *buffer, size_t bytes, off_t offset);
 int sys_pwrite_full(const struct sys *sys, int fd, const void *buffer, size_t bytes, off_t offset);
 

@@ -358,6 +358,41 @@ static void a_part_with_its_last_head_is_published(void **state)
 	fixture_close(&a);
 }
 
+static int reads_left; /* 0: none fails */
+
+static ssize_t preadv_hook(int fd, const struct iovec *iov, int count, off_t offset)
+{
+	if (reads_left > 0 && --reads_left == 0)
+		return -EIO;
+	return sys_native.preadv(fd, iov, count, offset);
+}
+
+/* That a file cannot be read does not say that it ends: the one whose shard is the last publishes.
+ */
+static void the_last_shard_is_not_told_done_by_a_failed_read(void **state)
+{
+	uint32_t failed = 0;
+
+	(void)state;
+	hooked.preadv = preadv_hook;
+	open_hooked(&a, "shared=yes");
+	fixture_space(&a, "m", 2, SHARD);
+	for (uint32_t nth = 1; reads_left == 0; nth++) {
+		int ret;
+
+		assert_int_equal(dump_one(&a, nth, 0, SHARD, 0), 0);
+		reads_left = (int)nth;
+		ret = dump_one(&a, nth, 1, SHARD, 0);
+		if (reads_left == 0 && ret < 0)
+			failed++;
+		else
+			assert_true(ret == 0 && present(&a, nth));
+	}
+	assert_true(failed >= 2);
+	reads_left = 0;
+	fixture_close(&a);
+}
+
 static unsigned synced;
 static bool overtaken;
 
@@ -540,6 +575,7 @@ int main(void)
 		TEST(segments_that_become_aligned),
 		TEST(a_clear_that_is_not_durable_is_none),
 		TEST(a_path_that_is_too_long_is_refused),
+		TEST(the_last_shard_is_not_told_done_by_a_failed_read),
 		TEST(a_part_with_its_last_head_is_published),
 		TEST(durable_is_the_one_that_is_there),
 		TEST(no_name_before_the_close),

@@ -25,7 +25,9 @@ static int read_twice(const struct sys *sys, int fd, void *buffer, size_t bytes,
 {
 	int rc = sys_pread_full(sys, fd, buffer, bytes, (off_t)at);
 
-	return rc < 0 ? sys_pread_full(sys, fd, buffer, bytes, (off_t)at) : rc;
+	if (rc < 0)
+		rc = sys_pread_full(sys, fd, buffer, bytes, (off_t)at);
+	return rc == -ENODATA ? -EIO : rc; /* a file that was cut short: no worse, no better */
 }
 
 static bool zeros(const void *data, size_t bytes)

@@ -123,7 +123,7 @@ static int entries_read(struct pio *p)
 	int rc = sys_pread_full(p->tier->sys, p->fd, p->ws, bytes, 0);
 
 	if (rc < 0)
-		return rc == -EIO ? 0 : rc; /* the file ends before */
+		return rc == -ENODATA ? 0 : rc;
 	for (uint32_t shard = 0; shard < geo->shard_count; shard++) {
 		const struct block_entry *entry =
 			(const void *)(p->ws + geometry_entry_at(geo, shard));
@@ -361,7 +361,7 @@ static int claim(struct pio *p)
 		}
 		rc = sys_pread_full(sys, p->fd, &entry, sizeof(entry),
 				    geometry_entry_at(geo, part->shard));
-		if (rc < 0 && rc != -EIO)
+		if (rc < 0 && rc != -ENODATA)
 			return rc;
 		if (rc < 0 || !entry_check(&entry, &p->id, part->shard, geo, NULL))
 			continue;
@@ -384,7 +384,7 @@ static int head_agree(struct pio *p)
 	struct block_head head;
 	int rc = sys_pread_full(p->tier->sys, p->fd, &head, sizeof(head), 0);
 
-	if (rc < 0 && rc != -EIO)
+	if (rc < 0 && rc != -ENODATA)
 		return rc;
 	if (rc == 0 && head_decode(&head, &found) == HEAD_OK &&
 	    memcmp(&head.id, &p->id, sizeof(head.id)) == 0) {

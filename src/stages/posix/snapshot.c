@@ -151,7 +151,7 @@ static int body_read(const struct sys *sys, int fd, struct snapshot *snapshot, b
 		rc = sys_pread_full(sys, fd, snapshot->entries, entries,
 				    (off_t)(sizeof(*head) + dirs));
 	if (rc < 0)
-		return rc == -EIO ? 0 : rc;
+		return rc == -EIO || rc == -ENODATA ? 0 : rc;
 	crc = crc32c(crc32c(0, snapshot->dirs, dirs), snapshot->entries, entries);
 	*ret_good = crc == head->body_crc;
 	for (uint64_t i = 0; i < head->entry_count && *ret_good; i++)
@@ -192,7 +192,7 @@ int snapshot_load(const struct sys *sys, int dir_fd, const uint8_t uuid[16],
 		return 0;
 	}
 	snapshot_free(sys, snapshot);
-	return rc == -EIO ? 0 : rc;
+	return rc == -EIO || rc == -ENODATA ? 0 : rc;
 }
 
 void snapshot_free(const struct sys *sys, struct snapshot *snapshot)

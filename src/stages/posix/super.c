@@ -27,7 +27,7 @@ int super_read(const struct sys *sys, int store_fd, struct super_block *ret_supe
 		int rc = sys_pread_full(sys, store_fd, &super, sizeof(super),
 					(off_t)copy * FORMAT_PAGE);
 
-		if (rc < 0 && rc != -EIO)
+		if (rc < 0 && rc != -EIO && rc != -ENODATA)
 			return rc;
 		verdict = rc < 0 ? HEAD_DAMAGED : super_decode(&super);
 		version = version || verdict == HEAD_VERSION;
