@@ -195,6 +195,37 @@ CAIRN_API int cairn_counters(struct cairn_store *store,
 			     int (*fn)(void *context, const struct cairn_counter *counter),
 			     void *context);
 
+/* So many calls took at most @le_ns, and more than the bucket before says. */
+struct cairn_latency_bucket {
+	uint64_t le_ns; /* UINT64_MAX of the last */
+	uint64_t count;
+};
+
+/*
+ * How long the calls of one kind took since the store was opened, nanoseconds: of
+ * loads and dumps from the call to the result of its task, however it ended, in one
+ * piece for all its items; of lookups the call, whatever the count of its keys. Of
+ * lookups of less than 64 keys not each is timed, but one for every 64 keys, and it counts
+ * for those that were not. Two buckets for each power of two, from 128 ns to 68.7 s, with
+ * the same bounds for all.
+ */
+struct cairn_latency {
+	const char *op;	 /* "load", "dump", "lookup"; more may come */
+	uint64_t count;	 /* of calls: the sum over the buckets */
+	uint64_t sum_ns; /* wraps after 584 years */
+	uint32_t bucket_count;
+	const struct cairn_latency_bucket *buckets; /* rising; lent for the call */
+};
+
+/*
+ * Calls @fn for each kind of call. Any thread, no lock: what ends meanwhile may be in
+ * it or not. -EINVAL: no function; -EOWNERDEAD. A nonzero return of @fn ends the walk
+ * and is returned.
+ */
+CAIRN_API int cairn_latencies(struct cairn_store *store,
+			      int (*fn)(void *context, const struct cairn_latency *latency),
+			      void *context);
+
 /* ---- a store at rest -------------------------------------------------- */
 
 /*
@@ -256,6 +287,15 @@ CAIRN_API int cairn_live_counters(const char *spec, const struct cairn_store_opt
 				  int (*fn)(void *context, const struct cairn_counter *counter),
 				  void *context, struct cairn_live *live,
 				  struct cairn_error *reterr);
+
+/*
+ * As cairn_live_counters(), of the latencies; of an owner of a version that measures none
+ * @fn is not called, and 0 returned.
+ */
+CAIRN_API int cairn_live_latencies(const char *spec, const struct cairn_store_opts *opts,
+				   int (*fn)(void *context, const struct cairn_latency *latency),
+				   void *context, struct cairn_live *live,
+				   struct cairn_error *reterr);
 
 enum cairn_finding_kind {
 	CAIRN_FINDING_NOTE = 0,	      /* nothing wrong; of a repair: mended without a loss */

@@ -154,18 +154,19 @@ int cairn_inspect(const char *spec, const struct cairn_store_opts *opts, uint64_
 	return ret;
 }
 
-int cairn_live_counters(const char *spec, const struct cairn_store_opts *opts,
-			int (*fn)(void *context, const struct cairn_counter *counter),
-			void *context, struct cairn_live *live, struct cairn_error *reterr)
+/* @name is that of the public call, for its errors. */
+static int read_live(const char *name, const char *spec, const struct cairn_store_opts *opts,
+		     const struct counters_reader *reader, struct cairn_live *live,
+		     struct cairn_error *reterr)
 {
 	struct cairn_store *store = NULL;
 	uint8_t uuid[16] = {0};
 	int ret = at_rest(spec, opts, &store, reterr);
 
-	if (ret == 0 && !fn)
-		ret = fail(reterr, -EINVAL, "cairn_live_counters: no function to call");
+	if (ret == 0 && !reader->counter && !reader->latency)
+		ret = fail(reterr, -EINVAL, "%s: no function to call", name);
 	if (ret == 0 && live && (live->size < sizeof(size_t) || live->size > 65536))
-		ret = fail(reterr, -EINVAL, "cairn_live_counters: size is not set");
+		ret = fail(reterr, -EINVAL, "%s: size is not set", name);
 	if (ret == 0) {
 		struct level *level;
 
@@ -176,10 +177,28 @@ int cairn_live_counters(const char *spec, const struct cairn_store_opts *opts,
 			      : fail(reterr, -ENOENT, "%s keeps nothing that could be found",
 				     level->name);
 		if (ret >= 0)
-			ret = counters_read_live(store, uuid, ret, fn, context, live, reterr);
+			ret = counters_read_live(store, uuid, ret, reader, live, reterr);
 	}
 	end_rest(store);
 	return ret;
+}
+
+int cairn_live_counters(const char *spec, const struct cairn_store_opts *opts,
+			int (*fn)(void *context, const struct cairn_counter *counter),
+			void *context, struct cairn_live *live, struct cairn_error *reterr)
+{
+	const struct counters_reader reader = {.counter = fn, .context = context};
+
+	return read_live("cairn_live_counters", spec, opts, &reader, live, reterr);
+}
+
+int cairn_live_latencies(const char *spec, const struct cairn_store_opts *opts,
+			 int (*fn)(void *context, const struct cairn_latency *latency),
+			 void *context, struct cairn_live *live, struct cairn_error *reterr)
+{
+	const struct counters_reader reader = {.latency = fn, .context = context};
+
+	return read_live("cairn_live_latencies", spec, opts, &reader, live, reterr);
 }
 
 /* ---- what this build has ------------------------------------------------------ */

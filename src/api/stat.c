@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/counters.h"
 #include "core/settings.h"
 #include "core/store.h"
 
@@ -95,5 +96,20 @@ int cairn_counters(struct cairn_store *store,
 		ret = walk_rows(level->name, level->ops->counters, level->ops->counter_count,
 				level->env.counters, fn, context);
 	}
+	return ret;
+}
+
+int cairn_latencies(struct cairn_store *store,
+		    int (*fn)(void *context, const struct cairn_latency *latency), void *context)
+{
+	int ret = store_enter(store);
+
+	if (ret < 0)
+		return ret;
+	if (!fn)
+		return -EINVAL;
+	for (uint32_t i = 0; ret == 0 && i < LATENCY_OPS; i++)
+		ret = counters_tell_latency(counters_op((enum store_latency)i), store->latencies[i],
+					    fn, context);
 	return ret;
 }

@@ -10,9 +10,9 @@
 #include <stdint.h>
 
 /* Figures: relaxed, nothing is decided by them. */
-static inline void counter_add(uint64_t *counter, uint64_t n)
+static inline uint64_t counter_add(uint64_t *counter, uint64_t n) /* what it was */
 {
-	__atomic_fetch_add(counter, n, __ATOMIC_RELAXED);
+	return __atomic_fetch_add(counter, n, __ATOMIC_RELAXED);
 }
 
 static inline uint64_t counter_read(const uint64_t *counter)

@@ -7,6 +7,12 @@
 #include "core/settings.h"
 #include "sys/page.h"
 
+static const char *const ops[LATENCY_OPS] = {
+	[LATENCY_LOAD] = "load",
+	[LATENCY_DUMP] = "dump",
+	[LATENCY_LOOKUP] = "lookup",
+};
+
 static uint32_t row_count(const struct cairn_store *store)
 {
 	uint32_t count = COUNT_STORE_ROWS;
@@ -35,6 +41,8 @@ int counters_init(struct cairn_store *store)
 	if (!store->counters_memory)
 		return -ENOMEM;
 	store->counter_count = count;
+	for (uint32_t i = 0; i < LATENCY_OPS; i++)
+		store->latencies[i] = &store->latencies_own[i];
 	use_values(store, store->counters_memory);
 	return 0;
 }
@@ -67,6 +75,8 @@ void counters_publish(struct cairn_store *store)
 	static const uint8_t nobody[16];
 	struct level *bottom = &store->levels[store->tier_bottom];
 	struct cairn_tier_stat st = {0};
+	struct page_shape shape = {
+		.counter_count = store->counter_count, .ops = ops, .op_count = LATENCY_OPS};
 	struct page_counter *rows;
 	int ret;
 
@@ -77,7 +87,8 @@ void counters_publish(struct cairn_store *store)
 	if (!rows)
 		return;
 	name_rows(store, rows);
-	ret = page_create(store->sys, st.uuid, rows, store->counter_count, &store->page);
+	shape.counters = rows;
+	ret = page_create(store->sys, st.uuid, &shape, &store->page);
 	store->sys->free(rows);
 	if (ret < 0) {
 		store->page = NULL;
@@ -85,6 +96,9 @@ void counters_publish(struct cairn_store *store)
 	}
 	memcpy(page_values(store->page), store->counters, store->counter_count * sizeof(uint64_t));
 	use_values(store, page_values(store->page));
+	/* No task has run yet: these are empty. */
+	for (uint32_t i = 0; i < LATENCY_OPS; i++)
+		store->latencies[i] = page_latency(store->page, i);
 }
 
 void counters_tell_engine(struct cairn_store *store)
@@ -94,10 +108,35 @@ void counters_tell_engine(struct cairn_store *store)
 		page_engine(store->page, store->engine_ops->name, store->engine_note);
 }
 
+const char *counters_op(enum store_latency op)
+{
+	assert(op < LATENCY_OPS);
+	return ops[op];
+}
+
+int counters_tell_latency(const char *op, const struct latency *latency,
+			  int (*fn)(void *context, const struct cairn_latency *latency),
+			  void *context)
+{
+	struct cairn_latency_bucket buckets[LATENCY_BUCKETS];
+	struct cairn_latency told = {
+		.op = op,
+		.sum_ns = counter_read(&latency->sum_ns),
+		.bucket_count = LATENCY_BUCKETS,
+		.buckets = buckets,
+	};
+
+	for (uint32_t i = 0; i < LATENCY_BUCKETS; i++) {
+		buckets[i].le_ns = latency_bound_ns(i);
+		buckets[i].count = counter_read(&latency->counts[i]);
+		told.count += buckets[i].count;
+	}
+	return fn(context, &told);
+}
+
 struct live {
 	const struct cairn_store *store; /* resolved, not open */
-	int (*fn)(void *context, const struct cairn_counter *counter);
-	void *context;
+	const struct counters_reader *reader;
 	struct page_info info;	     /* filled before the first counter is told */
 	struct cairn_live *ret_live; /* the caller's, as long as its size says; or NULL */
 	bool shared;
@@ -157,19 +196,28 @@ static int tell_one(void *context, const char *stage, const char *name, bool gau
 					.value = value};
 
 	tell_process(live);
-	return live->fn(live->context, &counter);
+	return live->reader->counter(live->reader->context, &counter);
+}
+
+static int tell_latency(void *context, const char *op, const struct latency *latency)
+{
+	const struct live *live = context;
+
+	tell_process(live);
+	return counters_tell_latency(op, latency, live->reader->latency, live->reader->context);
 }
 
 int counters_read_live(const struct cairn_store *store, const uint8_t uuid[16], int in_use,
-		       int (*fn)(void *context, const struct cairn_counter *counter), void *context,
-		       struct cairn_live *ret_live, struct cairn_error *reterr)
+		       const struct counters_reader *reader, struct cairn_live *ret_live,
+		       struct cairn_error *reterr)
 {
 	struct live live = {.store = store,
-			    .fn = fn,
-			    .context = context,
+			    .reader = reader,
 			    .ret_live = ret_live,
 			    .shared = in_use == CAIRN_IN_USE_SHARED};
-	int ret = page_read(store->sys, uuid, tell_one, &live, &live.info);
+	int ret = reader->counter
+			  ? page_read(store->sys, uuid, tell_one, &live, &live.info)
+			  : page_read_latencies(store->sys, uuid, tell_latency, &live, &live.info);
 
 	if (ret == -ENOENT && in_use) {
 		live.info = (struct page_info){0};

@@ -20,14 +20,27 @@ void counters_publish(struct cairn_store *store);
 /* Says in the page what carries the I/O, once that is settled. */
 void counters_tell_engine(struct cairn_store *store);
 
+/* Calls @fn with what @latency holds, as cairn_latencies() says. */
+int counters_tell_latency(const char *op, const struct latency *latency,
+			  int (*fn)(void *context, const struct cairn_latency *latency),
+			  void *context);
+const char *counters_op(enum store_latency op);
+
+/* What a reader of a live store wants of it: one of the two functions. */
+struct counters_reader {
+	int (*counter)(void *context, const struct cairn_counter *counter);
+	int (*latency)(void *context, const struct cairn_latency *latency);
+	void *context;
+};
+
 /*
- * Calls @fn for the counters of the live store of @uuid, as cairn_live_counters()
- * says; @in_use is what identify() returned, and the levels of @store, resolved but
- * not open, know their help. The page is
+ * Reads the page of the live store of @uuid, as cairn_live_counters() and
+ * cairn_live_latencies() say; @in_use is what identify() returned, and the levels of
+ * @store, resolved but not open, know the help of their counters. The page is
  * validated: hostile bytes are -EPROTO, never a crash.
  */
 int counters_read_live(const struct cairn_store *store, const uint8_t uuid[16], int in_use,
-		       int (*fn)(void *context, const struct cairn_counter *counter), void *context,
-		       struct cairn_live *ret_live, struct cairn_error *reterr);
+		       const struct counters_reader *reader, struct cairn_live *ret_live,
+		       struct cairn_error *reterr);
 
 #endif

@@ -31,7 +31,7 @@ static void end_items(struct io_slot *slot)
 	struct task *task = slot->part->task;
 	struct cairn_io *io = &slot->io;
 	bool lower = memory_only(slot);
-	uint64_t bytes = 0;
+	uint64_t bytes = 0, ended = 0;
 
 	if (io->part_count == 0) {
 		task_item_ended(task, slot->item[0], io->status, slot->status_stage);
@@ -41,6 +41,7 @@ static void end_items(struct io_slot *slot)
 	for (uint32_t i = 0; i < io->part_count; i++) {
 		struct cairn_part *part = &io->parts[i];
 
+		ended += part->status == 0;
 		if (part->status == 0) {
 			bytes += io->op == CAIRN_OP_DESCRIBE ? 0 : part->length;
 			if (slot->bounce && io->op == CAIRN_OP_LOAD)
@@ -52,6 +53,8 @@ static void end_items(struct io_slot *slot)
 		slot->part->items--;
 	}
 	slot->reactor->told_bytes += bytes;
+	if (io->op == CAIRN_OP_LOAD && ended > 0)
+		store_count(task->store, COUNT_LOAD_HITS, ended);
 	store_count(task->store, io->op == CAIRN_OP_LOAD ? COUNT_LOADED_BYTES : COUNT_DUMPED_BYTES,
 		    bytes);
 }

@@ -75,6 +75,7 @@ void part_end(struct reactor *reactor, struct task_part *part, int32_t status)
 			continue;
 		task_item_ended(task, part->cursor, status, CAIRN_STAGE_NONE);
 		part->items--;
+		store_count(task->store, COUNT_QUEUED_XFERS, UINT64_MAX);
 	}
 	store_count(task->store, status == -ECANCELED ? COUNT_CANCELED : COUNT_TIMED_OUT, 1);
 	assert(part->items == 0);

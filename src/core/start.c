@@ -279,6 +279,7 @@ static bool fill_parts(struct io_slot *slot, struct task_part *part, uint32_t *r
 static void take_from_part(struct reactor *reactor, struct task_part *part, uint32_t items)
 {
 	part->cursor += items;
+	store_count(reactor->store, COUNT_QUEUED_XFERS, -(uint64_t)items);
 	if (!io_seek(reactor, part) && !list_empty(&part->queued))
 		list_remove(&part->queued);
 }

@@ -18,6 +18,7 @@
 #include <cairn/stage.h>
 
 #include "base/atomic.h"
+#include "base/latency.h"
 #include "base/list.h"
 #include "core/stage_env.h"
 #include "sys/engine.h"
@@ -31,6 +32,12 @@
 enum store_counter {
 	COUNT_TASKS,
 	COUNT_XFERS,
+	COUNT_LOAD_HITS,
+	COUNT_MISSES_ABSENT,
+	COUNT_MISSES_DAMAGED,
+	COUNT_MISSES_DEVICE,
+	COUNT_MISSES_LATE,
+	COUNT_MISSES_OTHER,
 	COUNT_LOADED_BYTES,
 	COUNT_DUMPED_BYTES,
 	COUNT_TIMED_OUT,
@@ -44,10 +51,20 @@ enum store_counter {
 	COUNT_HOLDS_REFUSED,
 	COUNT_LOOKUPS,
 	COUNT_LOOKUP_HITS,
+	COUNT_TASKS_IN_FLIGHT,
+	COUNT_QUEUED_XFERS,
 	COUNT_IN_FLIGHT,
 	COUNT_REGISTERED_IOS,
 	COUNT_UNREGISTERED_IOS,
 	COUNT_STORE_ROWS,
+};
+
+/* Whose latency is measured; core/counters.c has the names. */
+enum store_latency {
+	LATENCY_LOAD,
+	LATENCY_DUMP,
+	LATENCY_LOOKUP,
+	LATENCY_OPS,
 };
 
 /* Rows of the pseudo-stage `store`; core/settings.c has them in this order. */
@@ -161,7 +178,9 @@ struct cairn_store {
 	struct page *page; /* where counters lie when it could be had */
 	uint64_t *counters;
 	uint32_t counter_count;
-	void *counters_memory; /* ... and when not */
+	void *counters_memory;			/* ... and when not */
+	struct latency *latencies[LATENCY_OPS]; /* likewise */
+	struct latency latencies_own[LATENCY_OPS];
 };
 
 /* The store of this process; -EOWNERDEAD in a child after a fork, -EINVAL when it is none. */
@@ -170,6 +189,11 @@ int store_enter(const struct cairn_store *store);
 static inline void store_count(struct cairn_store *store, enum store_counter row, uint64_t n)
 {
 	counter_add(&store->counters[row], n);
+}
+
+static inline void store_latency(struct cairn_store *store, enum store_latency op, uint64_t ns)
+{
+	latency_add(store->latencies[op], ns, 1);
 }
 
 /* The store that gave a stage its environment. */

@@ -33,8 +33,8 @@ static void init_part(struct task_part *part, struct task *task)
 	list_init(&part->ios);
 }
 
-static void init_task(struct task *task, const struct submission *s, uint64_t deadline_ns,
-		      bool sync)
+static void init_task(struct task *task, const struct submission *s, uint64_t now_ns,
+		      uint64_t deadline_ns, bool sync)
 {
 	pthread_mutex_lock(&task->lock);
 	task->ns = s->ns;
@@ -49,6 +49,7 @@ static void init_task(struct task *task, const struct submission *s, uint64_t de
 	/* Nothing here is kept in memory alone, but where the pipeline persists nothing at all. */
 	if (task->durability == CAIRN_MEMORY && task->store->persists)
 		task->durability = CAIRN_WRITTEN;
+	task->submitted_ns = now_ns;
 	task->deadline_ns = deadline_ns;
 	task->queue = s->opts.queue;
 	task->done = s->opts.done;
@@ -168,9 +169,10 @@ int submit(const struct submission *s, uint64_t *ret_task)
 		refuse_items(s, ret);
 	if (ret < 0)
 		return ret;
-	init_task(task, s, deadline_ns, !ret_task);
+	init_task(task, s, now_ns, deadline_ns, !ret_task);
 	store_count(store, COUNT_TASKS, 1);
 	store_count(store, COUNT_XFERS, s->count);
+	store_count(store, COUNT_QUEUED_XFERS, s->count);
 	if (!ret_task)
 		return run_sync(task, s);
 	*ret_task = task->id;

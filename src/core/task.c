@@ -93,6 +93,12 @@ void caller_leave(struct cairn_store *store)
 	pthread_mutex_unlock(&store->lock);
 }
 
+/* Under the lock: a plain store, which costs nothing. */
+static void show_tasks(struct cairn_store *store)
+{
+	hint_set(&store->counters[COUNT_TASKS_IN_FLIGHT], store->tasks_taken);
+}
+
 int task_take(struct cairn_store *store, uint64_t until_ns, struct task **ret_task)
 {
 	struct list *node = NULL;
@@ -112,6 +118,7 @@ int task_take(struct cairn_store *store, uint64_t until_ns, struct task **ret_ta
 		struct task *task = list_entry(node, struct task, free_link);
 
 		store->tasks_taken++;
+		show_tasks(store);
 		store->tasks_running++;
 		task->sequence = ++store->sequence;
 		*ret_task = task;
@@ -138,6 +145,7 @@ static void give_slot_back(struct task *task)
 
 	pthread_mutex_lock(&store->lock);
 	store->tasks_taken--;
+	show_tasks(store);
 	list_append(&store->free_tasks, &task->free_link);
 	pthread_cond_broadcast(&store->changed);
 	pthread_mutex_unlock(&store->lock);
@@ -165,6 +173,7 @@ void tasks_free(struct cairn_store *store, struct list *tasks)
 	pthread_mutex_lock(&store->lock);
 	while ((node = list_take(tasks)) != NULL) {
 		store->tasks_taken--;
+		show_tasks(store);
 		list_append(&store->free_tasks, node);
 	}
 	pthread_cond_broadcast(&store->changed);
@@ -186,6 +195,16 @@ struct task *task_find(struct cairn_store *store, uint64_t id)
 	return NULL;
 }
 
+/* Before anybody is told: who then asks for the figures finds this one in them. */
+static void count_latency(const struct task *task)
+{
+	struct cairn_store *store = task->store;
+
+	if (task->op == CAIRN_OP_LOAD || task->op == CAIRN_OP_DUMP)
+		store_latency(store, task->op == CAIRN_OP_LOAD ? LATENCY_LOAD : LATENCY_DUMP,
+			      store->sys->now_ns() - task->submitted_ns);
+}
+
 static void emit(struct task *task, uint32_t events);
 
 void task_dispatch(struct task *task)
@@ -196,6 +215,7 @@ void task_dispatch(struct task *task)
 	for (uint32_t i = 0; i < task->count; i++)
 		counts[part_owner(store, task_key(task, i))]++;
 	if (task->count == 0 && !task->done) {
+		count_latency(task);
 		emit(task, CAIRN_EVENT_RESULT | CAIRN_EVENT_RELEASE);
 		return;
 	}
@@ -218,6 +238,21 @@ void task_dispatch(struct task *task)
 	pthread_mutex_unlock(&task->lock);
 }
 
+static void count_miss(struct cairn_store *store, int32_t status)
+{
+	enum store_counter row = COUNT_MISSES_OTHER;
+
+	if (status == -ENOENT)
+		row = COUNT_MISSES_ABSENT;
+	else if (status == -EBADMSG)
+		row = COUNT_MISSES_DAMAGED;
+	else if (status == -EIO)
+		row = COUNT_MISSES_DEVICE;
+	else if (status == -ETIMEDOUT)
+		row = COUNT_MISSES_LATE;
+	store_count(store, row, 1);
+}
+
 void task_item_ended(struct task *task, uint32_t item, int32_t status, uint16_t stage)
 {
 	struct cairn_result *result = task->xfers ? &task->xfers[item].result
@@ -233,6 +268,8 @@ void task_item_ended(struct task *task, uint32_t item, int32_t status, uint16_t 
 	}
 	if (status >= 0)
 		return;
+	if (task->op == CAIRN_OP_LOAD)
+		count_miss(task->store, status);
 	pthread_mutex_lock(&task->lock);
 	if (task->failed++ == 0 || item < task->first_error_item) {
 		task->first_error = status;
@@ -317,6 +354,8 @@ static void settle(struct task *task, bool result, bool release, struct list *to
 	pin = events == CAIRN_EVENT_RESULT;
 	task->releases_pending += pin;
 	pthread_mutex_unlock(&task->lock);
+	if (events & CAIRN_EVENT_RESULT)
+		count_latency(task);
 	/* After its release nobody else has a word to say on the task: that can wait a little. */
 	if ((events & CAIRN_EVENT_RELEASE) && task->queue && told) {
 		task->told = events;

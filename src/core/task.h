@@ -45,6 +45,7 @@ struct task {
 	struct cairn_result *results; /* likewise, may be NULL */
 	uint32_t count;
 	uint32_t flags, task_class, durability;
+	uint64_t submitted_ns;
 	uint64_t deadline_ns; /* absolute; UINT64_MAX: none */
 	uint64_t sequence;
 	struct cairn_queue *queue;

@@ -22,7 +22,8 @@ struct page_header {
 	uint64_t bytes, pid, start_ns;
 	uint32_t counter_count, row_bytes;
 	uint8_t uuid[16];
-	uint64_t values_offset, zero;
+	uint64_t values_offset;
+	uint32_t latency_count, bucket_count;
 	char engine[PAGE_ENGINE_MAX], note[PAGE_NOTE_MAX];
 };
 static_assert(sizeof(struct page_header) == 256, "the layout in page.h");
@@ -34,26 +35,47 @@ struct page_row {
 };
 static_assert(sizeof(struct page_row) == 72, "the layout in page.h");
 
+struct page_latency {
+	char op[PAGE_OP_MAX];
+	struct latency latency;
+};
+static_assert(sizeof(struct page_latency) == 32 + 8 * LATENCY_BUCKETS, "the layout in page.h");
+
 struct page {
 	uint32_t magic;
 	const struct sys *sys;
 	int fd; /* -1: private */
 	char shm_name[PAGE_SHM_NAME_MAX];
 	size_t bytes;
-	uint32_t counter_count;
+	uint32_t counter_count, latency_count;
 	struct page_header *header; /* mapped */
 };
 
-static uint64_t values_offset(uint32_t count)
+static uint64_t align_up(uint64_t end)
 {
-	uint64_t end = sizeof(struct page_header) + (uint64_t)count * sizeof(struct page_row);
-
 	return (end + VALUES_ALIGN - 1) / VALUES_ALIGN * VALUES_ALIGN;
 }
 
-static uint64_t page_bytes(uint32_t count)
+static uint64_t values_offset(uint32_t count)
 {
-	return values_offset(count) + (uint64_t)count * sizeof(uint64_t);
+	return align_up(sizeof(struct page_header) + (uint64_t)count * sizeof(struct page_row));
+}
+
+/* Of no latencies: where the values end, as in version 2. */
+static uint64_t page_bytes(uint32_t count, uint32_t latency_count)
+{
+	uint64_t end = values_offset(count) + (uint64_t)count * sizeof(uint64_t);
+
+	return latency_count == 0
+		       ? end
+		       : align_up(end) + (uint64_t)latency_count * sizeof(struct page_latency);
+}
+
+static const struct page_latency *latencies_of(const struct page_header *header, uint32_t count)
+{
+	uint64_t end = values_offset(count) + (uint64_t)count * sizeof(uint64_t);
+
+	return (const void *)((const char *)header + align_up(end));
 }
 
 void page_shm_name(const uint8_t uuid[16], char ret_name[PAGE_SHM_NAME_MAX])
@@ -102,11 +124,20 @@ static void copy_text(char *to, size_t bytes, const char *from)
 	memcpy(to, from, length + 1);
 }
 
-static void write_page(struct page *page, const uint8_t *uuid, const struct page_counter *counters,
-		       uint32_t count)
+static struct page_latency *own_latency(struct page *page, uint32_t op)
+{
+	uint64_t end = values_offset(page->counter_count) + page->counter_count * sizeof(uint64_t);
+
+	assert(op < page->latency_count);
+	return (struct page_latency *)(void *)((char *)page->header + align_up(end)) + op;
+}
+
+static void write_page(struct page *page, const uint8_t *uuid, const struct page_shape *shape)
 {
 	struct page_header *header = page->header;
 	struct page_row *rows = (struct page_row *)(header + 1);
+	const struct page_counter *counters = shape->counters;
+	uint32_t count = shape->counter_count;
 
 	header->version = PAGE_VERSION;
 	header->header_bytes = sizeof(*header);
@@ -116,6 +147,8 @@ static void write_page(struct page *page, const uint8_t *uuid, const struct page
 	header->counter_count = count;
 	header->row_bytes = sizeof(*rows);
 	header->values_offset = values_offset(count);
+	header->latency_count = shape->op_count;
+	header->bucket_count = LATENCY_BUCKETS;
 	if (uuid != NULL)
 		memcpy(header->uuid, uuid, sizeof(header->uuid));
 	for (uint32_t i = 0; i < count; i++) {
@@ -123,25 +156,29 @@ static void write_page(struct page *page, const uint8_t *uuid, const struct page
 		copy_text(rows[i].name, sizeof(rows[i].name), counters[i].name);
 		rows[i].flags = counters[i].gauge ? PAGE_GAUGE : 0;
 	}
+	for (uint32_t i = 0; i < shape->op_count; i++)
+		copy_text(own_latency(page, i)->op, PAGE_OP_MAX, shape->ops[i]);
 	/* Last: a page without it is one being made. page_read() checks the rest anyway. */
 	memcpy(header->magic, PAGE_MAGIC, sizeof(header->magic));
 }
 
-int page_create(const struct sys *sys, const uint8_t uuid[16], const struct page_counter *counters,
-		uint32_t count, struct page **ret_page)
+int page_create(const struct sys *sys, const uint8_t uuid[16], const struct page_shape *shape,
+		struct page **ret_page)
 {
 	struct page *page = sys_zalloc(sys, 0, sizeof(*page));
 	void *address = NULL;
 	int rc = 0;
 
-	assert(count <= PAGE_COUNTERS_MAX);
+	assert(shape->counter_count <= PAGE_COUNTERS_MAX);
+	assert(shape->op_count <= PAGE_LATENCIES_MAX);
 	if (page == NULL)
 		return -ENOMEM;
 	page->magic = HANDLE_MAGIC;
 	page->sys = sys;
 	page->fd = -1;
-	page->bytes = page_bytes(count);
-	page->counter_count = count;
+	page->bytes = page_bytes(shape->counter_count, shape->op_count);
+	page->counter_count = shape->counter_count;
+	page->latency_count = shape->op_count;
 	if (uuid != NULL)
 		rc = shared_open(page, uuid);
 	if (rc == 0)
@@ -154,7 +191,7 @@ int page_create(const struct sys *sys, const uint8_t uuid[16], const struct page
 	}
 	assert(address != NULL);
 	page->header = address;
-	write_page(page, uuid, counters, count);
+	write_page(page, uuid, shape);
 	*ret_page = page;
 	return 0;
 }
@@ -163,6 +200,12 @@ uint64_t *page_values(struct page *page)
 {
 	assert(page->magic == HANDLE_MAGIC);
 	return (uint64_t *)(void *)((char *)page->header + values_offset(page->counter_count));
+}
+
+struct latency *page_latency(struct page *page, uint32_t op)
+{
+	assert(page->magic == HANDLE_MAGIC);
+	return &own_latency(page, op)->latency;
 }
 
 void page_engine(struct page *page, const char *engine, const char *note)
@@ -230,19 +273,28 @@ static bool text_ok(const char *text, size_t bytes)
 	return true;
 }
 
+/* A page of the version before has its values last. */
+static bool latencies_ok(const struct page_header *header)
+{
+	if (header->version == PAGE_VERSION_OLD)
+		return header->latency_count == 0 && header->bucket_count == 0;
+	return header->latency_count <= PAGE_LATENCIES_MAX &&
+	       header->bucket_count == LATENCY_BUCKETS;
+}
+
 static int check_header(const struct page_header *header, const uint8_t uuid[16],
 			uint64_t file_bytes)
 {
 	if (memcmp(header->magic, PAGE_MAGIC, sizeof(header->magic)) != 0)
 		return -EBADMSG;
-	if (header->version != PAGE_VERSION)
+	if (header->version != PAGE_VERSION && header->version != PAGE_VERSION_OLD)
 		return -EPROTO;
-	if (header->header_bytes != sizeof(*header) ||
+	if (!latencies_ok(header) || header->header_bytes != sizeof(*header) ||
 	    header->row_bytes != sizeof(struct page_row) ||
 	    header->counter_count > PAGE_COUNTERS_MAX ||
 	    header->values_offset != values_offset(header->counter_count) ||
-	    header->bytes != page_bytes(header->counter_count) || header->bytes > file_bytes ||
-	    memcmp(header->uuid, uuid, sizeof(header->uuid)) != 0)
+	    header->bytes != page_bytes(header->counter_count, header->latency_count) ||
+	    header->bytes > file_bytes || memcmp(header->uuid, uuid, sizeof(header->uuid)) != 0)
 		return -EBADMSG;
 	return 0;
 }
@@ -286,14 +338,21 @@ static bool rows_ok(const struct page_row *rows, uint32_t count)
 	return true;
 }
 
-int page_read(const struct sys *sys, const uint8_t uuid[16],
-	      int (*fn)(void *context, const char *stage, const char *name, bool gauge,
-			uint64_t value),
-	      void *context, struct page_info *ret_info)
+static bool ops_ok(const struct page_header *header)
+{
+	const struct page_latency *latencies = latencies_of(header, header->counter_count);
+
+	for (uint32_t i = 0; i < header->latency_count; i++)
+		if (!latencies[i].op[0] || !text_ok(latencies[i].op, sizeof(latencies[i].op)))
+			return false;
+	return true;
+}
+
+/* A sound copy of the page, the caller's to be freed; or what page_read() says. */
+static int take_page(const struct sys *sys, const uint8_t uuid[16], struct page_header **ret_copy,
+		     struct page_info *ret_info)
 {
 	char name[PAGE_SHM_NAME_MAX];
-	const struct page_row *rows;
-	const uint64_t *values;
 	struct page_header *copy;
 	int fd, rc;
 
@@ -308,9 +367,8 @@ int page_read(const struct sys *sys, const uint8_t uuid[16],
 	sys->close(fd);
 	if (rc < 0)
 		return rc;
-	rows = (const struct page_row *)(copy + 1);
-	values = (const uint64_t *)(const void *)((const char *)copy + copy->values_offset);
-	if (!rows_ok(rows, copy->counter_count) || !text_ok(copy->engine, sizeof(copy->engine)) ||
+	if (!rows_ok((const struct page_row *)(copy + 1), copy->counter_count) || !ops_ok(copy) ||
+	    !text_ok(copy->engine, sizeof(copy->engine)) ||
 	    !text_ok(copy->note, sizeof(copy->note))) {
 		sys->free(copy);
 		return -EBADMSG;
@@ -319,12 +377,48 @@ int page_read(const struct sys *sys, const uint8_t uuid[16],
 		.pid = copy->pid,
 		.start_ns = copy->start_ns,
 		.counter_count = copy->counter_count,
+		.latency_count = copy->latency_count,
 	};
 	copy_text(ret_info->engine, sizeof(ret_info->engine), copy->engine);
 	copy_text(ret_info->note, sizeof(ret_info->note), copy->note);
+	*ret_copy = copy;
+	return 0;
+}
+
+int page_read(const struct sys *sys, const uint8_t uuid[16],
+	      int (*fn)(void *context, const char *stage, const char *name, bool gauge,
+			uint64_t value),
+	      void *context, struct page_info *ret_info)
+{
+	const struct page_row *rows;
+	const uint64_t *values;
+	struct page_header *copy;
+	int rc = take_page(sys, uuid, &copy, ret_info);
+
+	if (rc < 0)
+		return rc;
+	rows = (const struct page_row *)(copy + 1);
+	values = (const uint64_t *)(const void *)((const char *)copy + copy->values_offset);
 	for (uint32_t i = 0; i < copy->counter_count && rc == 0; i++)
 		rc = fn(context, rows[i].stage, rows[i].name, rows[i].flags & PAGE_GAUGE,
 			values[i]);
+	sys->free(copy);
+	return rc;
+}
+
+int page_read_latencies(const struct sys *sys, const uint8_t uuid[16],
+			int (*fn)(void *context, const char *op, const struct latency *latency),
+			void *context, struct page_info *ret_info)
+{
+	const struct page_latency *latencies;
+	struct page_header *copy;
+	int rc = take_page(sys, uuid, &copy, ret_info);
+
+	if (rc < 0)
+		return rc;
+	latencies = latencies_of(copy, copy->counter_count);
+	for (uint32_t i = 0; i < copy->latency_count && rc == 0; i++)
+		rc = fn(context, latencies[i].op, &latencies[i].latency);
 	sys->free(copy);
 	return rc;
 }

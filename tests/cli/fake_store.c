@@ -212,6 +212,20 @@ int cairn_live_counters(const char *spec, const struct cairn_store_opts *opts,
 	return fn(context, &counter);
 }
 
+int cairn_live_latencies(const char *spec, const struct cairn_store_opts *opts,
+			 int (*fn)(void *context, const struct cairn_latency *latency),
+			 void *context, struct cairn_live *live, struct cairn_error *reterr)
+{
+	const struct cairn_latency_bucket buckets[] = {{1000, 3}, {2000, 0}, {UINT64_MAX, 1}};
+	const struct cairn_latency latency = {
+		.op = "load", .count = 4, .sum_ns = 5000, .bucket_count = 3, .buckets = buckets};
+
+	(void)opts;
+	(void)live;
+	(void)reterr;
+	return strstr(spec, "busy") ? fn(context, &latency) : -ENOENT;
+}
+
 int64_t cairn_list(const char *spec, const struct cairn_store_opts *opts,
 		   int (*fn)(void *context, const struct cairn_listed *block), void *context,
 		   uint64_t *ret_missed, struct cairn_error *reterr)

@@ -104,12 +104,37 @@ int ctx_open(struct ctx *ctx, const char *stages)
 	return ret;
 }
 
+static int sum_queued(void *context, const struct cairn_counter *counter)
+{
+	uint64_t *sum = context;
+
+	if (strcmp(counter->stage, "store") == 0 && strcmp(counter->name, "queued_xfers") == 0)
+		*sum += counter->value;
+	return 0;
+}
+
+/* However its tasks ended, none of their items waits when all are over. */
+static bool nothing_is_queued(struct ctx *ctx)
+{
+	uint64_t sum = 0;
+
+	if (cairn_store_quiesce(ctx->store, ctx->suite->case_ns / 2) < 0)
+		return true; /* what the close will say */
+	if (cairn_counters(ctx->store, sum_queued, &sum) == 0 && sum == 0)
+		return true;
+	fprintf(stderr, "cairn-conformance: %s: no task is left, and queued_xfers is %lld\n",
+		ctx->name, (long long)sum);
+	return false;
+}
+
 int ctx_close(struct ctx *ctx)
 {
 	int ret;
 
 	if (!ctx->store)
 		return 0;
+	if (!nothing_is_queued(ctx))
+		return -EPROTO;
 	ret = cairn_store_close(ctx->store, ctx->suite->case_ns / 2);
 	if (ret == 0) {
 		ctx->store = NULL;

@@ -136,6 +136,13 @@ static void check_error(const struct cairn_error *error, int line, int column, c
 	assert_int_equal(strncmp(error->text, whole, strlen(whole)), 0);
 }
 
+static int no_latency(void *context, const struct cairn_latency *latency)
+{
+	(void)context;
+	(void)latency;
+	return 0;
+}
+
 /* Whether a store is opened or read at rest: its stages are asked, and the place is named. */
 static void values_are_checked_by_every_call(void **state)
 {
@@ -309,6 +316,93 @@ static int see_counter(void *context, const struct cairn_counter *counter)
 	rows->row[rows->count].value = counter->value;
 	rows->count++;
 	return rows->stop_with;
+}
+
+struct took {
+	struct cairn_latency of[3];
+	uint64_t counted[3];
+	uint32_t count;
+	int stop_with;
+};
+
+static int see_latency(void *context, const struct cairn_latency *latency)
+{
+	struct took *took = context;
+
+	assert_true(took->count < 3);
+	took->of[took->count] = *latency;
+	for (uint32_t i = 0; i < latency->bucket_count; i++) {
+		assert_true(i == 0 || latency->buckets[i].le_ns > latency->buckets[i - 1].le_ns);
+		took->counted[took->count] += latency->buckets[i].count;
+	}
+	assert_true(latency->buckets[latency->bucket_count - 1].le_ns == UINT64_MAX);
+	took->count++;
+	return took->stop_with;
+}
+
+static uint64_t value_of(const char *name)
+{
+	struct rows rows = {0};
+
+	assert_int_equal(cairn_counters(upper.store, see_counter, &rows), 0);
+	for (uint32_t i = 0; i < rows.count; i++)
+		if (strcmp(rows.row[i].stage, "store") == 0 && strcmp(rows.row[i].name, name) == 0)
+			return rows.row[i].value;
+	fail_msg("no counter %s", name);
+	return 0;
+}
+
+/* Calls are counted as they end, a lookup of 64 keys as one; seen from outside as from within. */
+static void live_latencies(void **state)
+{
+	static const char *const ops[] = {"load", "dump", "lookup"};
+	static const uint64_t calls[] = {3, BLOCKS, 1};
+	struct cairn_live about = {.size = sizeof(about)};
+	struct cairn_error error = {0};
+	struct took own = {0}, live = {0};
+	struct cairn_found found[64];
+	struct cairn_key keys[64];
+
+	(void)state;
+	fill(&upper, "live");
+	for (uint32_t i = 0; i < 64; i++)
+		keys[i] = key_of(&upper, i);
+	assert_int_equal(cairn_lookup(upper.ns, keys, 64, found, NULL, NULL), BLOCKS);
+	assert_int_equal(load_one(&upper, 0, 0, SHARD), 0);
+	assert_int_equal(load_one(&upper, BLOCKS, 0, SHARD), -ENOENT);
+	assert_int_equal(load_one(&upper, BLOCKS + 1, 0, SHARD), -ENOENT);
+	assert_int_equal(value_of("load_hits"), 1);
+	assert_int_equal(value_of("misses_absent"), 2);
+	assert_int_equal(value_of("queued_xfers"), 0);
+	assert_int_equal(cairn_latencies(upper.store, see_latency, &own), 0);
+	assert_int_equal(cairn_live_latencies(upper.spec, NULL, see_latency, &live, &about, &error),
+			 0);
+	assert_int_equal(about.pid, getpid());
+	assert_int_equal(own.count, 3);
+	assert_int_equal(live.count, 3);
+	for (uint32_t i = 0; i < 3; i++) {
+		assert_string_equal(own.of[i].op, ops[i]);
+		assert_int_equal(own.of[i].count, calls[i]);
+		assert_int_equal(own.counted[i], calls[i]);
+		assert_int_equal(live.counted[i], calls[i]);
+		assert_true(own.of[i].sum_ns > 0 && live.of[i].sum_ns == own.of[i].sum_ns);
+	}
+	/* Of 256 lookups of one key four are timed, for 64 each. */
+	for (uint32_t i = 0; i < 256; i++)
+		assert_int_equal(cairn_lookup(upper.ns, keys, 1, found, NULL, NULL), 1);
+	live = (struct took){0};
+	assert_int_equal(cairn_latencies(upper.store, see_latency, &live), 0);
+	assert_int_equal(live.counted[2], 1 + 256);
+	live = (struct took){.stop_with = 77};
+	assert_int_equal(cairn_live_latencies(upper.spec, NULL, see_latency, &live, NULL, &error),
+			 77);
+	live = (struct took){.stop_with = 78};
+	assert_int_equal(cairn_latencies(upper.store, see_latency, &live), 78);
+	assert_int_equal(cairn_latencies(upper.store, NULL, NULL), -EINVAL);
+	assert_int_equal(cairn_live_latencies(upper.spec, NULL, NULL, NULL, NULL, &error), -EINVAL);
+	fixture_close(&upper);
+	assert_int_equal(cairn_live_latencies(upper.spec, NULL, no_latency, NULL, NULL, &error),
+			 -ENOENT);
 }
 
 static void live_counters(void **state)
@@ -555,6 +649,7 @@ int main(void)
 		TEST(errors_of_an_open_have_a_place),
 		TEST(check_says_the_worst),
 		TEST(live_counters),
+		TEST(live_latencies),
 		TEST(stages_of_this_build),
 		TEST(stages_of_a_folder),
 		TEST(predefined_compositions_open),

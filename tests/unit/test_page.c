@@ -23,6 +23,10 @@ static const struct page_counter counters[] = {
 	{"posix", "loads", false},
 };
 
+static const char *const ops[] = {"load", "lookup"};
+
+static const struct page_shape three = {counters, 3, ops, 2}, two = {counters, 2, ops, 2};
+
 struct seen {
 	char text[512];
 	uint64_t sum;
@@ -37,6 +41,18 @@ static int see(void *context, const char *stage, const char *name, bool gauge, u
 	snprintf(seen->text + length, sizeof(seen->text) - length, "%s.%s%s=%llu ", stage, name,
 		 gauge ? "*" : "", (unsigned long long)value);
 	seen->sum += value;
+	return ++seen->count == seen->stop_at ? 7 : 0;
+}
+
+static int see_latency(void *context, const char *op, const struct latency *latency)
+{
+	struct seen *seen = context;
+	size_t length = strlen(seen->text);
+
+	snprintf(seen->text + length, sizeof(seen->text) - length, "%s:%llu ", op,
+		 (unsigned long long)latency->sum_ns);
+	for (uint32_t i = 0; i < LATENCY_BUCKETS; i++)
+		seen->sum += latency->counts[i];
 	return ++seen->count == seen->stop_at ? 7 : 0;
 }
 
@@ -68,7 +84,7 @@ static void a_page_is_read_by_others(void **state)
 	struct page *page;
 
 	assert_int_equal(page_read(sys, uuid, see, &seen, &info), -ENOENT);
-	assert_int_equal(page_create(sys, uuid, counters, 3, &page), 0);
+	assert_int_equal(page_create(sys, uuid, &three, &page), 0);
 	page_values(page)[0] = 5;
 	page_engine(page, "aio", "io_uring: no");
 	page_values(page)[1] = UINT64_MAX;
@@ -87,12 +103,73 @@ static void a_page_is_read_by_others(void **state)
 	page_close(NULL);
 }
 
+static void latencies_are_read_by_others(void **state)
+{
+	const uint8_t *uuid = *state;
+	struct page_info info;
+	struct seen seen = {0};
+	struct page *page;
+
+	assert_int_equal(page_create(sys, uuid, &three, &page), 0);
+	page_values(page)[2] = UINT64_MAX; /* the last value ends before the first latency */
+	latency_add(page_latency(page, 0), 1000, 1);
+	latency_add(page_latency(page, 0), UINT64_MAX, 1);
+	latency_add(page_latency(page, 1), 5, 16);
+	assert_int_equal(page_read_latencies(sys, uuid, see_latency, &seen, &info), 0);
+	assert_string_equal(seen.text, "load:999 lookup:80 ");
+	assert_int_equal(seen.sum, 18);
+	assert_int_equal(info.latency_count, 2);
+	assert_int_equal(info.pid, getpid());
+	seen = (struct seen){.stop_at = 1};
+	assert_int_equal(page_read_latencies(sys, uuid, see_latency, &seen, &info), 7);
+	page_close(page);
+	assert_int_equal(page_read_latencies(sys, uuid, see_latency, &seen, &info), -ENOENT);
+}
+
+static int open_page(const uint8_t *uuid)
+{
+	char name[PAGE_SHM_NAME_MAX];
+	int fd;
+
+	page_shm_name(uuid, name);
+	fd = sys->shm_open(name, O_RDWR, 0);
+	assert_true(fd >= 0);
+	return fd;
+}
+
+/* What an owner of the version before shares: nothing behind the values, zeros at 72. */
+static void a_page_of_version_2_is_read(void **state)
+{
+	static const uint32_t old_version = 2, none[2] = {0, 0};
+	static const uint64_t bytes = 256 + 4 * 64 + 3 * 8; /* 3 rows of 72, up to 64; 3 values */
+	struct page_info info;
+	struct seen seen = {0};
+	struct page *page;
+	int fd;
+
+	assert_int_equal(page_create(sys, *state, &three, &page), 0);
+	page_values(page)[2] = 9;
+	fd = open_page(*state);
+	assert_int_equal(sys_pwrite_full(sys, fd, &old_version, 4, 8), 0);
+	assert_int_equal(page_read(sys, *state, see, &seen, &info), -EBADMSG);
+	assert_int_equal(sys_pwrite_full(sys, fd, none, 8, 72), 0);
+	assert_int_equal(sys_pwrite_full(sys, fd, &bytes, 8, 16), 0);
+	assert_int_equal(page_read(sys, *state, see, &seen, &info), 0);
+	assert_int_equal(seen.sum, 9);
+	assert_int_equal(info.latency_count, 0);
+	seen = (struct seen){0};
+	assert_int_equal(page_read_latencies(sys, *state, see_latency, &seen, &info), 0);
+	assert_int_equal(seen.count, 0);
+	sys->close(fd);
+	page_close(page);
+}
+
 static void a_private_page_has_no_name(void **state)
 {
 	struct page *page;
 
 	(void)state;
-	assert_int_equal(page_create(sys, NULL, counters, 3, &page), 0);
+	assert_int_equal(page_create(sys, NULL, &three, &page), 0);
 	page_values(page)[2] = 1;
 	assert_int_equal(page_values(page)[1], 0);
 	page_close(page);
@@ -105,8 +182,8 @@ static void the_last_owner_is_seen(void **state)
 	struct page_info info;
 	struct seen seen = {0};
 
-	assert_int_equal(page_create(sys, uuid, counters, 3, &first), 0);
-	assert_int_equal(page_create(sys, uuid, counters, 2, &second), 0);
+	assert_int_equal(page_create(sys, uuid, &three, &first), 0);
+	assert_int_equal(page_create(sys, uuid, &two, &second), 0);
 	page_values(first)[0] = 1;
 	page_values(second)[0] = 2;
 	page_close(first);
@@ -134,19 +211,8 @@ static void a_full_shm_is_an_error(void **state)
 	struct page *page;
 
 	table.fallocate = no_space;
-	assert_int_equal(page_create(&table, *state, counters, 3, &page), -ENOSPC);
+	assert_int_equal(page_create(&table, *state, &three, &page), -ENOSPC);
 	assert_int_equal(page_read(sys, *state, see, &seen, &info), -ENOENT);
-}
-
-static int open_page(const uint8_t *uuid)
-{
-	char name[PAGE_SHM_NAME_MAX];
-	int fd;
-
-	page_shm_name(uuid, name);
-	fd = sys->shm_open(name, O_RDWR, 0);
-	assert_true(fd >= 0);
-	return fd;
 }
 
 /* Every byte of header and rows, three ways; then every length. */
@@ -159,7 +225,7 @@ static void hostile_bytes_are_refused(void **state)
 	uint32_t refused = 0;
 	int fd;
 
-	assert_int_equal(page_create(sys, *state, counters, 3, &page), 0);
+	assert_int_equal(page_create(sys, *state, &three, &page), 0);
 	fd = open_page(*state);
 	for (size_t i = 0; i < bytes * 3; i++) {
 		struct seen seen = {0};
@@ -176,6 +242,8 @@ static void hostile_bytes_are_refused(void **state)
 		refused += rc != 0;
 		for (size_t c = 0; c < strlen(seen.text); c++)
 			assert_in_range(seen.text[c], ' ', '~');
+		seen = (struct seen){0};
+		assert_int_equal(page_read_latencies(sys, *state, see_latency, &seen, &info), rc);
 		assert_int_equal(sys_pwrite_full(sys, fd, &was, 1, at), 0);
 	}
 	/* pid, start, values of flags and padding may be anything; the frame may not. */
@@ -195,6 +263,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(a_page_is_read_by_others, setup, teardown),
+		cmocka_unit_test_setup_teardown(latencies_are_read_by_others, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_page_of_version_2_is_read, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_private_page_has_no_name, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_last_owner_is_seen, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_full_shm_is_an_error, setup, teardown),

@@ -74,6 +74,7 @@ static const struct cairn_counter_row counters[CNT_COUNT] = {
 	[CNT_SHARD_MAX] = {"shard_bytes_max", "the largest shard that fits, bytes", 1},
 	[CNT_BYTES_USED] = {"bytes_used", "bytes of records that count, and of what surrounds them",
 			    1},
+	[CNT_BYTES_LIMIT] = {"bytes_limit", "of the file or the device, bytes", 1},
 	[CNT_BLOCKS] = {"blocks", "whole blocks known", 1},
 	[CNT_INDEX_BYTES] = {"index_bytes", "memory taken by the index", 1},
 	[CNT_FENCED] = {"fenced", "1: the device does not answer, and is passed by", 1},
@@ -259,6 +260,7 @@ static int flash_open(void *self, const struct cairn_stage_env *env, struct cair
 		return rc;
 	}
 	cairn_gauge(env, CNT_SHARD_MAX, tier->layout.stored_max);
+	cairn_gauge(env, CNT_BYTES_LIMIT, tier->layout.file_bytes);
 	flash_gauges(tier);
 	if (internal->fork_close)
 		internal->fork_close(env, tier->fd, false);

@@ -62,6 +62,7 @@ static const struct cairn_counter_row counters[CNT_COUNT] = {
 	[CNT_BOUNCED_BYTES] = {"bounced_bytes", "bytes copied because of their alignment", 0},
 	[CNT_ROOM_WAITS] = {"room_waits", "waits for an eviction or another dump", 0},
 	[CNT_BYTES_USED] = {"bytes_used", "st_blocks * 512 of all but blocks being written", 1},
+	[CNT_BYTES_LIMIT] = {"bytes_limit", "what bytes_used may come to, bytes", 1},
 	[CNT_BLOCKS] = {"blocks", "whole blocks known", 1},
 	[CNT_INDEX_BYTES] = {"index_bytes", "memory taken by the index", 1},
 };
@@ -93,6 +94,7 @@ static int options_take(struct posix *tier, struct cairn_error *reterr)
 	snprintf(tier->path, sizeof(tier->path), "%s", values[OPT_PATH].s);
 	tier->shared = values[OPT_SHARED].u;
 	tier->limit = values[OPT_SIZE].set ? values[OPT_SIZE].u : UINT64_MAX;
+	cairn_gauge(tier->env, CNT_BYTES_LIMIT, tier->limit);
 	tier->min_free = values[OPT_MIN_FREE].u;
 	tier->open_wait_ns = values[OPT_OPEN_WAIT].u;
 	tier->partial_ttl_ns = values[OPT_PARTIAL_TTL].u;
