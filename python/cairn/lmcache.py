@@ -16,12 +16,13 @@ How it maps (docs/lmcache.md says what a user sees of it):
    shards; it is there when all of them are.
 3. No thread of ours: stores, loads and deletes are tasks whose completions come through a queue of
    the store; lookups are answered at once. One epoll descriptor tells of both.
-4. A buffer is LMCache's again when its completion was drained, and nothing touches it after that,
-   not even where a device hangs: the tasks are detached, and end by their deadline.
+4. I/O goes to LMCache's buffers themselves, without a copy, and a buffer is LMCache's again when
+   its completion was drained: that waits for the task's release, so nothing touches it afterwards.
 """
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
 import os
@@ -41,7 +42,7 @@ logger = logging.getLogger("cairn.lmcache")
 SHARD_BYTES_MAX: Final = 16 << 20
 DRAIN_MAX: Final = 256  # completions a drain takes; what is left keeps the descriptor readable
 CLOSE_SECONDS: Final = 30.0  # how long close() waits for what is in flight
-ENOENT: Final = -2
+ENOENT: Final = -errno.ENOENT
 
 Completion = tuple[int, bool, str, "list[bool] | None"]
 
@@ -90,8 +91,8 @@ class CairnPlugin:
                 what LMCache's keys do not tell and two deployments on one store may differ in
     deadline    seconds a store, load or delete may take; None: the store's (30 s)
     durability  what a finished store outlives: "memory", "written" or "durable" (power loss)
-    detach      True: no I/O targets LMCache's memory, one copy more. False: a completion waits for
-                a device that hangs, as long as it does
+    detach      False: a completion waits for a device that hangs, as long as it does. True: it
+                comes by the deadline, for no I/O targets LMCache's memory; that is one copy more
     rank        what {rank} in the pipeline becomes; None: $RANK, else 0
     stage_path  folders of stages outside the package
     """
@@ -106,7 +107,7 @@ class CairnPlugin:
         tenant: str = "",
         deadline: float | None = None,
         durability: str = "memory",
-        detach: bool = True,
+        detach: bool = False,
         rank: str | int | None = None,
         stage_path: str | None = None,
     ) -> None:
@@ -361,7 +362,7 @@ class CairnPlugin:
             return
         batch.take(places, [status >= 0 for status in statuses])
         if batch.kind == "set" and min(statuses) < 0:
-            self._failed(batch, os.strerror(-min(statuses)))
+            self._failed(batch, _why(min(statuses)))
 
     def _end_tasks(self) -> None:
         """Waits for the tasks in flight, and cancels what takes too long."""
@@ -373,6 +374,12 @@ class CairnPlugin:
                 slices -= 1
             for task in list(self._tasks):
                 task.cancel()
+
+
+def _why(status: int) -> str:
+    if status == -errno.ENOSPC:
+        return "not taken: no room, or more at once than the device takes"
+    return os.strerror(-status)
 
 
 def _pick(packed: bytes, which: Sequence[int]) -> bytes:

@@ -307,7 +307,9 @@ class CairnHiCache(HiCacheStorage):  # type: ignore[misc]
 
     def _complain(self, kind: str, statuses: Sequence[int]) -> None:
         worst = min(statuses)
-        if worst < 0:
+        if worst == -errno.ENOSPC:
+            self._tell(f"{kind}: not taken: no room, or more at once than the device takes")
+        elif worst < 0:
             self._tell(f"{kind}: {os.strerror(-worst)}")
 
     def _safely(self, kind: str, otherwise: Answer, body: Callable[[], Answer]) -> Answer:

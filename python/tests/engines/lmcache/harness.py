@@ -83,8 +83,9 @@ class Memory:
     """LMCache's allocator over one tensor, and objects of it."""
 
     def __init__(self, size: int) -> None:
-        self.tensor = torch.zeros(size, dtype=torch.uint8)
-        self.allocator = TensorMemoryAllocator(self.tensor)
+        self.arena = torch.zeros(size + 4096, dtype=torch.uint8)
+        skip = -self.arena.data_ptr() % 4096  # as LMCache's own arenas begin at a page
+        self.allocator = TensorMemoryAllocator(self.arena[skip : skip + size])
 
     def object(self, size: int, fill: bytes | None = None) -> Any:
         made = self.allocator.allocate(torch.Size([size]), torch.uint8)

@@ -327,7 +327,8 @@ class Limits(Case):
     def test_hanging_device(self) -> None:
         """Loads and stores end by their deadline, and nothing comes into a buffer afterwards."""
         tier = PIPELINES["posix"].format(path=self.path)
-        adapter = Adapter(spec('delay(hang="#1", hang_for=5s) | ' + tier, {"deadline": 0.5}))
+        hang = 'delay(hang="#1", hang_for=5s) | '
+        adapter = Adapter(spec(hang + tier, {"deadline": 0.5, "detach": True}))
         made = self.memory.object(SIZE)
         started = time.monotonic()
         self.assertFalse(adapter.store([key(0)], [made]))
