@@ -9,7 +9,8 @@
 How it maps (docs/sglang.md says what a user sees of it):
 
 1. A page is a block of one shard, its parts (K and V, of each layer where the layout is by layer)
-   segments of it where they lie in the host pool: whole or absent, and never copied by us.
+   segments of it where they lie in the host pool: whole or absent, and never copied by us. Pages
+   are stored as a chain.
 2. SGLang's page hash says nothing but tokens. The namespace says the rest: model, what share of it
    this rank has, dtype, the pool's class and layout, tokens and bytes of a page, and what the extra
    configuration adds (revision, tenant, salt). Another layout is a miss.
@@ -171,7 +172,7 @@ class CairnHiCache(HiCacheStorage):  # type: ignore[misc]
     ) -> list[bool]:
         """Stores pages of the host pool; what is there already counts as stored."""
         started = time.monotonic()
-        answers = self._move(keys, host_indices, store=True)
+        answers = self._move(keys, host_indices, store=True, extra_info=extra_info)
         if self._metrics and self._paged:
             self._metrics.backed_up(answers.count(True), self._paged[1], started)
         return answers
@@ -376,7 +377,18 @@ class CairnHiCache(HiCacheStorage):  # type: ignore[misc]
             raise ValueError("a tensor that is not contiguous")
         return self._flat_namespace(items[0][1]), items
 
-    def _move(self, keys: list[str], host_indices: Any, store: bool) -> list[bool]:
+    def _chain(self, namespace: Any, count: int, extra_info: Any) -> dict[str, Any]:
+        """A batch's pages are a prefix in order, which goes on where prefix_keys end: so the end of
+        a prefix is evicted before its beginning."""
+        before = getattr(extra_info, "prefix_keys", None)
+        if not before:
+            return {"chain": True}
+        first = cairn.Attr(parent=namespace.key(before[-1]), depth=len(before))
+        return {"chain": True, "attrs": [first, *[None] * (count - 1)]}
+
+    def _move(
+        self, keys: list[str], host_indices: Any, store: bool, extra_info: Any = None
+    ) -> list[bool]:
         kind = "set" if store else "get"
 
         def body() -> list[bool]:
@@ -393,8 +405,9 @@ class CairnHiCache(HiCacheStorage):  # type: ignore[misc]
             if not store:
                 statuses = namespace.load_sync(packed, items, **self._task)
                 return _whole(statuses)
+            chain = self._chain(namespace, len(keys), extra_info)
             statuses = namespace.dump_sync(
-                packed, items, durability=self._durability, **self._task
+                packed, items, durability=self._durability, **chain, **self._task
             )
             self._complain(kind, statuses)
             return _whole(statuses)

@@ -184,6 +184,18 @@ class Contract(unittest.TestCase):
             delattr(self.pool, name)
         self.assertEqual(self.open(f"posix(path={self.path}/one)").batch_exists(HASHES), 8)
 
+    def test_a_prefix_is_evicted_from_its_end(self) -> None:
+        backend = self.open(f"posix(path={self.path}/kv, size=1MiB, direct=no)")
+        old, new = ([f"{n:064x}" for n in range(first, first + 48)] for first in (0, 1000))
+        for keys in (old, new):
+            for at in range(0, len(keys), 8):
+                info = types.SimpleNamespace(prefix_keys=keys[:at] or None)
+                backend.batch_set_v1(keys[at : at + 8], tokens(list(range(8))), info)
+        self.assertGreater(backend.counters()["posix.evicted_blocks"], 0)
+        self.assertGreater(backend.batch_exists(old), 0)
+        self.assertLess(backend.batch_exists(old), 48)
+        self.assertEqual(sum(backend.exists(key) for key in old), backend.batch_exists(old))
+
     def test_a_store_that_fails(self) -> None:
         backend = self.open(f'fault(rule="dump:ENOSPC:#3") | posix(path={self.path}/kv)')
         answers = backend.batch_set_v1(HASHES, tokens(list(range(8))))
