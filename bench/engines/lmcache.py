@@ -120,6 +120,12 @@ def write_over(options, text: str, pool: list, size: int) -> None:
     side.close()
 
 
+def rest(options) -> None:
+    """Both sides find the device written out, and with the credit that a shared disk gives."""
+    os.sync()
+    time.sleep(options.rest)
+
+
 def pairs(options, name: str, ours: str, theirs: str, size: int) -> dict:
     """Nine pairs of put, get and lookup; {part: [ours, theirs] of each pair}."""
     count = options.bytes // size
@@ -137,10 +143,10 @@ def pairs(options, name: str, ours: str, theirs: str, size: int) -> dict:
             path = os.path.join(options.folder, f"{name}-{who}-{size}-{turn}")
             side = Side(text.replace("@PATH@", kept if kept and who == "ours" else path))
             work = batches_of(pool, size, count, turn * count)
-            os.sync()
+            rest(options)
             seconds = side.put(work)
             figure[who, "put"] = options.bytes / seconds / 1e9
-            os.sync()
+            rest(options)
             seconds = side.get(work)
             figure[who, "get"] = options.bytes / seconds / 1e9
             keys = [key for batch, _ in work for key in batch]
@@ -176,6 +182,7 @@ def main() -> None:
     parser.add_argument("--bytes", type=mib, default=256 * MIB, help="of a put, 256MiB")
     parser.add_argument("--only", choices=["posix", "flash"])
     parser.add_argument("--size", type=int, choices=list(BATCH))
+    parser.add_argument("--rest", type=float, default=1.0, help="seconds before each part")
     parser.add_argument("--params", default="{}", help="JSON, more of adapter_params")
     parser.add_argument("--flash", default="", help="more options of flash(...)")
     parser.add_argument("--posix", default=", direct=no", help="more options of posix(...)")
