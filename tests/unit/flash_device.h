@@ -42,6 +42,7 @@ static struct {
 	uint64_t carries_left; /* records that are carried until such a write fails */
 	struct cairn_key carried[KEYS_KEPT];
 	uint32_t carried_count;
+	uint64_t ahead_ns; /* how much later it is than it is */
 } device = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
 
 static inline size_t bytes_of(const struct iovec *iov, int iov_count)
@@ -132,6 +133,11 @@ static inline const struct engine_ops *device_engine(enum engine_kind kind)
 	return kind == ENGINE_URING ? NULL : &engine_psync;
 }
 
+static inline uint64_t device_now_ns(void)
+{
+	return sys_native.now_ns() + __atomic_load_n(&device.ahead_ns, __ATOMIC_RELAXED);
+}
+
 static inline void device_reset(void)
 {
 	device.table = sys_native;
@@ -139,6 +145,7 @@ static inline void device_reset(void)
 	device.table.preadv_cached = device_preadv_cached;
 	device.table.pwritev = device_pwritev;
 	device.table.engine = device_engine;
+	device.table.now_ns = device_now_ns;
 	memset(device.reads, 0, sizeof(device.reads));
 	memset(device.writes, 0, sizeof(device.writes));
 	device.hold = false;

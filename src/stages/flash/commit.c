@@ -17,7 +17,9 @@
  *     where the batch is to be durable, a flush began after both and has ended.
  *  5. Deaths that were flushed are then written into the other copy, too, before the
  *     batch is over: or the loss of one copy could bring back what was removed.
- *  6. Regions that were retired since are told in the superblock, before all else, and
+ *  6. Uses are written too, a few pages a second and only while there are any, so that a
+ *     SIGKILL takes little of what is known of them; nobody waits for that.
+ *  7. Regions that were retired since are told in the superblock, before all else, and
  *     flushed whatever sync= is.
  */
 #include "stages/flash/tier.h"
@@ -47,9 +49,13 @@ struct commit {
 	uint32_t count;
 	int64_t result;
 	bool flushed;
-	bool second;	   /* the other copies of what was flushed are being written */
-	bool super;	   /* the chain under way has the superblock */
-	bool super_failed; /* in this batch: not once more */
+	bool second;	    /* the other copies of what was flushed are being written */
+	bool super;	    /* the chain under way has the superblock */
+	bool kills;	    /* somebody began to wait for it, and may have left */
+	uint32_t warm_left; /* pages with uses that may be written now */
+	uint32_t warm_cursor, warm_page;
+	uint64_t warm_pages; /* of the region at that cursor, modulo 64 */
+	bool super_failed;   /* in this batch: not once more */
 };
 
 int commit_init(struct flash *tier)
@@ -211,6 +217,46 @@ static void page_op(struct commit *commit, uint32_t at, size_t bytes, uint64_t o
 	};
 }
 
+/*
+ * [m] Pages with uses that are not written, from region to region, while nobody waits.
+ * They are not flushed: what a power cut takes of them is recency. How many.
+ */
+static uint32_t warm_take(struct commit *commit)
+{
+	struct flash *tier = commit->tier;
+	const struct flash_layout *layout = &tier->layout;
+	uint32_t count = 0;
+
+	if (commit->next || !commit->warm_left)
+		return 0;
+	for (uint32_t seen = 0; seen <= layout->region_count; seen++) {
+		struct region *region = &tier->regions[commit->warm_cursor];
+
+		if (!commit->warm_pages) {
+			commit->warm_pages = region_counts(region) ? region->warm : 0;
+			commit->warm_page = 0;
+			region->warm = 0;
+		}
+		for (; commit->warm_pages && commit->warm_page < layout->mark_pages;
+		     commit->warm_page++) {
+			if (!(commit->warm_pages >> (commit->warm_page % 64) & 1))
+				continue;
+			if (count == PAGES_MAX || !commit->warm_left)
+				return count;
+			page_op(commit, count, FLASH_PAGE,
+				page_make(tier, commit->warm_cursor, commit->warm_page,
+					  &commit->pages[count]));
+			count++;
+			commit->warm_left--;
+		}
+		commit->warm_pages = 0;
+		commit->warm_cursor = (commit->warm_cursor + 1) % layout->region_count;
+	}
+	commit->warm_left = 0;
+	tier->warm = false;
+	return count;
+}
+
 /* [m] The superblock, and a flush. */
 static uint32_t super_take(struct commit *commit)
 {
@@ -302,13 +348,15 @@ static bool batch_over(struct commit *commit)
 	for (struct waiter *w = commit->batch; w; w = w->next)
 		fio_of(w)->flush_result = commit->result;
 	waiters_wake(&commit->batch);
-	commit->running = commit->next || (tier->retired_new && !commit->super_failed);
+	commit->running =
+		commit->next || (tier->retired_new && !commit->super_failed) || commit->warm_left;
 	if (!commit->running)
 		return false;
 	commit->batch = commit->next;
 	commit->next = NULL;
 	for (struct waiter *w = commit->batch; w; w = w->next)
 		w->list = &commit->batch;
+	commit->kills = commit->batch != NULL;
 	commit->durable = commit->durable_next;
 	commit->durable_next = false;
 	commit->cursor = commit->page = 0;
@@ -330,21 +378,23 @@ static void commit_step(struct commit *commit)
 			count = super_take(commit);
 			break;
 		}
-		if (tier->reclaims_over < commit->reclaims) { /* commit_kick() comes */
+		if (!commit->kills) {
+			count = warm_take(commit);
+			if (count)
+				break;
+		} else if (tier->reclaims_over < commit->reclaims) { /* commit_kick() comes */
 			commit->asleep = true;
 			tier_unlock(tier);
 			return;
-		}
-		count = pages_take(commit);
-		if (count)
+		} else if ((count = pages_take(commit)) > 0) {
 			break;
-		if (commit->durable && !commit->flushed && !commit->result) {
+		} else if (commit->durable && !commit->flushed && !commit->result) {
 			commit->ops[0] = (struct engine_op){.code = OP_FDATASYNC, .fd = tier->fd};
 			commit->flushed = true;
 			count = 1;
 			break;
-		}
-		if (commit->flushed && !commit->second && !commit->result && tier->kill_singles) {
+		} else if (commit->flushed && !commit->second && !commit->result &&
+			   tier->kill_singles) {
 			tier->kill_singles = false;
 			commit->second = true;
 			commit->cursor = commit->page = 0;
@@ -402,6 +452,17 @@ void commit_super(struct flash *tier)
 {
 	commit_start(tier->commit);
 	commit_kick(tier); /* it need not wait for a reclaim */
+}
+
+void commit_warm(struct flash *tier)
+{
+	uint64_t now_ns = tier->sys->now_ns();
+
+	if (tier->commit->running || !tier->warm || now_ns - tier->warmed_ns < WARM_NS)
+		return;
+	tier->warmed_ns = now_ns;
+	tier->commit->warm_left = WARM_PAGES;
+	commit_start(tier->commit);
 }
 
 void commit_wait(struct fio *f, bool durable, void (*then)(struct fio *))

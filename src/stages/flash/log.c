@@ -100,6 +100,8 @@ void block_set_epoch(struct flash *tier, uint32_t id, uint32_t epoch)
 		if (epoch > tier->regions[number].last_used)
 			tier->regions[number].last_used = epoch;
 		*mark_at(tier, number, place.number) = flash_mark_of(epoch);
+		tier->regions[number].warm |= 1ull << (place.number / FLASH_MARKS_PER_PAGE % 64);
+		tier->warm = true;
 	}
 }
 
@@ -134,6 +136,7 @@ void block_touch(struct flash *tier, uint32_t id)
 		return;
 	block_set_epoch(tier, id, tier->epoch);
 	block_lift(tier, id);
+	commit_warm(tier);
 }
 
 void block_continues(struct flash *tier, uint32_t id, uint64_t parent)

@@ -58,6 +58,12 @@
 #define SEQUENCE_AHEAD	 (1ull << 44)
 /* Uses of regions, likewise: a header that is lost may have had the latest of them. */
 #define REGION_SEQ_AHEAD (1ull << 32)
+/*
+ * Uses are told to the file while there are any, so that recency comes back after a SIGKILL,
+ * too: every second so many pages of marks at most, 1 MiB.
+ */
+#define WARM_NS		 1000000000u
+#define WARM_PAGES	 256u
 
 enum flash_option {
 	OPT_PATH,
@@ -157,6 +163,7 @@ struct region {
 	uint64_t sequence_max;
 	uint64_t kill_dirty;  /* mark pages (modulo 64) with deaths that are not written */
 	uint64_t kill_single; /* such pages with deaths that only one copy tells */
+	uint64_t warm;	      /* such pages with uses that are not written */
 };
 #define DRAFT_NONE UINT32_MAX
 
@@ -287,7 +294,9 @@ struct flash {
 	struct reclaim *reclaim;
 	struct commit *commit;
 	uint64_t reclaims_begun, reclaims_over;
-	bool kill_singles; /* some region has such pages */
+	bool kill_singles;  /* some region has such pages */
+	bool warm;	    /* some region has pages with uses that are not written */
+	uint64_t warmed_ns; /* when such pages were written last */
 	uint32_t retired[FLASH_RETIRED_MAX], retired_count;
 	bool retired_new; /* the superblock does not tell yet */
 	struct fence *fence;
@@ -591,6 +600,8 @@ void marks_write_dead(struct flash *tier);
 void marks_flushed(struct flash *tier);
 void commit_kick(struct flash *tier);  /* [m] a reclaim has ended */
 void commit_super(struct flash *tier); /* [m] the superblock is to be written; not from open() */
+/* [m] Something was used: now and then the marks say so in the file. Not from open(). */
+void commit_warm(struct flash *tier);
 
 /* ---- fence.c: a device that does not answer ------------------------------------------------- */
 
