@@ -137,11 +137,80 @@ static void a_retirement_that_is_cut_short(void **state)
 	}
 }
 
+/* ---- suspect --------------------------------------------------------------------------- */
+
+/* The payload of a block is not what it was. */
+static void damage(uint32_t number)
+{
+	const struct flash_table_entry *entry = file_record(number, 0);
+	uint64_t at = flash_byte_of(&file.layout, entry->unit + 2);
+	char path[256];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/store", store.path);
+	fd = open(path, O_WRONLY);
+	assert_int_equal(pwrite(fd, "damaged", 7, (off_t)at), 7);
+	close(fd);
+}
+
+/* It is reclaimed next, although others are older; what is good in it is served until then. */
+static void a_suspect_region_goes_first(void **state)
+{
+	uint64_t reclaimed;
+	uint32_t next = 600, region;
+
+	(void)state;
+	begin("size=8MiB, region=512KiB", 1, SHARD);
+	for (uint32_t i = 0; i < next; i++)
+		assert_int_equal(dump_one(&store, i, 0, SHARD, 0), 0);
+	damage(400);
+	region = region_of(400);
+	assert_int_equal(flash_counter("regions_suspect"), 0);
+	assert_int_equal(load_one(&store, 400, 0, SHARD), -EBADMSG);
+	assert_int_equal(flash_counter("regions_suspect"), 1);
+	assert_int_equal(load_one(&store, 400, 0, SHARD), -ENOENT);
+	assert_int_equal(region_of(401), region);
+	assert_int_equal(load_one(&store, 401, 0, SHARD), 0);
+	reclaimed = flash_counter("reclaimed_regions");
+	/* One may have been under way. */
+	for (; flash_counter("reclaimed_regions") < reclaimed + 2; next++)
+		assert_int_equal(dump_one(&store, next, 0, SHARD, 0), 0);
+	assert_int_equal(flash_counter("regions_suspect"), 0);
+	assert_int_equal(flash_counter("retired_regions"), 0);
+	end();
+}
+
+static void a_region_that_is_damaged_again_and_again_is_retired(void **state)
+{
+	uint32_t region;
+
+	(void)state;
+	begin("size=8MiB, region=512KiB", 1, SHARD);
+	for (uint32_t i = 0; i < 100; i++)
+		assert_int_equal(dump_one(&store, i, 0, SHARD, 0), 0);
+	region = region_of(3);
+	for (uint32_t i = 3; i < 6; i++) {
+		assert_int_equal(region_of(i), region);
+		assert_int_equal(flash_counter("retired_regions"), 0);
+		damage(i);
+		assert_int_equal(load_one(&store, i, 0, SHARD), -EBADMSG);
+	}
+	assert_int_equal(flash_counter("retired_regions"), 1);
+	assert_int_equal(flash_counter("regions_suspect"), 0);
+	assert_int_equal(load_one(&store, 8, 0, SHARD), 0);
+	reopen();
+	assert_int_equal(load_one(&store, 8, 0, SHARD), 0);
+	still_retired(region, 1000);
+	end();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_region_stays_retired),
 		cmocka_unit_test(a_retirement_that_is_cut_short),
+		cmocka_unit_test(a_suspect_region_goes_first),
+		cmocka_unit_test(a_region_that_is_damaged_again_and_again_is_retired),
 	};
 
 	return cmocka_run_group_tests_name("flash_retired", tests, NULL, NULL);

@@ -12,7 +12,7 @@
 
 #include "sys/engine.h"
 
-#define AHEAD_CHAINS 256u	/* a power of two; reads under way at once */
+#define AHEAD_CHAINS 256u	 /* a power of two; reads under way at once */
 #define AHEAD_ROOM   (16u << 20) /* memory for what is read */
 
 struct ahead;

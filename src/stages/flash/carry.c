@@ -47,6 +47,7 @@ static void carry_damaged(struct reclaim *r)
 	    !table_shard(tier->table, r->entry, entry->shard, &place) ||
 	    place.unit != r->old_place.unit)
 		return;
+	region_suspect(tier, r->victim);
 	cairn_count(tier->env, CNT_DAMAGED, 1);
 	shard_damaged(tier, tier->spaces[entry->space], entry->generation, r->entry, entry->shard);
 }

@@ -77,6 +77,8 @@ static const struct cairn_counter_row counters[CNT_COUNT] = {
 	[CNT_BYTES_LIMIT] = {"bytes_limit", "of the file or the device, bytes", 1},
 	[CNT_BLOCKS] = {"blocks", "whole blocks known", 1},
 	[CNT_INDEX_BYTES] = {"index_bytes", "memory taken by the index", 1},
+	[CNT_SUSPECT] = {"regions_suspect",
+			 "regions in which something did not check: reclaimed before others", 1},
 	[CNT_FENCED] = {"fenced", "1: the device does not answer, and is passed by", 1},
 };
 

@@ -122,6 +122,8 @@ static void load_again(struct fio *f)
 
 static void pass_end(struct fio *f)
 {
+	uint32_t number, last = UINT32_MAX;
+
 	if (!f->bad) {
 		load_end(f);
 		return;
@@ -136,6 +138,10 @@ static void pass_end(struct fio *f)
 			continue;
 		f->io->parts[i].status = -EBADMSG;
 		part_damaged(f, i);
+		number = flash_region_of(&f->tier->layout, f->claims[i].place.unit);
+		if (number != last) /* once for a block */
+			region_suspect(f->tier, number);
+		last = number;
 	}
 	tier_unlock(f->tier);
 	cairn_count(f->tier->env, CNT_DAMAGED, 1);

@@ -355,11 +355,35 @@ void region_fail(struct flash *tier, uint32_t number, int64_t error)
 		tier->retired_new = true;
 }
 
+void region_suspect(struct flash *tier, uint32_t number)
+{
+	struct region *region = &tier->regions[number];
+
+	if (region->failed)
+		return;
+	tier->suspects += !region->suspect;
+	region->suspect = true;
+	policy_suspect(&tier->policy, number);
+	if (++region->damages >= DAMAGES_MAX)
+		region_retire(tier, number, -EBADMSG);
+	cairn_gauge(tier->env, CNT_SUSPECT, tier->suspects);
+}
+
+void region_trust(struct flash *tier, uint32_t number)
+{
+	struct region *region = &tier->regions[number];
+
+	tier->suspects -= region->suspect;
+	region->suspect = false;
+	cairn_gauge(tier->env, CNT_SUSPECT, tier->suspects);
+}
+
 void region_retire(struct flash *tier, uint32_t number, int64_t error)
 {
 	struct region *region = &tier->regions[number];
 
 	region_fail(tier, number, error);
+	region_trust(tier, number);
 	if (tier->retired_new)
 		commit_super(tier);
 	if (region->state == REGION_SEALED)

@@ -149,6 +149,7 @@ void policy_clear(struct policy *policy, uint32_t region)
 {
 	assert(region < policy->region_count);
 	policy->regions[region] = (struct policy_region){.epoch = policy->epoch};
+	policy->regions[region].suspect = false;
 }
 
 void policy_candidate(struct policy *policy, uint32_t region, bool may)
@@ -192,10 +193,21 @@ static void consider(const struct policy *policy, uint32_t region, bool evict, s
 	}
 }
 
+void policy_suspect(struct policy *policy, uint32_t region)
+{
+	assert(region < policy->region_count);
+	policy->regions[region].suspect = true;
+}
+
 struct policy_victim policy_choose(struct policy *policy, bool evict)
 {
 	struct choice best = {.victim = {.region = POLICY_NONE}};
 
+	for (uint32_t i = 0; i < policy->region_count; i++)
+		if (policy->regions[i].candidate && policy->regions[i].suspect)
+			consider(policy, i, evict, &best);
+	if (best.victim.region != POLICY_NONE)
+		return best.victim;
 	for (uint32_t i = 0; i < policy->region_count; i++)
 		if (policy->regions[i].candidate)
 			consider(policy, i, evict, &best);

@@ -55,6 +55,7 @@ struct policy_region {
 	uint32_t held;	/* of live */
 	uint16_t epoch; /* the newest that the ring stands for */
 	bool candidate; /* sealed, and nothing against reclaiming it */
+	bool suspect;	/* goes before those that are not */
 };
 
 struct policy {
@@ -104,6 +105,8 @@ void policy_unhold(struct policy *policy, uint32_t region, uint32_t units);
 void policy_clear(struct policy *policy, uint32_t region);
 /* Whether it may be a victim: sealed, not yet being reclaimed, not retired. */
 void policy_candidate(struct policy *policy, uint32_t region, bool may);
+/* Until policy_clear(): something in it did not check. */
+void policy_suspect(struct policy *policy, uint32_t region);
 
 /*
  * The next victim. O(candidates * POLICY_BINS). Only looks. @evict: of those of which

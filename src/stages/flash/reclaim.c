@@ -168,6 +168,7 @@ static void header_write(struct reclaim *r)
 	assert(!region->live && !region->readers && !region->writers);
 	region->state = REGION_BLANK;
 	policy_clear(&tier->policy, r->victim);
+	region_trust(tier, r->victim);
 	region->seq = ++tier->region_seq;
 	region->records = 0;
 	region->kill_dirty = region->kill_single = 0;

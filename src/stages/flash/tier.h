@@ -58,6 +58,8 @@
 #define SEQUENCE_AHEAD	 (1ull << 44)
 /* Uses of regions, likewise: a header that is lost may have had the latest of them. */
 #define REGION_SEQ_AHEAD (1ull << 32)
+/* Blocks of a region that did not check until it is retired: then it is not the block. */
+#define DAMAGES_MAX	 3u
 /*
  * Uses are told to the file while there are any, so that recency comes back after a SIGKILL,
  * too: every second so many pages of marks at most, 1 MiB.
@@ -116,6 +118,7 @@ enum flash_counter {
 	CNT_BLOCKS,
 	CNT_INDEX_BYTES,
 	CNT_FENCED,
+	CNT_SUSPECT,
 	CNT_COUNT,
 };
 
@@ -151,6 +154,8 @@ struct region {
 	uint8_t state, stream;
 	bool failed;	    /* a write did not go through: no more records */
 	bool tabled;	    /* its table is in the file */
+	bool suspect;	    /* something of this use did not check: it is reclaimed before others */
+	uint8_t damages;    /* how often, since open, over all its uses */
 	bool unread;	    /* not even its header could be read: what is in it may come back */
 	uint32_t readers;   /* loads under way */
 	uint32_t writers;   /* records reserved and not ended */
@@ -295,6 +300,7 @@ struct flash {
 	struct commit *commit;
 	uint64_t reclaims_begun, reclaims_over;
 	bool kill_singles;  /* some region has such pages */
+	uint32_t suspects;  /* regions */
 	bool warm;	    /* some region has pages with uses that are not written */
 	uint64_t warmed_ns; /* when such pages were written last */
 	uint32_t retired[FLASH_RETIRED_MAX], retired_count;
@@ -481,6 +487,10 @@ void region_retire(struct flash *tier, uint32_t number, int64_t error);
  * say so, but for @error -ENOSPC: the next open may find room.
  */
 void region_fail(struct flash *tier, uint32_t number, int64_t error);
+/* [m] A block in it did not check; one of DAMAGES_MAX retires it. */
+void region_suspect(struct flash *tier, uint32_t number);
+/* [m] A new use of it begins, or none ever. */
+void region_trust(struct flash *tier, uint32_t number);
 /* [m] A record that the table does not know any more, or never will. */
 void record_dies(struct flash *tier, const struct table_place *place);
 /* [m] A shard of entry @id, which the table has at @place; or will not have any more. */
