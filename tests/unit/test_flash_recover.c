@@ -225,9 +225,90 @@ static void each_block_counts_once(void **state)
 	what_counts(false);
 }
 
+/* ---- of a version that is not known ---------------------------------------------------- */
+
+/* One line that says so, and not a byte is changed. */
+static void refused(const char *what)
+{
+	struct cairn_error error = {0};
+	struct cairn_store *other;
+	uint8_t *before = malloc(image.layout.file_bytes);
+
+	memcpy(before, image.bytes, image.layout.file_bytes);
+	snprintf(store.spec, sizeof(store.spec), "flash(path=%s)", image.path);
+	assert_int_equal(cairn_store_open(store.spec, NULL, &other, &error), -EPROTO);
+	if (!strstr(error.text, "format version") || !strstr(error.text, image.path) ||
+	    strchr(error.text, '\n'))
+		fail_msg("%s: %s", what, error.text);
+	assert_memory_equal(before, image.bytes, image.layout.file_bytes);
+	free(before);
+}
+
+/* Two sealed regions and an open one. */
+static void image_of_three(void)
+{
+	image_new(&image, 8u << 20, 512u << 10, 512);
+	image_spaces(&image, 0, 0, 1);
+	for (uint32_t region = 0; region < 3; region++) {
+		image_open(&image, region, region + 1);
+		if (region < 2)
+			image_seal(&image, region);
+	}
+}
+
+static void newer_superblocks(void **state)
+{
+	(void)state;
+	image_of_three();
+	for (uint32_t copy = 0; copy < FLASH_COPIES; copy++) {
+		struct flash_super *super = (void *)(image.bytes + flash_super_at(copy));
+
+		super->version = FLASH_FORMAT + 1;
+		super->crc = crc32c(0, super, offsetof(struct flash_super, crc));
+		refused("a superblock");
+	}
+	image_free(&image);
+}
+
+static void newer_headers(void **state)
+{
+	(void)state;
+	for (uint32_t region = 0; region < 3; region++) {
+		struct flash_region_head *head;
+
+		image_of_three();
+		head = (void *)(image.bytes + flash_region_at(&image.layout, region));
+		head->version = FLASH_FORMAT + 1;
+		head->crc = crc32c(0, head, offsetof(struct flash_region_head, crc));
+		refused("a header");
+		image_free(&image);
+	}
+}
+
+static void newer_tables(void **state)
+{
+	(void)state;
+	for (uint32_t region = 0; region < 2; region++) {
+		struct flash_trailer *trailer;
+
+		image_of_three();
+		trailer = (void *)(image.bytes +
+				   flash_byte_of(&image.layout,
+						 flash_trailer_unit(&image.layout, region)));
+		trailer->version = FLASH_FORMAT + 1;
+		trailer->crc = crc32c(flash_salt(&image.super.id, region + 1), trailer,
+				      offsetof(struct flash_trailer, crc));
+		refused("a table");
+		image_free(&image);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(newer_superblocks),
+		cmocka_unit_test(newer_headers),
+		cmocka_unit_test(newer_tables),
 		cmocka_unit_test(a_number_is_not_dead_before_it_is_used),
 		cmocka_unit_test(a_flushed_copy_of_the_namespaces_stays),
 		cmocka_unit_test(a_flushed_copy_of_the_marks_stays),

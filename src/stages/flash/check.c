@@ -91,6 +91,9 @@ static int check_found(struct rest *rest, uint32_t region, const struct flash_re
 	uint64_t end = at + layout->region_bytes - layout->unit;
 	int rc = 0;
 
+	if (found->newer)
+		return rest_report_region(rest, CAIRN_FINDING_DAMAGED, region, at,
+					  "of a format version that this library does not know");
 	if (found->state == FLASH_FOUND_LOST)
 		return rest_report_region(rest, CAIRN_FINDING_DAMAGED, region, at,
 					  "the header does not check: its records are lost");
@@ -114,17 +117,22 @@ static int check_found(struct rest *rest, uint32_t region, const struct flash_re
 	return rc;
 }
 
-static int check_marks(struct rest *rest, uint32_t region, const struct flash_marks_found *marks)
+int rest_report_marks(struct rest *rest, uint32_t region, const struct flash_marks_found *marks,
+		      bool mended)
 {
 	uint64_t at = flash_marks_at(&rest->super.layout, region, 0, 0);
 
 	if (marks->lost)
 		return rest_report_region(rest, CAIRN_FINDING_DAMAGED, region, at,
-					  "no copy of a page of its marks checks: its records "
-					  "count as removed");
+					  mended ? "dropped: records of which no copy of the marks "
+						   "checks: any of them may have been removed"
+						 : "no copy of a page of its marks checks: its "
+						   "records count as removed");
 	if (marks->damaged || (marks->single && rest->clean))
-		return rest_report_region(rest, CAIRN_FINDING_REPAIRABLE, region, at,
-					  "a page of marks does not check: the other copy counts");
+		return rest_report_region(
+			rest, mended ? CAIRN_FINDING_NOTE : CAIRN_FINDING_REPAIRABLE, region, at,
+			mended ? "mended: its marks were made again from the other copy"
+			       : "a page of marks does not check: the other copy counts");
 	return 0;
 }
 
@@ -150,7 +158,7 @@ static int check_region(struct rest *rest, uint32_t region)
 	if (rc || (found.state != FLASH_FOUND_OPEN && found.state != FLASH_FOUND_SEALED))
 		return rc;
 	flash_scan_marks(&rest->scanner, region, found.seq, records_max, rest->marks, NULL, &marks);
-	rc = check_marks(rest, region, &marks);
+	rc = rest_report_marks(rest, region, &marks, false);
 	if (found.state == FLASH_FOUND_OPEN && !rest->clean)
 		kind = CAIRN_FINDING_REPAIRABLE; /* what a crash leaves */
 	for (uint32_t number = 0; rc == 0 && number < found.next_number; number++)

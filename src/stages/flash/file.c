@@ -122,6 +122,11 @@ static int look(struct flash *tier, struct cairn_error *reterr)
 	if (rc == 0 && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
 		return flash_error(reterr, -EOPNOTSUPP,
 				   "path=%s: a file or a block device is needed", tier->path);
+	if (rc == 0 &&
+	    S_ISBLK(st.st_mode) != tier->device) /* it was not claimed, or is no device */
+		return flash_error(reterr, -EBUSY,
+				   "path=%s: was replaced while it was opened: try again",
+				   tier->path);
 	if (rc == 0 && S_ISBLK(st.st_mode)) {
 		rc = sys_device_look(tier->sys, tier->fd, &device);
 		tier->there_bytes = device.bytes / FLASH_PAGE * FLASH_PAGE;

@@ -712,6 +712,19 @@ static int recovery_release(struct recovery *r)
 	return rc;
 }
 
+/* Nothing was written yet. */
+static int versions_known(struct recovery *r, struct cairn_error *reterr)
+{
+	for (uint32_t i = 0; i < r->tier->layout.region_count; i++)
+		if (r->looked[i].newer)
+			return flash_error(
+				reterr, -EPROTO,
+				"%s: region %u is of a format version that this "
+				"library does not know; it knows %u; nothing was changed",
+				r->tier->path, i, FLASH_FORMAT);
+	return 0;
+}
+
 int flash_recover(struct flash *tier, struct cairn_error *reterr)
 {
 	struct recovery r = {.tier = tier};
@@ -720,8 +733,10 @@ int flash_recover(struct flash *tier, struct cairn_error *reterr)
 
 	if (rc == 0) {
 		regions_look(&r);
-		rc = sealed_scan(&r, clean);
+		rc = versions_known(&r, reterr);
 	}
+	if (rc == 0)
+		rc = sealed_scan(&r, clean);
 	if (rc == 0)
 		rc = others_scan(&r, clean);
 	if (rc == 0)
@@ -730,10 +745,9 @@ int flash_recover(struct flash *tier, struct cairn_error *reterr)
 		marks_write_dead(tier);
 	released = recovery_release(&r);
 	rc = rc < 0 ? rc : released;
-	if (rc < 0)
-		return flash_error(reterr, rc, "%s: could not be read: %s", tier->path,
-				   strerror(-rc));
-	return 0;
+	if (rc < 0 && !(reterr && reterr->code))
+		flash_error(reterr, rc, "%s: could not be read: %s", tier->path, strerror(-rc));
+	return rc;
 }
 
 int recover_settle(struct flash *tier)

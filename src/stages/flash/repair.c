@@ -434,20 +434,6 @@ static int records_drop(struct rest *rest, uint32_t region, const struct flash_r
 	return rc;
 }
 
-static int marks_mend(struct rest *rest, uint32_t region, const struct flash_marks_found *marks)
-{
-	uint64_t at = flash_marks_at(&rest->super.layout, region, 0, 0);
-
-	if (marks->lost)
-		return rest_report_region(rest, CAIRN_FINDING_DAMAGED, region, at,
-					  "dropped: records of which no copy of the marks checks: "
-					  "any of them may have been removed");
-	if (marks->damaged || (marks->single && rest->clean))
-		return mended_region(rest, region, at,
-				     "mended: its marks were made again from the other copy");
-	return 0;
-}
-
 static int repair_records(struct rest *rest, uint32_t region,
 			  const struct flash_region_found *found)
 {
@@ -469,7 +455,7 @@ static int repair_records(struct rest *rest, uint32_t region,
 	for (uint32_t page = 0; rc == 0 && page < layout->mark_pages; page++)
 		if (pages.changed[page / 64] >> (page % 64) & 1)
 			rc = marks_put(rest, region, found->seq, page, pages.counters[page]);
-	return rc ? rc : marks_mend(rest, region, &marks);
+	return rc ? rc : rest_report_marks(rest, region, &marks, true);
 }
 
 /* Its header goes, and with that all that is in it. */
@@ -483,23 +469,20 @@ static int region_drop(struct rest *rest, uint32_t region, const char *why)
 			      : rest_report_region(rest, CAIRN_FINDING_DAMAGED, region, at, why);
 }
 
-/* One whose header does not check, or cannot be read. */
-static int region_lost(struct repair *repair, uint32_t region, enum flash_found state)
+/* One whose header does not check, or cannot be read; or that is of a newer version. */
+static int region_lost(struct repair *repair, uint32_t region,
+		       const struct flash_region_found *found)
 {
 	struct rest *rest = &repair->rest;
-	uint64_t at = flash_region_at(&rest->super.layout, region);
-	struct flash_region_head head;
 
-	if (state == FLASH_FOUND_LOST &&
-	    sys_pread_full(rest->sys, rest->fd, &head, sizeof(head), (off_t)at) == 0 &&
-	    flash_region_head_found(&head, NULL) != FLASH_VERSION)
+	if (found->state == FLASH_FOUND_LOST && !found->newer)
 		return region_drop(rest, region, "dropped: its header does not check");
 	repair->left = true;
-	return rest_report_region(rest, CAIRN_FINDING_DAMAGED, region, at,
-				  state == FLASH_FOUND_LOST
-					  ? "of a format version that this library does not know: "
-					    "left as it is"
-					  : "its header cannot be read: left as it is");
+	return rest_report_region(rest, CAIRN_FINDING_DAMAGED, region,
+				  flash_region_at(&rest->super.layout, region),
+				  found->newer ? "of a format version that this library does not "
+						 "know: left as it is"
+					       : "its header cannot be read: left as it is");
 }
 
 /* What was between records, or in place of the last ones, and is nowhere. */
@@ -558,8 +541,8 @@ static int repair_region(struct repair *repair, uint32_t region)
 		return rest_error(rest, rc, "%s", strerror(-rc));
 	if (found.state == FLASH_FOUND_LOST && rest_retired(rest, region))
 		return 0; /* it stays as it is, and nothing of it is found */
-	if (found.state == FLASH_FOUND_LOST || found.state == FLASH_FOUND_UNREADABLE)
-		return region_lost(repair, region, found.state);
+	if (found.state == FLASH_FOUND_LOST || found.state == FLASH_FOUND_UNREADABLE || found.newer)
+		return region_lost(repair, region, &found);
 	if (found.state == FLASH_FOUND_OPEN)
 		return repair_open(repair, region, &found);
 	if (found.state != FLASH_FOUND_SEALED)

@@ -65,6 +65,9 @@ int rest_lock(struct rest *rest);
 int rest_report(struct rest *rest, enum cairn_finding_kind kind, uint64_t offset, const char *what);
 int rest_report_region(struct rest *rest, enum cairn_finding_kind kind, uint32_t region,
 		       uint64_t offset, const char *what);
+/* What is wrong with a region's marks, if anything is; @mended: a repair has seen to it. */
+int rest_report_marks(struct rest *rest, uint32_t region, const struct flash_marks_found *marks,
+		      bool mended);
 /* Memory for one region's table. */
 int rest_table(struct rest *rest);
 /* By number, into rest->table: what a region's table says, or its heads do. */

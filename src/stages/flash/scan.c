@@ -453,6 +453,7 @@ void flash_scan_header(struct flash_scanner *scanner, uint32_t region,
 {
 	const struct flash_layout *layout = &scanner->layout;
 	struct flash_region_head head;
+	enum flash_verdict verdict;
 	const uint8_t *bytes;
 
 	assert(region < layout->region_count);
@@ -464,8 +465,11 @@ void flash_scan_header(struct flash_scanner *scanner, uint32_t region,
 		return;
 	}
 	memcpy(&head, bytes, sizeof(head));
-	if (flash_region_head_decode(&head, &scanner->id, layout, region) != FLASH_OK) {
+	verdict = flash_region_head_decode(&head, &scanner->id, layout, region);
+	if (verdict != FLASH_OK) {
 		ret_found->state = lost_or_unused(&head, &scanner->id);
+		ret_found->newer = verdict == FLASH_VERSION &&
+				   memcmp(&head.id, &scanner->id, sizeof(head.id)) == 0;
 		return;
 	}
 	ret_found->state = FLASH_FOUND_OPEN;
@@ -482,6 +486,7 @@ void flash_scan_look(struct flash_scanner *scanner, uint32_t region,
 	const struct flash_layout *layout = &scanner->layout;
 	uint64_t at = flash_byte_of(layout, flash_trailer_unit(layout, region));
 	struct flash_trailer *trailer = &ret_found->trailer;
+	enum flash_verdict verdict;
 	const uint8_t *bytes;
 
 	flash_scan_header(scanner, region, ret_found);
@@ -493,8 +498,10 @@ void flash_scan_look(struct flash_scanner *scanner, uint32_t region,
 		return;
 	}
 	memcpy(trailer, bytes, sizeof(*trailer));
-	if (flash_trailer_decode(trailer, layout, flash_salt(&scanner->id, ret_found->seq), region,
-				 ret_found->seq) != FLASH_OK) {
+	verdict = flash_trailer_decode(trailer, layout, flash_salt(&scanner->id, ret_found->seq),
+				       region, ret_found->seq);
+	ret_found->newer = verdict == FLASH_VERSION;
+	if (verdict != FLASH_OK) {
 		ret_found->trailer_lost =
 			trailer->seq == ret_found->seq && trailer->region == region;
 		return;

@@ -99,6 +99,7 @@ struct flash_region_found {
 	bool table_lost;   /* sealed, and the table does not check: records were looked for */
 	bool trailer_lost; /* open, with a trailer of this use that does not check */
 	bool unreadable;   /* some of it could not be read */
+	bool newer;	   /* its header (LOST) or trailer (OPEN) is of a version not known here */
 };
 
 struct flash_scanned {
