@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What is rebuilt of a damaged flash store, and what is said of it. */
 #include "flash_image.h"
+#include "random.h"
 
 #include <errno.h>
 #include <sys/file.h>
@@ -379,6 +380,18 @@ static int failing_fdatasync(int fd)
 	return ++calls == fail_at ? -EIO : sys_native.fdatasync(fd);
 }
 
+/* Damaged in every way that a repair mends; the block 5 is lost. */
+static void damage_all(void)
+{
+	const struct flash_layout *layout = &image.layout;
+
+	memset(image.bytes, 0, 2ull * FLASH_PAGE);
+	image.bytes[flash_space_at(layout, 1) + 70] ^= 1;
+	image.bytes[flash_marks_at(layout, 0, 0, 0) + 70] ^= 1;
+	image_at(&image, flash_table_unit(layout, 0, 10))[100] ^= 1;
+	image_at(&image, image.regions[0].table[5].unit + 1)[7] ^= 1;
+}
+
 static void may_end_anywhere(void **state)
 {
 	struct sys sys = sys_native;
@@ -387,17 +400,12 @@ static void may_end_anywhere(void **state)
 	sys.pwritev = failing_pwritev;
 	sys.fdatasync = failing_fdatasync;
 	for (fail_at = 1; fail_at < 100; fail_at++) {
-		const struct flash_layout *layout = &image.layout;
 		int rc;
 
 		teardown(NULL);
 		setup(NULL);
 		opts.sys = &sys;
-		memset(image.bytes, 0, 2ull * FLASH_PAGE);
-		image.bytes[flash_space_at(layout, 1) + 70] ^= 1;
-		image.bytes[flash_marks_at(layout, 0, 0, 0) + 70] ^= 1;
-		image_at(&image, flash_table_unit(layout, 0, 10))[100] ^= 1;
-		image_at(&image, image.regions[0].table[5].unit + 1)[7] ^= 1;
+		damage_all();
 		calls = 0;
 		rc = repair();
 		if (calls < fail_at)
@@ -408,6 +416,82 @@ static void may_end_anywhere(void **state)
 		sound();
 	}
 	assert_in_range(fail_at, 12, 60);
+}
+
+/* ---- the power goes ---------------------------------------------------------------------- */
+
+#define UNFLUSHED 64u
+#define SECTOR	  512u
+
+/* What was written since the last flush, as it was before. */
+static struct {
+	off_t offset;
+	size_t bytes;
+	uint8_t before[65536];
+} unflushed[UNFLUSHED];
+static uint32_t unflushed_count;
+static struct random cut_random;
+
+static ssize_t cut_pwritev(int fd, const struct iovec *iov, int iov_count, off_t offset)
+{
+	ssize_t got;
+
+	if (++calls >= fail_at)
+		return -EIO;
+	assert_true(unflushed_count < UNFLUSHED);
+	unflushed[unflushed_count].offset = offset;
+	got = pread(fd, unflushed[unflushed_count].before, sizeof(unflushed[0].before), offset);
+	assert_true(got >= (ssize_t)iov->iov_len && iov_count == 1);
+	unflushed[unflushed_count++].bytes = iov->iov_len;
+	return sys_native.pwritev(fd, iov, iov_count, offset);
+}
+
+static int cut_fdatasync(int fd)
+{
+	if (++calls >= fail_at)
+		return -EIO;
+	unflushed_count = 0;
+	return sys_native.fdatasync(fd);
+}
+
+/* Each sector of what was not flushed is there, or is not. */
+static void power_cut(void)
+{
+	while (unflushed_count) {
+		uint32_t at = --unflushed_count;
+
+		for (size_t i = 0; i < unflushed[at].bytes; i += SECTOR)
+			if (random_next(&cut_random) % 2)
+				memcpy(image.bytes + unflushed[at].offset + i,
+				       unflushed[at].before + i, SECTOR);
+	}
+}
+
+static void the_power_may_go(void **state)
+{
+	struct sys sys = sys_native;
+
+	(void)state;
+	sys.pwritev = cut_pwritev;
+	sys.fdatasync = cut_fdatasync;
+	for (uint32_t cut = 0; cut < 100; cut++) {
+		teardown(NULL);
+		setup(NULL);
+		opts.sys = &sys;
+		damage_all();
+		cut_random = (struct random){cut + 1};
+		/* Twice the power goes while it repairs, then it may end. */
+		for (uint32_t i = 0; i < 2; i++) {
+			calls = unflushed_count = 0;
+			fail_at = 1 + (uint32_t)(random_next(&cut_random) % 40);
+			repair();
+			power_cut();
+		}
+		opts.sys = &sys_native;
+		assert_true(repair() >= 0);
+		lists_all_but(5, 6);
+		sound();
+	}
 }
 
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -424,6 +508,7 @@ int main(void)
 		CASE(marks_of_which_nothing_is_left),
 		CASE(a_store_that_was_not_closed),
 		CASE(what_is_left_alone),
+		CASE(the_power_may_go),
 		CASE(may_end_anywhere),
 	};
 
