@@ -450,8 +450,16 @@ static int cut_fdatasync(int fd)
 {
 	if (++calls >= fail_at)
 		return -EIO;
+	(void)fd;
 	unflushed_count = 0;
-	return sys_native.fdatasync(fd);
+	return 0;
+}
+
+/* The page cache is the device here. */
+static int no_fdatasync(int fd)
+{
+	(void)fd;
+	return 0;
 }
 
 /* Each sector of what was not flushed is there, or is not. */
@@ -469,9 +477,10 @@ static void power_cut(void)
 
 static void the_power_may_go(void **state)
 {
-	struct sys sys = sys_native;
+	struct sys sys = sys_native, calm = sys_native;
 
 	(void)state;
+	calm.fdatasync = no_fdatasync;
 	sys.pwritev = cut_pwritev;
 	sys.fdatasync = cut_fdatasync;
 	for (uint32_t cut = 0; cut < 100; cut++) {
@@ -487,7 +496,7 @@ static void the_power_may_go(void **state)
 			repair();
 			power_cut();
 		}
-		opts.sys = &sys_native;
+		opts.sys = &calm;
 		assert_true(repair() >= 0);
 		lists_all_but(5, 6);
 		sound();
