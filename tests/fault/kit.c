@@ -72,7 +72,8 @@ static void on_alarm(int signal)
 void kit_watch(unsigned seconds)
 {
 	signal(SIGALRM, on_alarm);
-	alarm(seconds * (kit_sanitized() ? 4 : 1));
+	/* A long form shares its machine, and may be stopped for a while. */
+	alarm(seconds * (kit_sanitized() ? 4 : 1) * (unsigned)kit_number("patience", 1, 30));
 }
 
 /* ---- numbers ------------------------------------------------------------------ */

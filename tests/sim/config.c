@@ -4,6 +4,7 @@
 
 #include "sim.h"
 #include "stages/flash/format.h"
+#include "stages/flash/tier.h"
 
 #define MIB (1u << 20)
 
@@ -80,6 +81,25 @@ static void faults_draw(struct config *config, struct kit_rng *rng)
 	config->model.rots = config->rot > 0;
 }
 
+/*
+ * Of some runs the device hangs now and then, for longer than anything else takes; a
+ * generator of its own, so that the other runs are what they were.
+ */
+static void hangs_draw(struct config *config, const struct kit_rng *all)
+{
+	struct kit_rng rng = {.state = all->state ^ 0x68616e6773};
+	struct model_opts *model = &config->model;
+
+	if (kit_below(&rng, 3))
+		return;
+	config->host.hang_ns = 10000000 + config->host.latency_ns * (200 + kit_below(&rng, 200));
+	config->hangs = ONE_OF(&rng, 1000, 5000, 30000, 200000);
+	config->hang_fails = ONE_OF(&rng, 0, 0, 20, 100);
+	config->watched_by_answers = config->host.sectors && kit_below(&rng, 4) == 0;
+	if (config->hang_fails)
+		model->writes_fail = model->flushes_fail = model->reads_fail = true;
+}
+
 static void stage_draw(struct config *config, struct kit_rng *rng)
 {
 	static const char *const names[] = {"group", "each", "none"};
@@ -88,8 +108,8 @@ static void stage_draw(struct config *config, struct kit_rng *rng)
 
 	config->model.undurable = sync == 2;
 	at = snprintf(config->options, sizeof(config->options),
-		      "size=%lu;region=%u;sync=%u;direct=1", (unsigned long)config->bytes,
-		      config->region, sync);
+		      "size=%lu;region=%u;sync=%u;direct=%u", (unsigned long)config->bytes,
+		      config->region, sync, config->watched_by_answers ? DIRECT_NO : DIRECT_YES);
 	if (kit_below(rng, 3) == 0) {
 		entries = 16 + (uint32_t)kit_below(rng, config->model.keys);
 		at += snprintf(config->options + at, sizeof(config->options) - (size_t)at,
@@ -103,12 +123,14 @@ static void stage_draw(struct config *config, struct kit_rng *rng)
 	snprintf(config->text, sizeof(config->text),
 		 "%lu MiB, region %u KiB, unit %u, sync %s, entries %u, shards %u, %u keys, %u "
 		 "reactors, depth %u, leave %u, dumps %u, removes %u, faults %u/%u/%u, bad %lu, "
-		 "rot %u",
+		 "rot %u, hangs %u, of %lu ms, fail %u%s",
 		 (unsigned long)(config->bytes / MIB), config->region / 1024, layout.unit,
 		 names[sync], entries, shards, config->model.keys, config->host.reactors,
 		 config->depth, config->host.leave_per_mille, config->dump, config->remove,
 		 config->faults.read_ppm, config->faults.write_ppm, config->faults.flush_ppm,
-		 (unsigned long)config->faults.bad_bytes, config->rot);
+		 (unsigned long)config->faults.bad_bytes, config->rot, config->hangs,
+		 (unsigned long)(config->host.hang_ns / 1000000), config->hang_fails,
+		 config->watched_by_answers ? ", no probe" : "");
 }
 
 void config_draw(struct config *config, struct kit_rng *rng)
@@ -136,6 +158,7 @@ void config_draw(struct config *config, struct kit_rng *rng)
 	config->session = ONE_OF(rng, 1000, 20000, 100000);
 	config->check_every = ONE_OF(rng, 500, 20000);
 	faults_draw(config, rng);
+	hangs_draw(config, rng);
 	stage_draw(config, rng);
 }
 

@@ -48,8 +48,8 @@ void disk_set_faults(const struct disk_faults *faults);
 
 /* The operation's number. */
 uint32_t disk_begin(enum disk_kind kind, const struct iovec *iov, int iov_count, uint64_t at);
-/* Bytes, or a negative errno. */
-int64_t disk_end(uint32_t op);
+/* Bytes, or a negative errno; @fail: it fails whatever the faults are. */
+int64_t disk_end(uint32_t op, bool fail);
 /* All at once. */
 int64_t disk_read(const struct iovec *iov, int iov_count, uint64_t at);
 

@@ -6,9 +6,10 @@
 #include <string.h>
 
 #include "stages/flash/flash.h"
+#include "stages/flash/tier.h"
+#include "timed.h"
 
 #define QUEUE_MAX    1024u /* of a reactor: ios, jobs and chains under way are fewer */
-#define TIMED_MAX    2048u
 #define BUFFERS_MAX  8u
 #define BUFFER_BYTES (512u << 10)
 #define OPTIONS_MAX  32u
@@ -41,24 +42,18 @@ struct sim_reactor {
 	bool buffer_came;
 };
 
-enum timed_kind { TIMED_OP, TIMED_RESUME, TIMED_WAKE };
-
-struct timed {
-	uint64_t when_ns;
-	void *what;
-	uint32_t kind, number; /* the io's timer; the fiber; the disk's operation */
-};
-
 static struct {
 	struct sim_opts opts;
 	struct kit_rng *rng;
 	uint64_t now_ns;
 	struct sim_reactor reactors[SIM_REACTORS_MAX];
 	uint32_t running; /* reactor whose event is handled; FIBER_NONE */
-	struct timed timed[TIMED_MAX];
-	uint32_t timed_count;
 	struct sim_io ios[SIM_IOS];
 	uint32_t ios_used, jobs;
+	struct stage_job *sleeper; /* the one job that sleeps */
+	uint32_t sleeps;
+	bool closing;
+	uint32_t fences;
 	uint64_t cut_at, steps, disk_ops;
 	void (*done)(struct sim_io *sio);
 	void (*call)(void *what);
@@ -83,61 +78,6 @@ static const struct cairn_stage_ops *const ops = &cairn_stage_flash;
 uint64_t sim_now_ns(void)
 {
 	return world.now_ns;
-}
-
-static bool earlier(const struct timed *a, const struct timed *b)
-{
-	return a->when_ns < b->when_ns;
-}
-
-static void timed_add(struct timed timed);
-
-/* Timers that were set anew are left out. */
-static void timed_sweep(void)
-{
-	uint32_t count = world.timed_count;
-
-	world.timed_count = 0;
-	for (uint32_t i = 0; i < count; i++) {
-		struct timed timed = world.timed[i];
-		const struct sim_io *sio = timed.what;
-
-		if (timed.kind != TIMED_RESUME || (sio->used && sio->timer == timed.number))
-			timed_add(timed); /* to where it was, or before */
-	}
-}
-
-static void timed_add(struct timed timed)
-{
-	uint32_t at;
-
-	if (world.timed_count == TIMED_MAX)
-		timed_sweep();
-	at = world.timed_count++;
-	CHECK(at < TIMED_MAX);
-	while (at && earlier(&timed, &world.timed[(at - 1) / 2])) {
-		world.timed[at] = world.timed[(at - 1) / 2];
-		at = (at - 1) / 2;
-	}
-	world.timed[at] = timed;
-}
-
-static struct timed timed_take(void)
-{
-	struct timed first = world.timed[0], last = world.timed[--world.timed_count];
-	uint32_t at = 0;
-
-	for (uint32_t child = 1; child < world.timed_count; child = 2 * at + 1) {
-		if (child + 1 < world.timed_count &&
-		    earlier(&world.timed[child + 1], &world.timed[child]))
-			child++;
-		if (!earlier(&world.timed[child], &last))
-			break;
-		world.timed[at] = world.timed[child];
-		at = child;
-	}
-	world.timed[at] = last;
-	return first;
 }
 
 static uint64_t latency(void)
@@ -208,10 +148,33 @@ static void handle(void *what)
 		chain->done(chain);
 		break;
 	case EVENT_JOB:
+		if (job == world.sleeper && world.closing)
+			break;
 		job->posted = 0;
+		if (job == world.sleeper) {
+			world.sleeper = NULL;
+			world.jobs++;
+		}
 		job->run(job);
 		break;
 	}
+}
+
+/* ---- the fence ------------------------------------------------------------------------ */
+
+uint32_t sim_fences(void)
+{
+	return world.fences;
+}
+
+/* Who was sent while the tier is fenced has nothing to wait for. */
+static void none_waits(void)
+{
+	if (world.fences % 2 == 0)
+		return;
+	for (uint32_t i = 0; i < SIM_IOS; i++)
+		CHECK(!world.ios[i].used || world.ios[i].fences != world.fences,
+		      "op %u waits for a device that is fenced", world.ios[i].io.op);
 }
 
 /* ---- the engine ------------------------------------------------------------------------ */
@@ -231,14 +194,16 @@ static void op_begin(struct engine_chain *chain)
 	timed_add((struct timed){.when_ns = world.now_ns + latency(),
 				 .what = chain,
 				 .kind = TIMED_OP,
-				 .number = disk_begin(kind, op->iov, op->iov_count, op->offset)});
+				 .number = disk_begin(kind, op->iov, op->iov_count, op->offset),
+				 .write = kind != DISK_READ,
+				 .began_ns = world.now_ns});
 }
 
-static void op_end(struct engine_chain *chain, uint32_t number)
+static void op_end(struct engine_chain *chain, uint32_t number, bool fail)
 {
 	struct engine_op *op = &chain->ops[chain->engine_private[AT]];
 
-	op->result = disk_end(number);
+	op->result = disk_end(number, fail);
 	if (op->result < 0 && !op->soft && !chain->result)
 		chain->result = op->result;
 	chain->engine_private[AT]++;
@@ -279,6 +244,8 @@ static struct engine *engine_of(uint32_t reactor, const struct engine_ops **ret_
 
 static struct engine *io_engine(struct cairn_io *io, const struct engine_ops **ret_ops)
 {
+	CHECK(world.fences % 2 == 0 || ((struct sim_io *)(void *)io)->fences != world.fences,
+	      "a device that is fenced is given something");
 	return engine_of(((struct sim_io *)(void *)io)->reactor, ret_ops);
 }
 
@@ -288,10 +255,13 @@ int64_t sim_disk_wait(enum disk_kind kind, const struct iovec *iov, int iov_coun
 	int64_t result;
 
 	world.disk_ops++;
-	timed_add((struct timed){
-		.when_ns = world.now_ns + latency(), .kind = TIMED_WAKE, .number = fiber_self()});
+	timed_add((struct timed){.when_ns = world.now_ns + latency(),
+				 .kind = TIMED_WAKE,
+				 .number = fiber_self(),
+				 .write = true,
+				 .began_ns = world.now_ns});
 	fiber_wait();
-	result = disk_end(number);
+	result = disk_end(number, false);
 	return result < 0 || kind == DISK_WRITE ? result : 0;
 }
 
@@ -328,16 +298,19 @@ static void job_end(const struct cairn_stage_env *env, struct stage_job *job)
 	world.jobs--;
 }
 
-/*
- * It never runs again: who sleeps here looks whether the device hangs, which it does
- * not, and the clock would leap by seconds for it.
- */
+/* Only the watch sleeps; where nobody watches, it never runs again: the clock would leap for it. */
 static void job_sleep(struct stage_job *job, uint64_t when_ns)
 {
-	(void)when_ns;
-	CHECK(job->reactor && !job->posted && world.jobs > 0);
+	CHECK(job->reactor && world.jobs > 0 && !world.sleeper);
 	CHECK(reactor_of(job) == world.running);
 	world.jobs--;
+	world.sleeper = job;
+	world.sleeps++;
+	if (world.opts.hang_ns && when_ns != UINT64_MAX)
+		timed_add((struct timed){.when_ns = when_ns,
+					 .what = job,
+					 .kind = TIMED_JOB,
+					 .number = world.sleeps});
 }
 
 static struct engine *job_engine(struct stage_job *job, const struct engine_ops **ret_ops)
@@ -436,8 +409,8 @@ static void values_take(const char *options)
 	char *rest = world.text, *option;
 
 	memset(world.values, 0, sizeof(world.values));
-	snprintf(world.text, sizeof(world.text), "path=/sim/store;open_wait=0;hang=10000000000;%s",
-		 options);
+	snprintf(world.text, sizeof(world.text), "path=/sim/store;open_wait=0;hang=%lu;%s",
+		 world.opts.hang_ns ? (unsigned long)world.opts.hang_ns : 10000000000ul, options);
 	while ((option = strsep(&rest, ";")) != NULL && *option) {
 		char *value = strchr(option, '=');
 		uint32_t row = 0;
@@ -553,6 +526,7 @@ static void close_run(void *what)
 void sim_close(void)
 {
 	CHECK(!world.ios_used && !world.jobs && !sim_caller_busy());
+	world.closing = true; /* who sleeps goes as it is */
 	sim_call(close_run, sim_tier);
 }
 
@@ -590,6 +564,7 @@ struct sim_io *sim_io_new(struct cairn_ns_view *ns, enum cairn_op op)
 void sim_io_send(struct sim_io *sio)
 {
 	sio->used = true;
+	sio->fences = world.fences;
 	sio->sent_ns = world.now_ns;
 	sio->io.sequence = ++world.sequence;
 	sio->reactor = sio->io.key.bytes[15] % world.opts.reactors;
@@ -651,9 +626,15 @@ static void time_passes(void)
 
 	if (timed.when_ns > world.now_ns)
 		world.now_ns = timed.when_ns;
+	if (timed_hangs(&timed))
+		return;
 	switch ((enum timed_kind)timed.kind) {
 	case TIMED_OP:
-		op_end(timed.what, timed.number);
+		op_end(timed.what, timed.number, timed_fails(&timed, world.rng));
+		return;
+	case TIMED_JOB:
+		if (world.sleeper == timed.what && world.sleeps == timed.number)
+			job_again(timed.what);
 		return;
 	case TIMED_WAKE:
 		fiber_wake(timed.number);
@@ -673,7 +654,9 @@ bool sim_step(void)
 	for (uint32_t i = 0; i <= SIM_CALLER; i++)
 		if (can_run(i))
 			ready[count++] = i;
-	if (world.timed_count && (!count || kit_below(world.rng, 100) < world.opts.hurry)) {
+	if (!count)
+		none_waits();
+	if (timed_any() && (!count || kit_below(world.rng, 100) < world.opts.hurry)) {
 		time_passes();
 		return true;
 	}
@@ -684,6 +667,7 @@ bool sim_step(void)
 		fiber_go_on(count);
 	else
 		reactor_run(count);
+	world.fences += sim_tier->fenced != (world.fences % 2 == 1);
 	return true;
 }
 
@@ -703,7 +687,11 @@ bool sim_cut_due(void)
 static void forget_all(void)
 {
 	fibers_abandon();
-	world.timed_count = world.ios_used = world.jobs = 0;
+	timed_clear();
+	world.ios_used = world.jobs = 0;
+	world.sleeper = NULL;
+	world.closing = false;
+	world.fences += world.fences % 2;
 	world.running = FIBER_NONE;
 	for (uint32_t i = 0; i < SIM_IOS; i++)
 		world.ios[i].used = false;

@@ -26,7 +26,15 @@ struct sim_opts {
 	uint32_t buffers;	  /* of each reactor */
 	bool sectors;		  /* direct I/O in pieces of 512 bytes; else of 4096 */
 	uint64_t latency_ns;	  /* of an operation, at most; some take a hundred times as long */
-	uint32_t hurry; /* of 100 steps: those in which time passes though there is work */
+	uint32_t hurry;	  /* of 100 steps: those in which time passes though there is work */
+	uint64_t hang_ns; /* hang= of the stage; 0: nobody watches the device */
+};
+
+/* What a device that hangs does not answer. */
+enum sim_hang {
+	HANG_ALL,
+	HANG_WRITES, /* and flushes */
+	HANG_BEGUN,  /* what it had been given already */
 };
 
 struct sim_io {
@@ -44,6 +52,7 @@ struct sim_io {
 	uint32_t version, dumped, removes;
 	uint32_t held; /* since when; 0: not */
 	bool verify, expired;
+	uint32_t fences; /* sim_fences() then */
 	uint64_t sent_ns;
 };
 
@@ -74,6 +83,16 @@ void sim_io_send(struct sim_io *sio);
 uint32_t sim_ios(void); /* in flight */
 uint32_t sim_jobs(void);
 uint64_t sim_counter(const char *name);
+
+/*
+ * For @ns the device does not answer what @which says; UINT64_MAX: it never will, and
+ * sim_lost(). Of what it answers late @fail_share of 100 have failed.
+ */
+void sim_hang(enum sim_hang which, uint64_t ns, uint32_t fail_share);
+bool sim_hangs(void);
+bool sim_lost(void);
+/* How often the tier was fenced and was not any more: odd while it is. */
+uint32_t sim_fences(void);
 
 /* One event; false: nothing can happen any more. */
 bool sim_step(void);

@@ -183,6 +183,11 @@ static bool late(const struct cell *cell)
 	return cell->expiry_first && sim_now_s() >= cell->expiry_first;
 }
 
+bool model_fenced(const struct sim_io *sio)
+{
+	return sio->fences % 2 || sio->fences != sim_fences();
+}
+
 static bool expired(const struct cell *cell)
 {
 	return cell->expiry_last && !cell->dumps && sim_now_s() > cell->expiry_last;
@@ -225,8 +230,11 @@ void model_sent(struct sim_io *sio)
 	sio->expired = expired(cell) || !cell->may;
 	sio->held = cell->holds ? cell->held : 0;
 	if (sio->io.op == CAIRN_OP_DUMP) {
-		if (ttl_ns && sio->expired)
+		if (ttl_ns && sio->expired) {
 			cell->expiry_first = sim_now_s() + (uint32_t)(ttl_ns / 1000000000u);
+			cell->holds = 0; /* of what has expired */
+			cell->held++;
+		}
 		cell->dumps++;
 		cell->dumped++;
 		cell->may = true;
@@ -278,39 +286,53 @@ static void dump_done(struct sim_io *sio, struct cell *cell)
 			CHECK(opts.undurable && durable);
 			break;
 		default:
-			CHECK(part->status == -EIO && opts.writes_fail, "a dump: %d: %s",
-			      part->status, told(sio));
+			CHECK(part->status == -EIO && (opts.writes_fail || model_fenced(sio)),
+			      "a dump: %d: %s", part->status, told(sio));
 		}
 	}
 	if (cell->durable == all_of(sio->space, sio->key, cell->version))
 		cell->low = cell->version;
 }
 
-/* The bytes are those of a version from @low to @high; which one. */
-static uint32_t version_of(const struct sim_io *sio, const struct cairn_part *part, uint32_t low,
-			   uint32_t high)
-{
-	for (uint32_t version = high; version + 1 > low; version--)
-		if (right(sio, version, part->shard, part->offset, part))
-			return version;
-	CHECK(false, "wrong bytes in %u/%u, shard %u, of no version from %u to %u", sio->space,
-	      sio->key, part->shard, low, high);
-}
-
-static void meta_check(const struct sim_io *sio, const struct cairn_part *part, uint32_t version)
+static bool meta_right(const struct sim_io *sio, const struct cairn_part *part, uint32_t version)
 {
 	uint8_t meta[CAIRN_META_MAX];
 	uint16_t length = model_meta(sio->space, sio->key, version, part->shard, meta);
 
-	CHECK(part->meta_length == length && memcmp(part->meta, meta, length) == 0);
-	CHECK(part->stored_length == model_stored(sio->space, sio->key, version, part->shard));
+	return part->meta_length == length && memcmp(part->meta, meta, length) == 0 &&
+	       part->stored_length == model_stored(sio->space, sio->key, version, part->shard);
+}
+
+/* All that was loaded is of this version. A few bytes may fit more than one. */
+static bool all_right(const struct sim_io *sio, uint32_t version)
+{
+	for (uint32_t i = 0; i < sio->io.part_count; i++) {
+		const struct cairn_part *part = &sio->parts[i];
+
+		if (part->status == 0 && !(right(sio, version, part->shard, part->offset, part) &&
+					   meta_right(sio, part, version)))
+			return false;
+	}
+	return true;
+}
+
+/* The bytes are those of a version from @low to @high; which one. */
+static uint32_t version_of(const struct sim_io *sio, uint32_t low, uint32_t high)
+{
+	for (uint32_t version = high; version + 1 > low; version--)
+		if (all_right(sio, version))
+			return version;
+	CHECK(false, "wrong bytes in %u/%u, of no version from %u to %u", sio->space, sio->key, low,
+	      high);
 }
 
 static void load_done(struct sim_io *sio, struct cell *cell)
 {
 	uint32_t low = opts.rots ? 0 : sio->version, high = cell->version;
 	bool held = sio->held && cell->holds && cell->held == sio->held && !late(cell) &&
-		    !opts.reads_fail && !opts.rots;
+		    !opts.reads_fail && !opts.rots && !model_fenced(sio);
+
+	bool any = false;
 
 	/* Without flushes a region may have its table, and not its records, after a cut. */
 	bool unsound = opts.rots || opts.writes_fail || opts.undurable;
@@ -321,8 +343,6 @@ static void load_done(struct sim_io *sio, struct cell *cell)
 	}
 	for (uint32_t i = 0; i < sio->io.part_count; i++) {
 		const struct cairn_part *part = &sio->parts[i];
-		uint32_t version;
-
 		if (part->status) {
 			CHECK(part->status == -ENOENT ||
 				      (part->status == -EIO && opts.reads_fail) ||
@@ -337,10 +357,10 @@ static void load_done(struct sim_io *sio, struct cell *cell)
 		      "%u/%u is there, and was never dumped", sio->space, sio->key);
 		CHECK(sio->verify || !sio->expired || cell->dumps || cell->dumped != sio->dumped,
 		      "%u/%u has gone or expired, and is loaded", sio->space, sio->key);
-		version = version_of(sio, part, low, high);
-		meta_check(sio, part, version);
-		low = high = version;
+		any = true;
 	}
+	if (any)
+		low = version_of(sio, low, high);
 	if (!sio->verify)
 		return;
 	if (late(cell))
@@ -385,7 +405,8 @@ void model_done(struct sim_io *sio)
 		CHECK(status == 0 || status == -ENOENT ||
 			      (status == -EOPNOTSUPP && durable && opts.undurable) ||
 			      (status == -ETIMEDOUT && sio->io.deadline_ns <= sim_now_ns()) ||
-			      ((status == -EIO || status == -ENOSPC) && opts.writes_fail),
+			      ((status == -EIO || status == -ENOSPC) && opts.writes_fail) ||
+			      (status == -EIO && model_fenced(sio)),
 		      "a remove: %d", status);
 		leave_end(cell, sio->dumped, status == 0 || status == -ENOENT, durable);
 		return;
@@ -394,8 +415,8 @@ void model_done(struct sim_io *sio)
 		return;
 	case CAIRN_OP_DESCRIBE:
 		for (uint32_t i = 0; i < sio->io.part_count; i++)
-			if (sio->parts[i].status == 0 && cell->version == sio->version)
-				meta_check(sio, &sio->parts[i], cell->version);
+			CHECK(sio->parts[i].status || cell->version != sio->version ||
+			      meta_right(sio, &sio->parts[i], cell->version));
 		return;
 	}
 }
@@ -404,7 +425,9 @@ void model_looked(uint32_t space, uint32_t key, bool present)
 {
 	const struct cell *cell = model_cell(space, key);
 
-	if (cell->unresolved)
+	CHECK(!present || sim_fences() % 2 == 0, "%u/%u is there, and the tier is fenced", space,
+	      key);
+	if (cell->unresolved || sim_fences() % 2)
 		return;
 	if (present) {
 		CHECK(cell->may || opts.rots, "%u/%u is there, and was never dumped", space, key);
@@ -426,10 +449,11 @@ static void trace_cell(uint32_t space, uint32_t key, const char *what, bool pres
 
 /* ---- clears, cuts, opens ---------------------------------------------------------------- */
 
-static uint32_t clear_dumped[MODEL_SPACES][MODEL_KEYS_MAX];
+static uint32_t clear_dumped[MODEL_SPACES][MODEL_KEYS_MAX], clear_fences;
 
 void model_clear_begin(uint32_t space)
 {
+	clear_fences = sim_fences();
 	for (uint32_t key = 0; key < opts.keys; key++) {
 		struct cell *cell = model_cell(space, key);
 
@@ -441,7 +465,8 @@ void model_clear_begin(uint32_t space)
 void model_clear_end(uint32_t space, int result, bool durable)
 {
 	CHECK(result == 0 || (result == -EOPNOTSUPP && durable && opts.undurable) ||
-		      ((result == -EIO || result == -ENOSPC) && opts.writes_fail),
+		      ((result == -EIO || result == -ENOSPC) && opts.writes_fail) ||
+		      (result == -EIO && (clear_fences % 2 || clear_fences != sim_fences())),
 	      "a clear: %d", result);
 	for (uint32_t key = 0; key < opts.keys; key++)
 		leave_end(model_cell(space, key), clear_dumped[space][key], result == 0, durable);

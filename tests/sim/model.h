@@ -12,6 +12,8 @@
  *     what was durably removed is not; nothing older is there in place of what was
  *     durable; all else is whole or absent.
  *  5. After a close: what was there is there, and nothing else.
+ *  6. While the device is fenced nothing is there, and nobody who came then waits; after
+ *     that it is as if there had been no fence.
  */
 #ifndef TESTS_SIM_MODEL_H
 #define TESTS_SIM_MODEL_H
@@ -61,6 +63,8 @@ void model_fill(uint32_t space, uint32_t key, uint32_t version, uint32_t shard, 
 		uint32_t bytes);
 uint64_t model_ttl_ns(uint32_t space, uint32_t key);
 
+/* The device was fenced while the io was there. */
+bool model_fenced(const struct sim_io *sio);
 /* Its block as it is now, into the io. */
 void model_sent(struct sim_io *sio);
 /* Checks what came of an io. */

@@ -24,10 +24,12 @@
 #define KEYS_AT_ONCE 8u
 #define LONG_SEED    4u	       /* many dumps into a small log, and a device that does not fail */
 #define STUCK_STEPS  20000000u /* without the end of an io: nobody makes any progress */
+#define LOST_STEPS   20000u    /* with operations that are never answered: then the power goes */
 
 struct hold {
 	uint32_t space, key;
 	uint32_t removes; /* of the block, when it began */
+	uint32_t held;	  /* ... */
 	uint64_t token;
 };
 
@@ -43,6 +45,7 @@ static struct {
 	bool tight;
 	bool open, working; /* working: blocks were looked at after the open */
 	uint64_t last_end;  /* the step */
+	uint32_t lost_for;  /* steps */
 	uint32_t clear_space, clear_durability;
 	int clear_result;
 	bool there[MODEL_SPACES][MODEL_KEYS_MAX]; /* as the close began */
@@ -179,9 +182,10 @@ static void describe_send(uint32_t space, uint32_t key, bool verify)
 {
 	struct sim_io *sio = io_new(CAIRN_OP_DESCRIBE, space, key);
 	struct cairn_key name = model_key(space, key);
-	struct cairn_shards shards = {.shard_count = 1};
+	struct cairn_shards shards;
 
-	ops->shards(sim_tier, &world.views[space], &name, &shards);
+	if (ops->shards(sim_tier, &world.views[space], &name, &shards) < 0)
+		shards.shard_count = 1; /* it may be there by then */
 	sio->verify = verify;
 	sio->io.part_count = shards.shard_count < SIM_PARTS ? shards.shard_count : SIM_PARTS;
 	for (uint32_t i = 0; i < sio->io.part_count; i++) {
@@ -226,6 +230,8 @@ static void io_done(struct sim_io *sio)
 					  ? sim_now_ns() - sio->sent_ns
 					  : world.figures.waited_ns;
 	sim_figures(&world.last_end, NULL);
+	if (sio->verify && model_fenced(sio) && sio->parts[0].status)
+		return; /* it is looked at once more */
 	if (sio->verify && sio->io.op == CAIRN_OP_DESCRIBE) {
 		verify_send(sio);
 		return;
@@ -258,7 +264,7 @@ static void unhold(uint32_t at)
 	struct cairn_key name = model_key(hold.space, hold.key);
 
 	ops->unhold(sim_tier, &world.views[hold.space], &name, hold.token);
-	if (cell->removes == hold.removes)
+	if (cell->removes == hold.removes && cell->held == hold.held)
 		cell->holds--;
 	world.holds[at] = world.holds[--world.hold_count];
 }
@@ -287,10 +293,15 @@ static void lookup(uint32_t space, uint32_t key)
 			break;
 		if (!probes[i].hold)
 			continue;
-		world.holds[world.hold_count++] = (struct hold){
-			space, key + i, cell->leaving ? UINT32_MAX : cell->removes, probes[i].hold};
 		if (!cell->leaving && cell->holds++ == 0)
 			cell->held++;
+		world.holds[world.hold_count++] = (struct hold){
+			.space = space,
+			.key = key + i,
+			.removes = cell->leaving ? UINT32_MAX : cell->removes,
+			.held = cell->held,
+			.token = probes[i].hold,
+		};
 	}
 }
 
@@ -386,10 +397,11 @@ static bool step(void)
 	bool busy = sim_ios() || sim_jobs() || sim_caller_busy(), clears;
 	uint64_t steps;
 
-	if (sim_cut_due())
+	if (sim_cut_due() || (sim_lost() && ++world.lost_for == LOST_STEPS))
 		return false;
 	clears = sim_caller_busy() && world.working && world.open;
-	CHECK(sim_step() || !busy, "%u ios and %u jobs wait for ever", sim_ios(), sim_jobs());
+	CHECK(sim_step() || !busy || sim_lost(), "%u ios and %u jobs wait for ever", sim_ios(),
+	      sim_jobs());
 	sim_figures(&steps, NULL);
 	CHECK(steps - world.last_end < STUCK_STEPS || !busy, "nothing ends");
 	if (clears && !sim_caller_busy())
@@ -442,9 +454,20 @@ static void each_cell(void (*fn)(uint32_t space, uint32_t key))
 			fn(space, key);
 }
 
+/* Behind the fence, if there is one. */
+static bool there(uint32_t space, uint32_t key)
+{
+	bool fenced = sim_tier->fenced, answer;
+
+	sim_tier->fenced = false;
+	answer = present(space, key);
+	sim_tier->fenced = fenced;
+	return answer;
+}
+
 static void cell_cut(uint32_t space, uint32_t key)
 {
-	model_cut(space, key, world.working && present(space, key), world.tight);
+	model_cut(space, key, world.working && there(space, key), world.tight);
 }
 
 static bool index_tight(void)
@@ -459,7 +482,7 @@ static bool index_tight(void)
 
 static void cell_close(uint32_t space, uint32_t key)
 {
-	world.there[space][key] = present(space, key);
+	world.there[space][key] = there(space, key);
 	model_cut(space, key, world.there[space][key], world.tight);
 }
 
@@ -480,6 +503,8 @@ static void count(void)
 	uint64_t bytes = sim_counter("written_bytes") + sim_counter("carried_bytes");
 
 	f->reclaimed += sim_counter("reclaimed_regions");
+	f->fences += sim_counter("fences");
+	f->passed_by += sim_counter("passed_by");
 	f->wraps_of_run += (double)bytes / (double)world.config.bytes;
 	if (f->wraps_of_run > f->wraps_most)
 		f->wraps_most = f->wraps_of_run;
@@ -494,6 +519,7 @@ static void power_cut(bool closing)
 		each_cell(cell_cut);
 	count();
 	world.figures.cuts++;
+	world.figures.lost += sim_lost();
 	world.figures.cuts_open += !world.open;
 	world.figures.cuts_close += closing;
 	sim_cut(world.figures.areas);
@@ -502,10 +528,41 @@ static void power_cut(bool closing)
 	sim_cut_in(0);
 }
 
+/* The tier is itself again. False: the power went. */
+static bool unfenced(void)
+{
+	uint64_t until_ns = sim_now_ns() + 8 * world.config.host.hang_ns + 4000000000u;
+
+	while (sim_fences() % 2) {
+		CHECK(sim_now_ns() < until_ns, "it stays fenced");
+		if (!step())
+			return false;
+	}
+	return true;
+}
+
+/* What is there after an open, and was not looked at yet, is asked for. False: the power went. */
+static bool verify(bool *ret_any)
+{
+	*ret_any = false;
+	for (uint32_t space = 0; space < MODEL_SPACES; space++)
+		for (uint32_t key = 0; key < world.config.model.keys; key++) {
+			if (!model_cell(space, key)->unresolved)
+				continue;
+			while (sim_ios() >= world.config.depth)
+				if (!step())
+					return false;
+			describe_send(space, key, true);
+			*ret_any = true;
+		}
+	return true;
+}
+
 /* False: the power went. */
 static bool session_open(void)
 {
 	struct disk_faults none = {0};
+	bool any;
 
 	/* What cannot be read at an open is lost for good, so all can be. */
 	disk_set_faults(&none);
@@ -521,24 +578,29 @@ static bool session_open(void)
 	world.open = true;
 	check_tier(true);
 	each_cell(cell_opened);
-	for (uint32_t space = 0; space < MODEL_SPACES; space++)
-		for (uint32_t key = 0; key < world.config.model.keys; key++) {
-			if (!model_cell(space, key)->unresolved)
-				continue;
-			while (sim_ios() >= world.config.depth)
-				if (!step())
-					return false;
-			describe_send(space, key, true);
-		}
-	if (!quiet())
-		return false;
+	do {
+		if (!unfenced() || !verify(&any) || !quiet())
+			return false;
+	} while (any);
 	world.working = true;
 	return true;
+}
+
+/* Long enough for a fence, mostly. */
+static void hang(void)
+{
+	enum sim_hang which = (enum sim_hang)below(HANG_BEGUN + 1);
+	uint64_t ns = world.config.host.hang_ns / 2 + below(4 * world.config.host.hang_ns);
+
+	if (which == HANG_BEGUN && one_in(4))
+		ns = UINT64_MAX;
+	sim_hang(which, ns, world.config.hang_fails);
 }
 
 static bool session_work(uint64_t until)
 {
 	disk_set_faults(&world.config.faults);
+	world.lost_for = 0;
 	while (world.ops < until) {
 		if (sim_ios() < world.config.depth && below(100) < world.config.eager)
 			op_send();
@@ -546,8 +608,10 @@ static bool session_work(uint64_t until)
 			return false;
 		if (one_in(world.config.rot))
 			disk_rot(0, world.config.bytes);
+		if (world.config.hangs && !sim_hangs() && one_in(world.config.hangs))
+			hang();
 	}
-	if (!quiet())
+	if (!quiet() || (!one_in(3) && !unfenced()))
 		return false;
 	while (world.hold_count)
 		unhold(world.hold_count - 1);
@@ -559,6 +623,7 @@ static bool session_work(uint64_t until)
 static void session_close(void)
 {
 	uint64_t failures = disk_failures();
+	bool fenced = sim_fences() % 2;
 
 	world.tight = index_tight();
 	each_cell(cell_close);
@@ -574,7 +639,8 @@ static void session_close(void)
 	world.open = false;
 	count();
 	world.figures.closes++;
-	if (disk_failures() == failures) /* else it is as after a cut */
+	world.figures.closes_fenced += fenced;
+	if (disk_failures() == failures && !fenced) /* else it is as after a cut */
 		each_cell(cell_closed);
 	sim_cut(world.figures.areas); /* the power goes right after */
 	world.hold_count = 0;
@@ -641,6 +707,10 @@ static void tell(void)
 	printf("sim: %lu closes, %lu cuts, of these %lu at an open, %lu at a close\n",
 	       (unsigned long)f->closes, (unsigned long)f->cuts, (unsigned long)f->cuts_open,
 	       (unsigned long)f->cuts_close);
+	printf("sim: fenced %lu times, %lu dumps passed by; %lu closes with the fence up, %lu cuts "
+	       "while operations were lost\n",
+	       (unsigned long)f->fences, (unsigned long)f->passed_by,
+	       (unsigned long)f->closes_fenced, (unsigned long)f->lost);
 	printf("sim: cuts fell into: superblock %lu, namespaces %lu, marks %lu, headers %lu, fresh "
 	       "records %lu, carried ones %lu, seals %lu, flushes %lu\n",
 	       (unsigned long)f->areas[DISK_SUPER], (unsigned long)f->areas[DISK_SPACES],
@@ -680,6 +750,7 @@ int main(int argc, char **argv)
 	tell();
 	for (uint32_t i = 0; seeds >= 30 && i < DISK_AREAS; i++)
 		CHECK(world.figures.areas[i], "no cut fell into area %u", i);
+	CHECK(seeds < 30 || (world.figures.fences && world.figures.passed_by));
 	kit_watch(3600);
 	if (longer)
 		run_long(kit_number("long_seed", LONG_SEED, LONG_SEED), longer);
