@@ -107,8 +107,6 @@ static void publish(struct fio *f, struct partial *partial)
 	uint32_t id = partial->id;
 
 	table_publish(tier->table, id);
-	if (partial->expiry_s)
-		table_set_expiry(tier->table, id, partial->expiry_s);
 	if (f->generation == f->space->generation)
 		space_count(tier, f->space, true);
 	cairn_count(tier->env, CNT_PUBLISHED, 1);
@@ -369,6 +367,7 @@ static void attr_take(struct fio *f, struct partial *partial)
 		uint64_t end_s = (partial->created_ns + attr->ttl_ns) / 1000000000u + 1;
 
 		partial->expiry_s = end_s > UINT32_MAX ? UINT32_MAX : (uint32_t)end_s;
+		table_set_expiry(f->tier->table, partial->id, partial->expiry_s);
 	}
 	table_touch(f->tier->table, partial->id, fresh_epoch(f->tier, attr->priority), &before);
 	block_tell(f, partial->id);
