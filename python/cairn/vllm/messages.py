@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the scheduler's side and the workers' side tell each other, once a step; pickled where they
+are different processes. A *name* is a block's hash in vLLM's chain, with what that leaves out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from vllm.distributed.kv_transfer.kv_connector.v1.base import (
+    KVConnectorMetadata,
+    KVConnectorWorkerMetadata,
+)
+
+
+@dataclass
+class Load:
+    """Blocks that a worker reads into its own; `lookup` has them on hold."""
+
+    request: str
+    lookup: int
+    names: list[bytes]
+    blocks: list[int]
+    layerwise: bool = False  # in this step's forward, each layer before it is needed
+
+
+@dataclass
+class Save:
+    """Full blocks of a request that are computed by the end of this step's forward."""
+
+    id: int
+    request: str
+    depth: int  # blocks before the first one
+    parent: bytes  # the name of the block before it; empty: none
+    names: list[bytes]
+    blocks: list[int]
+
+
+@dataclass
+class CairnMetadata(KVConnectorMetadata):
+    clear: bool = False  # before anything else: the namespace is emptied
+    flush: list[str] = field(default_factory=list)  # requests whose blocks are about to go
+    drops: list[int] = field(default_factory=list)  # lookups whose hold nobody needs any more
+    lookups: list[tuple[int, list[bytes]]] = field(default_factory=list)
+    loads: list[Load] = field(default_factory=list)
+    saves: list[Save] = field(default_factory=list)
+    finishing: list[str] = field(default_factory=list)  # freed when their saves have ended
+    begun: bool = False  # a worker has seen to all but loads and saves
+
+
+@dataclass
+class CairnWorkerMetadata(KVConnectorWorkerMetadata):
+    """Answers of one rank, or of several."""
+
+    # lookup -> leading blocks that are there, in every rank that has answered
+    lookups: dict[int, int] = field(default_factory=dict)
+    # save -> (ranks that are done with it, leading blocks that all of them have taken)
+    saves: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    def aggregate(self, other: KVConnectorWorkerMetadata) -> CairnWorkerMetadata:
+        assert isinstance(other, CairnWorkerMetadata)
+        lookups = dict(self.lookups)
+        for key, hits in other.lookups.items():
+            lookups[key] = min(hits, lookups.get(key, hits))
+        saves = dict(self.saves)
+        for key, (ranks, taken) in other.saves.items():
+            mine = saves.get(key, (0, taken))
+            saves[key] = (mine[0] + ranks, min(mine[1], taken))
+        return CairnWorkerMetadata(lookups, saves)

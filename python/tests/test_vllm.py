@@ -1,0 +1,385 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cairn.vllm's connector by the order in which vLLM calls it, without vLLM."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import shutil
+import tempfile
+import types
+import unittest
+from typing import Any
+
+import fake_vllm
+
+fake_vllm.install()
+from cairn.vllm import CairnConnector, connector  # noqa: E402
+
+TOKENS, LAYERS, BLOCKS = 16, 3, 64
+ROLE = fake_vllm.KVConnectorRole
+
+
+def config(pipeline: str, *, world: int = 1, salt: str = "", engine: str = "e",
+           **extra: Any) -> Any:
+    ns = types.SimpleNamespace
+    hf = ns(to_json_string=lambda use_diff: '{"layers": 3}', _commit_hash="c0ffee")
+    return ns(
+        kv_transfer_config=ns(
+            kv_connector_extra_config={"pipeline": pipeline, "salt": salt, **extra},
+            is_kv_consumer=True, is_kv_producer=True, engine_id=engine,
+            kv_load_failure_policy="fail",
+        ),
+        parallel_config=ns(
+            world_size=world, tensor_parallel_size=world, pipeline_parallel_size=1,
+            decode_context_parallel_size=1, data_parallel_rank=0,
+        ),
+        cache_config=ns(prefix_caching_hash_algo="sha256", cache_dtype="auto"),
+        model_config=ns(model="m", hf_config=hf, revision=None, dtype="float32",
+                        quantization=None, max_model_len=4096),
+        speculative_config=None, kv_events_config=None,
+    )
+
+
+def cache_config(groups: int = 1, tokens: int = TOKENS) -> Any:
+    group = types.SimpleNamespace(
+        layer_names=[f"layer.{i}" for i in range(LAYERS)],
+        kv_cache_spec=fake_vllm.FullAttentionSpec(tokens), is_eagle_group=False,
+    )
+    return types.SimpleNamespace(kv_cache_groups=[group] * groups, num_blocks=BLOCKS)
+
+
+class Request:
+    """Of a prompt that is `blocks` numbers, a block each, and a token more."""
+
+    skip_reading_prefix_cache = False
+    lora_request = None
+
+    def __init__(self, name: str, blocks: list[int]) -> None:
+        self.request_id = name
+        self.num_tokens = len(blocks) * TOKENS + 1
+        self.block_hashes: list[bytes] = []
+        chain = b""
+        for number in blocks:
+            chain = hashlib.sha256(chain + bytes([number])).digest()
+            self.block_hashes.append(chain)
+        self.over = False
+
+    def is_finished(self) -> bool:
+        return self.over
+
+
+class Engine:
+    """Two connectors, called as vLLM calls them; the model writes what a block's hash says."""
+
+    def __init__(self, pipeline: str, *, apart: bool = False, **options: Any) -> None:
+        self.apart = apart  # the scheduler is in another process than the workers
+        options.setdefault("engine", pipeline)
+        self.config = config(pipeline, **options)
+        self.caches = {
+            f"layer.{i}": fake_vllm.Tensor(BLOCKS, 2, TOKENS, 8) for i in range(LAYERS)
+        }
+        self.worker = CairnConnector(self.config, ROLE.WORKER, cache_config())
+        self.worker.register_kv_caches(self.caches)
+        if apart:
+            connector._workers.clear()
+        self.scheduler = CairnConnector(self.config, ROLE.SCHEDULER, cache_config())
+        self.next = 1
+        self.delayed: set[str] = set()
+        self.invalid: set[int] = set()
+        self.received: set[str] = set()
+
+    def content(self, layer: int, name: bytes) -> bytes:
+        page = self.caches["layer.0"].page
+        return hashlib.shake_256(name + bytes([layer])).digest(page)
+
+    def output(self, new: list[Any], finished: set[str], preempted: set[str]) -> Any:
+        return types.SimpleNamespace(
+            scheduled_new_reqs=new,
+            scheduled_cached_reqs=types.SimpleNamespace(
+                req_ids=[], new_block_ids=[], num_computed_tokens=[], resumed_req_ids=set()),
+            num_scheduled_tokens={one.req_id: one.tokens for one in new},
+            finished_req_ids=finished, preempted_req_ids=preempted,
+        )
+
+    def step(self, new: list[Any] | None = None, compute: dict[int, bytes] | None = None,
+             finished: set[str] | None = None, preempted: set[str] | None = None) -> None:
+        out = self.output(new or [], finished or set(), preempted or set())
+        meta = self.scheduler.build_connector_meta(out)
+        if self.apart:
+            meta = pickle.loads(pickle.dumps(meta))
+        worker = self.worker
+        worker.handle_preemptions(meta)
+        worker.bind_connector_metadata(meta)
+        for i, (name, cache) in enumerate(self.caches.items()):
+            worker.wait_for_layer_load(name)
+            for block, block_hash in (compute or {}).items():
+                cache.fill(block, self.content(i, block_hash))
+            worker.save_kv_layer(name, cache, None)
+        worker.start_load_kv(None)
+        worker.wait_for_save()
+        sent, received = worker.get_finished(out.finished_req_ids)
+        answers = worker.build_connector_worker_meta()
+        invalid = worker.get_block_ids_with_load_errors()
+        self.invalid |= invalid
+        self.delayed -= sent or set()
+        self.received |= received or set()
+        self.scheduler.update_connector_output(types.SimpleNamespace(
+            kv_connector_worker_meta=pickle.loads(pickle.dumps(answers)),
+            finished_recving=received, finished_sending=sent, invalid_block_ids=invalid,
+        ))
+
+    def match(self, request: Request, local: int = 0) -> int:
+        for _ in range(1000):
+            count, asynchronous = self.scheduler.get_num_new_matched_tokens(request, local)
+            if count is not None:
+                assert asynchronous == (count > 0)
+                return count
+            self.step()
+        raise AssertionError("no answer")
+
+    def allocate(self, request: Request, external: int) -> list[int]:
+        count = len(request.block_hashes) + 1
+        blocks = list(range(self.next, self.next + count))
+        self.next += count
+        self.scheduler.update_state_after_alloc(
+            request, types.SimpleNamespace(get_block_ids=lambda: (blocks,)), external
+        )
+        return blocks
+
+    def run(self, request: Request) -> tuple[int, list[int]]:
+        """From its arrival to its end: (tokens that came from the store, its blocks)."""
+        external = self.match(request)
+        blocks = self.allocate(request, external)
+        if external:
+            self.until(lambda: request.request_id in self.received)
+            bad = [i for i, block in enumerate(blocks) if block in self.invalid]
+            external = bad[0] * TOKENS if bad else external
+            self.allocate_again(request, blocks)
+        first = external // TOKENS
+        new = types.SimpleNamespace(
+            req_id=request.request_id, block_ids=(blocks,), num_computed_tokens=external,
+            tokens=request.num_tokens - external,
+        )
+        self.step([new], dict(zip(blocks[first:-1], request.block_hashes[first:], strict=True)))
+        self.finish(request, blocks)
+        return external, blocks
+
+    def allocate_again(self, request: Request, blocks: list[int]) -> None:
+        self.scheduler.update_state_after_alloc(
+            request, types.SimpleNamespace(get_block_ids=lambda: (blocks,)), 0
+        )
+
+    def finish(self, request: Request, blocks: list[int]) -> None:
+        request.over = True
+        if self.scheduler.request_finished(request, blocks)[0]:
+            self.delayed.add(request.request_id)
+        self.step(finished={request.request_id})
+        self.until(lambda: not self.delayed)
+
+    def until(self, done: Any) -> None:
+        for _ in range(100000):
+            if done():
+                return
+            self.step()
+        raise AssertionError("it does not end")
+
+    def is_right(self, request: Request, blocks: list[int]) -> bool:
+        return all(
+            cache.block(block) == self.content(i, block_hash)
+            for i, cache in enumerate(self.caches.values())
+            for block, block_hash in zip(blocks, request.block_hashes, strict=False)
+        )
+
+    def close(self) -> None:
+        self.worker.shutdown()
+
+
+class Case(unittest.TestCase):
+    def setUp(self) -> None:
+        self.path = tempfile.mkdtemp(prefix="cairn-vllm-")
+        self.addCleanup(shutil.rmtree, self.path)
+        self.engine: Any = None
+        self.addCleanup(lambda: self.engine and self.engine.close())
+
+    def open(self, pipeline: str = "", **options: Any) -> Engine:
+        if self.engine is not None:
+            self.engine.close()
+        self.engine = Engine(pipeline or f"flash(path={self.path}/kv, size=64MiB)", **options)
+        return self.engine
+
+    def assert_run(self, request: Request, external: int) -> None:
+        got, blocks = self.engine.run(request)
+        self.assertEqual(got, external * TOKENS)
+        self.assertTrue(self.engine.is_right(request, blocks))
+
+
+class Rounds(Case):
+    def rounds(self, **options: Any) -> None:
+        self.open(**options)
+        self.assert_run(Request("a", [1, 2, 3, 4]), 0)
+        self.assert_run(Request("b", [1, 2, 3, 4]), 4)
+        self.assert_run(Request("c", [1, 2, 9]), 2)
+        self.open(**options)  # a restart
+        self.assert_run(Request("d", [1, 2, 9, 10]), 3)
+        self.open(salt="other", **options)
+        self.assert_run(Request("e", [1, 2, 3, 4]), 0)
+
+    def test_in_one_process(self) -> None:
+        self.rounds()
+
+    def test_scheduler_elsewhere(self) -> None:
+        self.rounds(apart=True)
+
+    def test_reset(self) -> None:
+        for apart in (False, True):
+            engine = self.open(apart=apart)
+            self.assert_run(Request("a", [1, 2]), 0 if not apart else 0)
+            self.assertTrue(engine.scheduler.reset_cache())
+            self.assert_run(Request("b", [1, 2]), 0)
+            self.assert_run(Request("c", [1, 2]), 2)
+            self.assertTrue(engine.scheduler.reset_cache())
+
+    def test_another_block_size_or_layout_is_a_miss(self) -> None:
+        self.open()
+        self.assert_run(Request("a", [1, 2]), 0)
+        before = fake_vllm.Tensor.dtype
+        self.addCleanup(setattr, fake_vllm.Tensor, "dtype", before)
+        fake_vllm.Tensor.dtype = "torch.bfloat16"
+        self.open()
+        self.assert_run(Request("b", [1, 2]), 0)
+
+
+class Trouble(Case):
+    def test_loads_that_fail(self) -> None:
+        """Invalid blocks are told with the end of the load, and computed."""
+        pipeline = f"fault(rule=\"load:EIO:1.0\") | flash(path={self.path}/kv, size=64MiB)"
+        for apart in (False, True):
+            engine = self.open(pipeline, apart=apart)
+            engine.run(Request("a", [1, 2, 3]))
+            request = Request("b", [1, 2, 3])
+            external, blocks = engine.run(request)
+            self.assertEqual(external, 0)
+            self.assertTrue(engine.is_right(request, blocks))
+            self.assertEqual(engine.match(Request("b", [1, 2, 3])), 3 * TOKENS)
+
+    def test_saves_that_fail(self) -> None:
+        self.open(f"fault(rule=\"dump:ENOSPC:1.0\") | flash(path={self.path}/kv, size=64MiB)")
+        self.assert_run(Request("a", [1, 2, 3]), 0)
+        self.assert_run(Request("b", [1, 2, 3]), 0)
+
+    def test_a_device_that_hangs(self) -> None:
+        """Loads and saves end by their deadline, and blocks are free then."""
+        self.open(f"delay(hang=\"#1\") | flash(path={self.path}/kv, size=64MiB)", deadline=0.2)
+        self.assert_run(Request("a", [1, 2, 3]), 0)
+
+    def test_preempted(self) -> None:
+        """Blocks of a preempted request are free when the step's forward begins."""
+        engine = self.open(f"delay(write=200ms) | flash(path={self.path}/kv, size=64MiB)")
+        request = Request("a", [1, 2, 3])
+        self.assertEqual(engine.match(request), 0)
+        blocks = engine.allocate(request, 0)
+        new = types.SimpleNamespace(req_id="a", block_ids=(blocks,), num_computed_tokens=0,
+                                    tokens=request.num_tokens)
+        engine.step([new], dict(zip(blocks, request.block_hashes, strict=False)))
+        engine.step(preempted={"a"})
+        for saving in engine.worker._worker.active:
+            self.assertTrue(all(future.released() for future in saving.futures))
+        engine.finish(request, blocks)
+
+    def test_aborted_while_loading(self) -> None:
+        engine = self.open(f"delay(read=50ms) | flash(path={self.path}/kv, size=64MiB)")
+        engine.run(Request("a", [1, 2, 3]))
+        request = Request("b", [1, 2, 3])
+        external = engine.match(request)
+        blocks = engine.allocate(request, external)
+        engine.step()
+        request.over = True
+        # Its load's end frees the blocks, and nothing else does.
+        self.assertEqual(engine.scheduler.request_finished(request, blocks), (False, None))
+        engine.until(lambda: "b" in engine.received)
+        self.assertEqual(engine.scheduler._scheduler.requests, {})
+        self.assertEqual(engine.scheduler._scheduler.loading, {})
+
+    def test_one_load_of_a_prefix(self) -> None:
+        """A second request waits for the first one's load, and is asked again when that ends."""
+        engine = self.open(f"delay(read=50ms) | flash(path={self.path}/kv, size=64MiB)")
+        engine.run(Request("a", [1, 2, 3]))
+        first, second = Request("b", [1, 2, 3]), Request("c", [1, 2, 4])
+        engine.allocate(first, engine.match(first))
+        ask = engine.scheduler.get_num_new_matched_tokens
+        self.assertEqual(ask(second, 0), (None, False))
+        engine.until(lambda: "b" in engine.received)
+        self.assertEqual(ask(second, 0), (2 * TOKENS, True))
+        self.assertEqual(ask(second, 2 * TOKENS), (0, False))  # vLLM itself has them now
+
+
+class Refusals(Case):
+    def refused(self, words: str, cache: Any = None, **changes: Any) -> None:
+        told = config("null()", engine="refused")
+        for name, value in changes.items():
+            setattr(told, name, value)
+        for role in ROLE:
+            with self.assertRaisesRegex(ValueError, words) as caught:
+                CairnConnector(told, role, cache or cache_config())
+            self.assertNotIn("\n", str(caught.exception))
+
+    def test_hybrid(self) -> None:
+        self.refused("2 KV cache groups", cache_config(groups=2))
+
+    def test_unknown_cache(self) -> None:
+        cache = cache_config()
+        cache.kv_cache_groups[0].kv_cache_spec = types.SimpleNamespace(block_size=16)
+        self.refused("SimpleNamespace is not known", cache)
+
+    def test_draft_model(self) -> None:
+        self.refused("speculative", speculative_config=types.SimpleNamespace(method="eagle"))
+
+    def test_random_seed(self) -> None:
+        told = config("null()")
+        told.cache_config.prefix_caching_hash_algo = "xxhash"
+        seed = os.environ.pop("PYTHONHASHSEED", None)
+        self.addCleanup(lambda: seed is not None and os.environ.update(PYTHONHASHSEED=seed))
+        with self.assertRaisesRegex(ValueError, "random seed"):
+            CairnConnector(told, ROLE.SCHEDULER, cache_config())
+
+    def test_options(self) -> None:
+        for extra, words in (({"pipelin": 1}, "no 'pipelin'"), ({"load": "x"}, "load is"),
+                             ({"durability": "x"}, "durability is")):
+            with self.assertRaisesRegex(ValueError, words):
+                CairnConnector(config("null()", **extra), ROLE.WORKER, cache_config())
+        with self.assertRaisesRegex(ValueError, "needs \"pipeline\""):
+            CairnConnector(config(""), ROLE.WORKER, cache_config())
+
+    def test_device(self) -> None:
+        engine = self.open()
+        tensor = fake_vllm.Tensor(BLOCKS, 2, TOKENS, 8)
+        tensor.device = types.SimpleNamespace(type="cuda")
+        with self.assertRaisesRegex(ValueError, "on cuda"):
+            engine.worker.register_kv_caches(dict.fromkeys(engine.caches, tensor))
+
+
+class Layouts(unittest.TestCase):
+    def test_runs(self) -> None:
+        from cairn.vllm.layout import Refused, _runs
+
+        # (heads, tokens, content) of 4 bytes: dense, permuted, and heads apart.
+        self.assertEqual(_runs([2, 4, 8], [32, 8, 1], "HNC", 4), ([0], 256, "H2 N4 C8"))
+        self.assertEqual(_runs([2, 4, 8], [8, 16, 1], "HNC", 4), ([0], 256, "N4 H2 C8"))
+        self.assertEqual(_runs([2, 4, 8], [640, 8, 1], "HNC", 4), ([0, 2560], 128, "H2 N4 C8"))
+        with self.assertRaises(Refused):
+            _runs([2, 4, 8], [8, 8, 1], "HNC", 4)
+
+    def test_ranks_answer_the_least(self) -> None:
+        from cairn.vllm.messages import CairnWorkerMetadata
+
+        one = CairnWorkerMetadata({1: 5, 2: 0}, {7: (1, 3)})
+        two = CairnWorkerMetadata({1: 4, 2: 9}, {7: (1, 2), 8: (1, 1)})
+        both = one.aggregate(two)
+        self.assertEqual(both.lookups, {1: 4, 2: 0})
+        self.assertEqual(both.saves, {7: (2, 2), 8: (1, 1)})
+
+
+if __name__ == "__main__":
+    unittest.main()
