@@ -7,6 +7,7 @@
 #include "cli.h"
 #include "options.h"
 #include "out.h"
+#include "prometheus.h"
 
 struct stat_view {
 	json_t *stages;		/* NULL: print a table */
@@ -137,11 +138,79 @@ static int stat_pipeline(const char *pipeline, const struct option_store *store,
 	return rc;
 }
 
+static int gather_counter(void *context, const struct cairn_counter *counter)
+{
+	prometheus_counter(context, counter);
+	return 0;
+}
+
+static int gather_latency(void *context, const struct cairn_latency *latency)
+{
+	prometheus_latency(context, latency);
+	return 0;
+}
+
+/* A scrape of a store that is not open is no error: that is what it tells. */
+static int stat_prometheus(const char *pipeline, const struct option_store *store,
+			   const struct option_list *labels)
+{
+	struct cairn_live live = {.size = sizeof(live)};
+	struct cairn_error error = {0};
+	struct prometheus *page;
+	int rc = prometheus_new(labels, &page);
+
+	if (rc)
+		return rc;
+	/* The latencies first: as soon as there is anything to tell, `live` is known. */
+	rc = cairn_live_latencies(pipeline, &store->opts, gather_latency, page, &live, &error);
+	if (rc == 0)
+		rc = cairn_live_counters(pipeline, &store->opts, gather_counter, page, &live,
+					 &error);
+	if (rc < 0 && rc != -ENOENT && rc != -EBUSY) {
+		prometheus_free(page);
+		return option_store_error("stat", rc, &error);
+	}
+	prometheus_gauge(page, "cairn_up", "1: a process has the store open.", rc != -ENOENT);
+	prometheus_gauge(page, "cairn_counters_up",
+			 "1: that process shares a page of counters, which the rest comes from.",
+			 rc == 0);
+	if (rc == 0)
+		prometheus_live(page, &live);
+	rc = prometheus_print(page);
+	prometheus_free(page);
+	return rc;
+}
+
+struct stat_wanted {
+	struct option_store store;
+	struct option_list labels;
+	bool as_json, prometheus;
+};
+
+static int run_stat(const char *pipeline, const struct stat_wanted *wanted)
+{
+	int rc = option_store_load("stat", &wanted->store);
+
+	if (rc != CLI_OK)
+		return rc;
+	if (wanted->prometheus && wanted->as_json)
+		return option_error("stat", "--json and --prometheus are both given");
+	if (wanted->labels.count > 0 && !wanted->prometheus)
+		return option_error("stat", "--label is of --prometheus");
+	return wanted->prometheus ? stat_prometheus(pipeline, &wanted->store, &wanted->labels)
+				  : stat_pipeline(pipeline, &wanted->store, wanted->as_json);
+}
+
 int cli_stat(int argc, char **argv)
 {
-	struct option_store store;
-	bool as_json = false;
-	const struct option_row rows[] = {OPTION_STORE_ROWS(&store, &as_json)};
+	struct stat_wanted wanted = {.as_json = false};
+	const struct option_row rows[] = {
+		OPTION_STORE_ROWS(&wanted.store, &wanted.as_json),
+		{"prometheus", OPTION_FLAG, &wanted.prometheus, NULL,
+		 "the text that Prometheus scrapes, and nothing else", 0, 0, NULL},
+		{"label", OPTION_LIST, &wanted.labels, "NAME=VALUE",
+		 "a label of every sample of --prometheus; may be repeated", 0, 0, NULL},
+	};
 	const struct option_command command = {
 		.name = "stat",
 		.usage = "PIPELINE [options]",
@@ -151,7 +220,9 @@ int cli_stat(int argc, char **argv)
 			 "many "
 			 "blocks\nand bytes are on the medium.",
 		.after = "Examples:\n  cairn stat 'posix(path=/var/lib/cairn)'\n"
-			 "  cairn stat 'posix(path=/var/lib/cairn)' --json | jq .stages.posix\n\n"
+			 "  cairn stat 'posix(path=/var/lib/cairn)' --json | jq .stages.posix\n"
+			 "  cairn stat 'flash(path=/var/lib/cairn.kv)' --prometheus "
+			 "\\\n    > kv0.prom.tmp && mv kv0.prom.tmp kv0.prom\n\n"
 			 "Exit status: 0, 2 usage, 3 it could not be read.",
 		.operand = "PIPELINE",
 		.operand_min = 1,
@@ -163,10 +234,10 @@ int cli_stat(int argc, char **argv)
 	size_t count;
 	int rc;
 
-	option_store_init(&store);
+	option_store_init(&wanted.store);
 	rc = option_parse(&command, argc, argv, &pipeline, &count);
-	if (rc >= 0)
-		return rc;
-	rc = option_store_load("stat", &store);
-	return rc == CLI_OK ? stat_pipeline(pipeline, &store, as_json) : rc;
+	if (rc < 0)
+		rc = run_stat(pipeline, &wanted);
+	option_list_fini(&wanted.labels);
+	return rc;
 }

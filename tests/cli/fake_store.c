@@ -216,13 +216,16 @@ int cairn_live_latencies(const char *spec, const struct cairn_store_opts *opts,
 			 int (*fn)(void *context, const struct cairn_latency *latency),
 			 void *context, struct cairn_live *live, struct cairn_error *reterr)
 {
-	const struct cairn_latency_bucket buckets[] = {{1000, 3}, {2000, 0}, {UINT64_MAX, 1}};
+	const struct cairn_latency_bucket buckets[] = {
+		{1024, 3}, {1536, 2}, {2048, 0}, {UINT64_MAX, 1}};
 	const struct cairn_latency latency = {
-		.op = "load", .count = 4, .sum_ns = 5000, .bucket_count = 3, .buckets = buckets};
+		.op = "load", .count = 6, .sum_ns = 5000, .bucket_count = 4, .buckets = buckets};
 
 	(void)opts;
 	(void)live;
 	(void)reterr;
+	if (strstr(spec, "pageless"))
+		return -EBUSY;
 	return strstr(spec, "busy") ? fn(context, &latency) : -ENOENT;
 }
 

@@ -12,6 +12,8 @@ import sys
 import tempfile
 import unittest
 
+import prometheus
+
 PROGRAM = sys.argv.pop(1)
 COMMANDS = ["replay", "bench", "fsck", "flash", "stat", "ls", "rm", "stages", "version"]
 REPLAY_FIELDS = """requests prompt_tokens tokens_saved blocks blocks_hit hit_share bytes_dumped
@@ -280,6 +282,48 @@ class Others(unittest.TestCase):
         r = self.json_of("stat", "fake")
         self.assertEqual((r["live"], r["blocks"], r["stored_bytes"]), (False, 3, 24576))
         self.assertEqual(cairn("stat", "broken").returncode, 2)
+
+    def test_stat_for_prometheus(self):
+        run = cairn("stat", "busy", "--prometheus", "--label", 'store=a"\\', "--label", "rack=7")
+        self.assertEqual((run.returncode, run.stderr), (0, ""))
+        metrics, bad = prometheus.check(run.stdout)
+        self.assertEqual(bad, [])
+        both = {"store": 'a\\"\\\\', "rack": "7"}
+        for name, expected, labels in (
+                ("cairn_up", 1, {}), ("cairn_counters_up", 1, {}),
+                ("cairn_engine_info", 1, {"engine": "aio"}),
+                ("cairn_stage_load_hits_total", 42, {"stage": "fake"}),
+                ("cairn_call_duration_seconds_bucket", 3, {"le": "1.024e-06"}),
+                ("cairn_call_duration_seconds_bucket", 5, {"le": "2.048e-06"}),
+                ("cairn_call_duration_seconds_bucket", 6, {"le": "+Inf"}),
+                ("cairn_call_duration_seconds_sum", 5e-6, {"op": "load"}),
+                ("cairn_call_duration_seconds_count", 6, {"op": "load"})):
+            self.assertEqual(prometheus.value(metrics, name, **labels, **both), expected)
+        for spec, up in (("fake", 0), ("pageless", 1)):
+            run = cairn("stat", spec, "--prometheus")
+            metrics, bad = prometheus.check(run.stdout)
+            self.assertEqual((run.returncode, bad), (0, []))
+            self.assertEqual(prometheus.value(metrics, "cairn_up"), up)
+            self.assertEqual(prometheus.value(metrics, "cairn_counters_up"), 0)
+        for args in (["--prometheus", "--json"], ["--label", "a=b"], ["--prometheus", "--label"],
+                     ["--prometheus", "--label", "a"], ["--prometheus", "--label", "1=b"],
+                     ["--prometheus", "--label", "__a=b"], ["--prometheus", "--label", "op=b"],
+                     ["--prometheus", "--label", "a=" + "x" * 2000]):
+            run = cairn("stat", "busy", *args)
+            self.assertEqual((args[:2], run.returncode, run.stdout), (args[:2], 2, ""))
+            self.assertEqual(run.stderr.count("\n"), 1)
+
+    def test_the_rules_find_what_breaks_them(self):
+        good = "# HELP cairn_a_total x\n# TYPE cairn_a_total counter\ncairn_a_total 1\n"
+        self.assertEqual(prometheus.check(good)[1], [])
+        for broken in (good[:-1], good.replace("_total", ""), good.replace("counter", "gauge"),
+                       good + "cairn_a_total 2\n", good.replace(" 1\n", " 1 7\n"),
+                       good.replace("# HELP cairn_a_total x\n", ""), good.replace(" 1", " one"),
+                       good.replace("_a_", "_a_ms_"), good.replace("_a_", "_bytes_a_"),
+                       good.replace("_total 1", '_total{le="1"} 1'),
+                       good.replace("_total 1", '_total{a="1" b="2"} 1'),
+                       good.replace("_a_", "_B_")):
+            self.assertNotEqual(prometheus.check(broken)[1], [], broken)
 
     def test_ls(self):
         self.assertEqual(self.json_of("ls", "pageless")["complete"], False)

@@ -12,6 +12,8 @@ import tempfile
 import time
 import unittest
 
+import prometheus
+
 PROGRAM = sys.argv.pop(1)
 
 
@@ -105,6 +107,21 @@ class Real(unittest.TestCase):
                     counters = stat["stages"][stage]
             self.assertGreater(counters["blocks"], 0)
             self.assertGreater(counters["bytes_used"], counters["blocks"] * 16384)
+            text = subprocess.run([PROGRAM, "stat", store, "--prometheus"], capture_output=True,
+                                  text=True)
+            metrics, bad = prometheus.check(text.stdout)
+            self.assertEqual(bad, [])
+            if prometheus.value(metrics, "cairn_counters_up"):
+                for name in ("cairn_load_hits_total", "cairn_loaded_bytes_total",
+                             "cairn_tasks_in_flight", "cairn_queued_xfers", "cairn_ios_in_flight"):
+                    prometheus.value(metrics, name)
+                for reason in ("absent", "damaged", "device", "late", "other"):
+                    prometheus.value(metrics, "cairn_load_misses_total", reason=reason)
+                limit = prometheus.value(metrics, "cairn_stage_limit_bytes", stage=stage)
+                self.assertLessEqual(
+                    prometheus.value(metrics, "cairn_stage_used_bytes", stage=stage), limit)
+                for op in ("load", "dump", "lookup"):
+                    prometheus.value(metrics, "cairn_call_duration_seconds_count", op=op)
             table = subprocess.run([PROGRAM, "stat", store], capture_output=True, text=True)
             self.assertTrue(table.stdout.startswith(f"open in process {owner.pid}, I/O by "))
             self.assertNotIn("shared:", table.stdout)
