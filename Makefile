@@ -18,7 +18,7 @@ FORMATTED = find include src cli python tests bench examples -name '*.[ch]' 2>/d
 # The engines that test-engines runs against; empty: all that python/engines/ has pins of.
 ENGINES =
 
-.PHONY: all deps run check test test-engines bench soak asan tsan fuzz fmt tidy install clean help
+.PHONY: all deps run check test test-engines bench soak asan tsan fuzz fmt tidy install clean help wheel
 
 all: build/build.ninja ## the libraries, the program and the tests, into build/; what `make` does
 	@$(NINJA)
@@ -83,6 +83,10 @@ fmt: ## apply .clang-format
 tidy: ## the style rules, formatting and static analysis
 	@tools/deps.sh build test
 	@tools/test.sh tidy format cppcheck clang-tidy man
+
+wheel: ## a manylinux wheel of the Python package, tried in an empty environment, into build/wheel/dist/
+	@tools/deps.sh build
+	@tools/wheel.sh
 
 install: all ## into PREFIX (/usr/local), under DESTDIR
 	@echo "installing into $(DESTDIR)$(PREFIX)"
