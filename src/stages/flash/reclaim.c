@@ -189,40 +189,49 @@ static void header_write(struct reclaim *r)
 
 /* ---- the end of a victim -------------------------------------------------------------------- */
 
-/* [m] What is left with a place in it: partial blocks, and what its table did not tell. */
-static void evict_rest(struct flash *tier, uint32_t victim)
+/* [m] Entry @id goes, if it has a place in the victim; false: it is being written, so not now. */
+static bool evict_entry(struct flash *tier, uint32_t victim, uint32_t id)
 {
-	uint32_t id = TABLE_NONE;
+	struct table_block block;
+	struct table_place place;
+	uint32_t partial, shard = 0;
 
-	if (!tier->regions[victim].live)
-		return;
-	for (id = table_next(tier->table, 0); id != TABLE_NONE;
-	     id = table_next(tier->table, id + 1)) {
-		struct table_block block;
+	table_look(tier->table, id, &block);
+	if (block.state != TABLE_WHOLE && block.state != TABLE_PARTIAL)
+		return true;
+	while (shard < block.geometry.shard_count &&
+	       !(table_shard(tier->table, id, shard, &place) &&
+		 flash_region_of(&tier->layout, place.unit) == victim))
+		shard++;
+	if (shard == block.geometry.shard_count)
+		return true;
+	partial = block.state == TABLE_PARTIAL ? partial_find(tier, block.fingerprint) : UINT32_MAX;
+	if (partial != UINT32_MAX && tier->partials[partial].claim_count)
+		return false;
+	if (block.holds) /* what is held stays, too */
+		return true;
+	if (partial != UINT32_MAX)
+		flash_partial_free(tier, partial);
+	block_remove(tier, id);
+	cairn_count(tier->env, partial != UINT32_MAX ? CNT_PARTIALS_DROPPED : CNT_EVICTED, 1);
+	return true;
+}
 
-		table_look(tier->table, id, &block);
-		for (uint32_t i = 0; i < block.geometry.shard_count; i++) {
-			struct table_place place;
-			uint32_t partial;
+/*
+ * [m] What is left with a place in the victim: partial blocks, and what its table did not
+ * tell. False: there are more entries to look at, r->rest on. Nothing new comes into it.
+ */
+static bool evict_rest(struct reclaim *r)
+{
+	struct flash *tier = r->tier;
+	uint32_t end = table_end(tier->table);
 
-			if (!table_shard(tier->table, id, i, &place) ||
-			    flash_region_of(&tier->layout, place.unit) != victim)
-				continue;
-			partial = block.state == TABLE_PARTIAL
-					  ? partial_find(tier, block.fingerprint)
-					  : UINT32_MAX;
-			if (partial != UINT32_MAX && tier->partials[partial].claim_count)
-				return; /* it is being written: later */
-			if (block.holds)
-				break; /* so is what is held */
-			if (partial != UINT32_MAX)
-				flash_partial_free(tier, partial);
-			block_remove(tier, id);
-			cairn_count(tier->env,
-				    partial != UINT32_MAX ? CNT_PARTIALS_DROPPED : CNT_EVICTED, 1);
-			break;
-		}
+	for (uint32_t i = 0; i < SLICE_ENTRIES && r->rest < end; i++) {
+		if (!tier->regions[r->victim].live || !evict_entry(tier, r->victim, r->rest))
+			return true;
+		r->rest++;
 	}
+	return r->rest == end || !tier->regions[r->victim].live;
 }
 
 /* [m] A region that takes no writes is not used again: what is in it is dead for ever. */
@@ -297,7 +306,11 @@ static void victim_over(struct reclaim *r)
 	bool ready;
 
 	tier_lock(tier);
-	evict_rest(tier, r->victim);
+	if (!evict_rest(r)) {
+		tier_unlock(tier);
+		stage_env(tier->env)->job_again(&r->job);
+		return;
+	}
 	if (region->live || region->failed) {
 		tier_unlock(tier);
 		victim_back(r);
@@ -432,19 +445,25 @@ void reclaim_draft_came(struct flash *tier)
 void reclaim_next(struct reclaim *r)
 {
 	struct flash *tier = r->tier;
+	uint32_t unit, number, left = SLICE_RECORDS;
 	bool carry = false;
 
 	tier_lock(tier);
-	for (r->at++; r->at < r->records && !carry; r->at++) {
-		enum fate fate = fate_of(r, r->at);
-		uint32_t unit, number;
+	while (++r->at < r->records) {
+		enum fate fate;
 
-		if (fate == FATE_DEAD)
-			continue;
-		if (fate == FATE_EVICT) {
-			evict(r);
-			continue;
+		if (!left--) { /* others want the mutex, and the reactor */
+			r->at--;
+			r->go_on = true;
+			tier_unlock(tier);
+			stage_env(tier->env)->job_again(&r->job);
+			return;
 		}
+		fate = fate_of(r, r->at);
+		if (fate == FATE_EVICT)
+			evict(r);
+		if (fate != FATE_CARRY)
+			continue;
 		if (!log_reserve(tier, 1, r->old_place.length, 1, &r->new_region, &unit, &number)) {
 			no_place(r);
 			return;
@@ -494,6 +513,7 @@ static void victim_begin(struct reclaim *r)
 	uint32_t unit, end;
 
 	r->carried_units = 0;
+	r->rest = 0;
 	if (!r->records) {
 		r->at = UINT32_MAX;
 		reclaim_next(r);

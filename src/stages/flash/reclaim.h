@@ -7,6 +7,9 @@
 
 #define RECLAIM_CHUNK (1u << 20)
 #define NO_REGION     UINT32_MAX
+/* What is looked at under one hold of the mutex, and in one turn of the job: some 10 us. */
+#define SLICE_RECORDS 32u  /* of a victim: a look-up each, and most are removed */
+#define SLICE_ENTRIES 256u /* of the index, in order */
 
 struct reclaim {
 	struct stage_job job;
@@ -27,7 +30,8 @@ struct reclaim {
 	/* the job's own */
 	uint32_t victim, records, at;
 	uint32_t carried_units, barren;
-	bool again; /* a read that failed is under way once more */
+	uint32_t rest; /* the next entry that may have a place in the victim */
+	bool again;    /* a read that failed is under way once more */
 	struct policy_victim choice;
 	uint32_t entry;
 	uint16_t incarnation;

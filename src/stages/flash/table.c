@@ -700,6 +700,12 @@ uint32_t table_next(const struct table *table, uint32_t from)
 	return from < table->fresh ? from : TABLE_NONE;
 }
 
+uint32_t table_end(const struct table *table)
+{
+	assert(table->magic == TABLE_MAGIC);
+	return table->fresh;
+}
+
 void table_figures(const struct table *table, struct table_figures *ret_figures)
 {
 	assert(table->magic == TABLE_MAGIC);

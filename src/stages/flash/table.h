@@ -221,6 +221,8 @@ void table_remove(struct table *table, uint32_t id);
  * more. Entries may be removed, added and changed between calls.
  */
 uint32_t table_next(const struct table *table, uint32_t from);
+/* Ids are below it: table_look() takes them all. */
+uint32_t table_end(const struct table *table);
 
 struct table_figures {
 	uint32_t whole, partial, ghost, entries_max;
