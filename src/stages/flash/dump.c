@@ -407,6 +407,25 @@ static uint32_t extent_plan(struct fio *f)
 	return units;
 }
 
+/* [m] Those of them that the open region has room for, at least one; else all, for the next. */
+static uint32_t extent_fit(struct fio *f, uint32_t units)
+{
+	struct flash *tier = f->tier;
+	uint32_t number = tier->open_region[0], count = f->claim_count, less = units;
+	const struct region *region;
+
+	if (number == UINT32_MAX)
+		return units;
+	region = &tier->regions[number];
+	while (count && !flash_fits(&tier->layout, number, region->at, less,
+				    region->records + count - 1))
+		less -= f->claims[--count].place.length;
+	if (!count)
+		return units;
+	f->claim_count = count;
+	return less;
+}
+
 enum claimed { CLAIMED, CLAIM_WAITS, CLAIM_FAILED };
 
 /* [m] Its io's sequence, or, where another block had that one or a later one, a later one yet. */
@@ -450,7 +469,7 @@ static enum claimed entry_make(struct fio *f)
 static enum claimed dump_claim(struct fio *f, bool *ret_large)
 {
 	struct flash *tier = f->tier;
-	uint32_t units = extent_plan(f), unit, number;
+	uint32_t units = extent_fit(f, extent_plan(f)), unit, number;
 	enum claimed claimed;
 
 	*ret_large = (uint64_t)units * tier->layout.unit > SPAN_BYTES;
