@@ -611,7 +611,7 @@ static bool session_work(uint64_t until)
 		if (world.config.hangs && !sim_hangs() && one_in(world.config.hangs))
 			hang();
 	}
-	if (!quiet() || (!one_in(3) && !unfenced()))
+	if (!quiet() || (!one_in(3) && !unfenced()) || !quiet()) /* the watch may be awake */
 		return false;
 	while (world.hold_count)
 		unhold(world.hold_count - 1);
