@@ -406,7 +406,7 @@ int main(int argc, char **argv)
 	kit_folder(folder, sizeof(folder), "flip-flash");
 	snprintf(path, sizeof(path), "%s/store", folder);
 	snprintf(spec, sizeof(spec),
-		 "store(reactors=1, tasks=8, ios=8, buffers=4MiB, engine=%s) | "
+		 "store(reactors=1, tasks=8, ios=8, buffers=4MiB, deadline=1h, engine=%s) | "
 		 "flash(path=%s, size=8MiB, region=512KiB)",
 		 kit_text("engine", "psync"), path);
 	make(&killed, &closed);

@@ -158,7 +158,7 @@ static const struct sys *hang_sys(void)
 struct rig {
 	char spec[512];
 	struct cairn_store *store;
-	struct cairn_namespace *ns;
+	struct cairn_namespace *ns, *other;
 };
 
 static void open_store(struct rig *rig)
@@ -167,6 +167,7 @@ static void open_store(struct rig *rig)
 
 	CHECK(store_open(hang_sys(), rig->spec, NULL, &rig->store, &error) == 0, "%s", error.text);
 	CHECK(kit_namespace(rig->store, "hang", shape, &rig->ns) == 0);
+	CHECK(kit_namespace(rig->store, "cleared", shape, &rig->other) == 0);
 }
 
 static void nap(void)
@@ -284,9 +285,34 @@ static uint64_t hang_again(struct rig *rig, const char *direct)
 	return 2;
 }
 
+static void *clears(void *what)
+{
+	struct rig *rig = what;
+
+	return (void *)(intptr_t)cairn_clear(rig->other, CAIRN_DURABLE);
+}
+
+/* Who clears waits for the device: nobody who opens a namespace that is there waits for him. */
+static void clear_hangs(struct rig *rig)
+{
+	struct cairn_namespace *again;
+	pthread_t thread;
+	void *answer;
+
+	device_hang(true);
+	CHECK(pthread_create(&thread, NULL, clears, rig) == 0);
+	while (!device_waiting())
+		nap();
+	CHECK(kit_namespace(rig->store, "there", shape, &again) == 0);
+	cairn_namespace_close(again);
+	device_hang(false);
+	CHECK(pthread_join(thread, &answer) == 0 && !answer);
+}
+
 static void run(struct rig *rig, const char *direct)
 {
 	static struct shot read, write;
+	struct cairn_namespace *there;
 	uint64_t fences = 1;
 
 	kit_at("direct=%s", direct);
@@ -296,10 +322,14 @@ static void run(struct rig *rig, const char *direct)
 		 "hang=20ms, direct=%s)",
 		 device.path, direct);
 	open_store(rig);
+	CHECK(kit_namespace(rig->store, "there", shape, &there) == 0);
+	CHECK(cairn_store_close(rig->store, UINT64_MAX) == 0);
+	open_store(rig); /* which knows of it by the file */
 	for (uint32_t id = 0; id < IDS; id++)
 		CHECK(kit_dump(rig->ns, shape, id, 0, shape.shards, CAIRN_DURABLE) == 0);
 	idle();
 	CHECK(kit_counter(rig->store, "flash", "fences") == 0);
+	clear_hangs(rig);
 	device_hang(true);
 	fire(rig, &read, 3, false, 30 * MS);
 	fire(rig, &write, 100, true, UINT64_MAX);

@@ -184,9 +184,15 @@ int flash_spaces_settle(struct flash *tier)
 	return rc;
 }
 
+/* Those that are there stay as they are: looked through without a lock. */
 static struct space *space_find(struct flash *tier, const struct cairn_ns_view *ns)
 {
-	for (uint32_t i = 0; i < tier->space_end; i++) {
+	uint32_t end;
+
+	tier_lock(tier);
+	end = tier->space_end;
+	tier_unlock(tier);
+	for (uint32_t i = 0; i < end; i++) {
 		struct space *space = tier->spaces[i];
 
 		if (space && space->desc_length == ns->desc_length &&
@@ -235,9 +241,13 @@ static bool fenced(struct flash *tier)
 int flash_space_bind(struct flash *tier, const struct cairn_ns_view *ns, struct space **ret_space,
 		     struct cairn_error *reterr)
 {
-	struct space *space;
+	struct space *space = space_find(tier, ns);
 	int rc = 0;
 
+	if (space) { /* it does not wait behind a write that hangs */
+		*ret_space = space;
+		return 0;
+	}
 	pthread_mutex_lock(&tier->space_lock);
 	space = space_find(tier, ns);
 	if (!space)
