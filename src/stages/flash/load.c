@@ -490,6 +490,14 @@ static bool can_load(const struct fio *f, const struct table_block *block)
 	       geometry->shard_bytes == f->io->shard_bytes;
 }
 
+/* [m] The block is another one than at the first look: what was loaded of that is not mixed in. */
+static void parts_again(struct fio *f)
+{
+	for (uint32_t i = 0; i < f->io->part_count; i++)
+		if (f->io->parts[i].status == 0)
+			f->io->parts[i].status = CAIRN_PENDING;
+}
+
 static void load_look(struct fio *f)
 {
 	struct flash *tier = f->tier;
@@ -509,6 +517,8 @@ static void load_look(struct fio *f)
 		load_end(f);
 		return;
 	}
+	if (f->retried && !(id == f->entry && table_is(tier->table, id, f->incarnation)))
+		parts_again(f);
 	f->entry = id;
 	f->incarnation = table_incarnation(tier->table, id);
 	f->birth_known = false;
