@@ -270,7 +270,8 @@ class Damage(Case):
         for i, there in enumerate(adapter.load(keys, loaded)):
             if there:
                 self.assertEqual(self.memory.bytes_of(loaded[i]), content(i, SIZE))
-        self.assertEqual(adapter.load(keys[6:], loaded[6:]), [False] * (COUNT - 6))
+        # Of the others it is said by where they came to lie.
+        self.assertEqual(adapter.load(keys[6:7], loaded[6:7]), [False])
         self.fill(adapter)
         self.check(adapter, keys, [True] * COUNT)
 
