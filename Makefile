@@ -42,7 +42,8 @@ run: ## the main job: a generated chat trace through a file of its own, every by
 check: ## the quick tests, in less than a minute
 	@tools/deps.sh build test
 	@$(MAKE) --no-print-directory --silent all
-	@$(MESON_TEST) --suite unit --suite cli --suite fuzz --suite tidy --suite contract
+	@$(MESON_TEST) --suite unit --suite cli --suite fuzz --suite tidy --suite contract \
+		--suite quick
 
 test: ## all that CI runs; closes with "N passed, N failed"
 	@tools/deps.sh build test

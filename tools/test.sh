@@ -106,7 +106,7 @@ step_tsan() {
     # A child that opens a store of its own is tested; threads of the parent may linger at the fork.
     TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1:die_after_fork=0 \
         suites build-tsan --no-suite tidy --no-suite contract --no-suite perf \
-        --no-suite fuzz --no-suite cli --no-suite crash --no-suite threadless \
+        --no-suite fuzz --no-suite cli --no-suite crash --no-suite threadless --no-suite python \
         --timeout-multiplier 6 ${wrapper:+"$wrapper"}
 }
 

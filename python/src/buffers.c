@@ -207,9 +207,11 @@ static int add_capsule(struct op *op, PyObject *capsule, bool writable, size_t i
 /* 1: there is an array of DLPack, in *@ret_method; 0: none; -1: one in another device. */
 static int find_array(PyObject *item, size_t index, PyObject **ret_method)
 {
-	PyObject *device = PyObject_CallMethod(item, "__dlpack_device__", NULL);
+	PyObject *ask = PyObject_GetAttr(item, face.dlpack_device);
+	PyObject *device = ask ? PyObject_CallNoArgs(ask) : NULL;
 	int type = DLPACK_CPU, id;
 
+	Py_XDECREF(ask);
 	if (!device) {
 		if (!PyErr_ExceptionMatches(PyExc_AttributeError))
 			return at_item(index, PyExc_ValueError, "__dlpack_device__()");
@@ -222,7 +224,7 @@ static int find_array(PyObject *item, size_t index, PyObject **ret_method)
 	Py_XDECREF(device);
 	if (type != DLPACK_CPU && type != DLPACK_CUDA_HOST && type != DLPACK_ROCM_HOST)
 		return refuse(index, "an array in a device's memory: only the host's can be moved");
-	*ret_method = PyObject_GetAttrString(item, "__dlpack__");
+	*ret_method = PyObject_GetAttr(item, face.dlpack);
 	if (*ret_method)
 		return 1;
 	PyErr_Clear();

@@ -60,8 +60,9 @@ struct hold {
 
 /* The types and what else a call needs; made once, by the module's initialisation. */
 struct face {
-	PyObject *error; /* CairnError */
-	PyObject *await; /* the function behind Future.__await__ */
+	PyObject *error;		  /* CairnError */
+	PyObject *await;		  /* the function behind Future.__await__ */
+	PyObject *dlpack, *dlpack_device; /* names, interned: the method cache keeps each new one */
 	PyTypeObject *store, *name_space, *future, *hold, *queue, *stat, *found;
 };
 extern struct face face;

@@ -195,10 +195,13 @@ static int cut(struct op *op, PyObject *buffer, bool writable)
 	return 0;
 }
 
-static int add_parts(struct op *op, PyObject *list, bool writable, size_t index)
+static int add_parts(struct op *op, PyObject *parts, bool writable, size_t index)
 {
-	for (Py_ssize_t i = 0; i < PyList_Size(list); i++) {
-		PyObject *part = PyList_GetItem(list, i);
+	bool list = PyList_Check(parts);
+
+	/* Its length is asked anew: an exporter may run code that changes the list. */
+	for (Py_ssize_t i = 0; i < (list ? PyList_Size(parts) : PyTuple_Size(parts)); i++) {
+		PyObject *part = list ? PyList_GetItem(parts, i) : PyTuple_GetItem(parts, i);
 		int ret;
 
 		if (!part)
@@ -216,8 +219,8 @@ static int add_item(struct op *op, PyObject *item, bool writable, uint32_t index
 {
 	struct cairn_xfer *xfer = &op->xfers[index];
 	size_t first = op->segment_count;
-	int ret = PyList_Check(item) ? add_parts(op, item, writable, index)
-				     : buffer_add(op, item, writable, index);
+	int ret = buffer_is_one(item) ? buffer_add(op, item, writable, index)
+				      : add_parts(op, item, writable, index);
 
 	if (ret < 0)
 		return -1;

@@ -93,6 +93,10 @@ static int take_error(PyObject *module)
 
 static int fill(PyObject *module)
 {
+	face.dlpack = PyUnicode_InternFromString("__dlpack__");
+	face.dlpack_device = PyUnicode_InternFromString("__dlpack_device__");
+	if (!face.dlpack || !face.dlpack_device)
+		return -1;
 	if (take_error(module) < 0 || stores_init(module) < 0 || namespace_init(module) < 0 ||
 	    future_init(module) < 0 || hold_init(module) < 0 || queue_init(module) < 0)
 		return -1;

@@ -51,8 +51,10 @@ static PyObject *open_desc(struct store *store, struct cairn_namespace_desc *des
 
 	if (store_begin(store) < 0)
 		return NULL;
-	Py_BEGIN_ALLOW_THREADS ret = cairn_namespace_open(store->handle, desc, &handle, &error);
-	Py_END_ALLOW_THREADS store_end(store);
+	Py_BEGIN_ALLOW_THREADS
+	ret = cairn_namespace_open(store->handle, desc, &handle, &error);
+	Py_END_ALLOW_THREADS
+	store_end(store);
 	if (ret < 0)
 		return error.text[0] ? raise_error(&error) : raise_code(ret, NULL);
 	ns = (struct name_space *)PyType_GenericAlloc(face.name_space, 0);
@@ -252,8 +254,10 @@ static int64_t look(struct name_space *ns, const struct keys *keys, const struct
 	} else {
 		if (store_begin(ns->store) < 0)
 			return -1;
-		Py_BEGIN_ALLOW_THREADS ret = ask(ns, keys, asked);
-		Py_END_ALLOW_THREADS store_end(ns->store);
+		Py_BEGIN_ALLOW_THREADS
+		ret = ask(ns, keys, asked);
+		Py_END_ALLOW_THREADS
+		store_end(ns->store);
 	}
 	if (ret >= 0)
 		return ret;
@@ -397,8 +401,10 @@ static PyObject *namespace_clear(PyObject *self, PyObject *const *args, Py_ssize
 	if (take_arguments("clear", args, nargs, names, rows, 1, 0) < 0 ||
 	    take_durability(value, CAIRN_MEMORY, &durability) < 0 || store_begin(store) < 0)
 		return NULL;
-	Py_BEGIN_ALLOW_THREADS ret = cairn_clear(of(self)->handle, durability);
-	Py_END_ALLOW_THREADS store_end(store);
+	Py_BEGIN_ALLOW_THREADS
+	ret = cairn_clear(of(self)->handle, durability);
+	Py_END_ALLOW_THREADS
+	store_end(store);
 	if (ret < 0)
 		return raise_code(ret, NULL);
 	Py_RETURN_NONE;

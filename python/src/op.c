@@ -400,8 +400,11 @@ int op_wait(struct op *op, uint32_t events, uint64_t timeout_ns)
 		return 0;
 	until = until_ns(timeout_ns);
 	do {
-		Py_BEGIN_ALLOW_THREADS ret = wait_for(op, events, until);
-		Py_END_ALLOW_THREADS if (ret < 0 && PyErr_CheckSignals() < 0) return -1;
+		Py_BEGIN_ALLOW_THREADS
+		ret = wait_for(op, events, until);
+		Py_END_ALLOW_THREADS
+		if (ret < 0 && PyErr_CheckSignals() < 0)
+			return -1;
 	} while (ret < 0);
 	return ret;
 }

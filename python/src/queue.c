@@ -223,8 +223,11 @@ static int wait_until(struct queue *queue, uint64_t until)
 	int ret;
 
 	do {
-		Py_BEGIN_ALLOW_THREADS ret = wait_for_entry(queue, until);
-		Py_END_ALLOW_THREADS if (ret < 0 && PyErr_CheckSignals() < 0) return -1;
+		Py_BEGIN_ALLOW_THREADS
+		ret = wait_for_entry(queue, until);
+		Py_END_ALLOW_THREADS
+		if (ret < 0 && PyErr_CheckSignals() < 0)
+			return -1;
 	} while (ret < 0);
 	return check(queue);
 }

@@ -85,8 +85,8 @@ static int close_handle(struct store *store, uint64_t timeout_ns)
 	int ret;
 
 	store->closing = true;
-	Py_BEGIN_ALLOW_THREADS if (span == 0)
-	{
+	Py_BEGIN_ALLOW_THREADS
+	if (span == 0) {
 		cairn_stat(store->handle, &stat);
 		span = stat.deadline_ns;
 	}
@@ -97,7 +97,8 @@ static int close_handle(struct store *store, uint64_t timeout_ns)
 		span = until == UINT64_MAX ? UINT64_MAX : until > now ? until - now : 1;
 		ret = cairn_store_close(store->handle, span);
 	}
-	Py_END_ALLOW_THREADS store->closing = false;
+	Py_END_ALLOW_THREADS
+	store->closing = false;
 	if (ret == 0) {
 		store->handle = NULL;
 		unlist_store(store);
@@ -179,16 +180,20 @@ static int open_it(struct store *store, PyObject *spec, PyObject *rank, PyObject
 	struct cairn_store_opts opts = {.size = sizeof(opts)};
 	struct cairn_error error = {0};
 	struct cairn_store *handle = NULL;
-	const char *text = PyUnicode_AsUTF8AndSize(spec, NULL);
+	Py_ssize_t length = 0;
+	const char *text = PyUnicode_AsUTF8AndSize(spec, &length);
 	int ret;
 
 	opts.rank = rank ? PyUnicode_AsUTF8AndSize(rank, NULL) : NULL;
 	opts.stage_path = stage_path ? PyUnicode_AsUTF8AndSize(stage_path, NULL) : NULL;
+	if (text && strlen(text) != (size_t)length)
+		PyErr_SetString(PyExc_ValueError, "spec: a zero byte is in it");
 	if (PyErr_Occurred())
 		return -1;
-	Py_BEGIN_ALLOW_THREADS ret = cairn_store_open(text, &opts, &handle, &error);
-	Py_END_ALLOW_THREADS if (ret < 0)
-	{
+	Py_BEGIN_ALLOW_THREADS
+	ret = cairn_store_open(text, &opts, &handle, &error);
+	Py_END_ALLOW_THREADS
+	if (ret < 0) {
 		raise_error(&error);
 		return -1;
 	}
@@ -283,8 +288,10 @@ static PyObject *store_stat(PyObject *self, PyObject *unused)
 	(void)unused;
 	if (store_begin(store) < 0)
 		return NULL;
-	Py_BEGIN_ALLOW_THREADS ret = cairn_stat(store->handle, &stat);
-	Py_END_ALLOW_THREADS store_end(store);
+	Py_BEGIN_ALLOW_THREADS
+	ret = cairn_stat(store->handle, &stat);
+	Py_END_ALLOW_THREADS
+	store_end(store);
 	return ret < 0 ? raise_code(ret, NULL) : make_stat(&stat);
 }
 
@@ -339,8 +346,10 @@ static PyObject *store_quiesce(PyObject *self, PyObject *const *args, Py_ssize_t
 	if (take_arguments("quiesce", args, nargs, names, rows, 1, 0) < 0 ||
 	    take_time(timeout, "timeout", UINT64_MAX, 0, &timeout_ns) < 0 || store_begin(store) < 0)
 		return NULL;
-	Py_BEGIN_ALLOW_THREADS ret = cairn_store_quiesce(store->handle, timeout_ns);
-	Py_END_ALLOW_THREADS store_end(store);
+	Py_BEGIN_ALLOW_THREADS
+	ret = cairn_store_quiesce(store->handle, timeout_ns);
+	Py_END_ALLOW_THREADS
+	store_end(store);
 	reap();
 	if (ret < 0 && ret != -ETIMEDOUT)
 		return raise_code(ret, NULL);

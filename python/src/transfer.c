@@ -122,8 +122,10 @@ static int submit(struct transfer *transfer)
 	op->refs = 2;
 	if (op->count <= SHORT_XFERS)
 		return call(transfer, &op->task);
-	Py_BEGIN_ALLOW_THREADS ret = call(transfer, &op->task);
-	Py_END_ALLOW_THREADS return ret;
+	Py_BEGIN_ALLOW_THREADS
+	ret = call(transfer, &op->task);
+	Py_END_ALLOW_THREADS
+	return ret;
 }
 
 static PyObject *start(struct transfer *transfer)
@@ -193,8 +195,10 @@ static PyObject *run(struct transfer *transfer)
 		return NULL;
 	}
 	set_untold(op);
-	Py_BEGIN_ALLOW_THREADS ret = call(transfer, NULL);
-	Py_END_ALLOW_THREADS store_end(store);
+	Py_BEGIN_ALLOW_THREADS
+	ret = call(transfer, NULL);
+	Py_END_ALLOW_THREADS
+	store_end(store);
 	if (ret < 0 && (op->count == 0 || op_result(op, 0).status == UNTOLD))
 		raise_code(ret, NULL); /* nothing was submitted */
 	else
