@@ -616,6 +616,36 @@ for _name, _block in (("conversation", 16), ("synthetic", 16), ("synthetic", 64)
 # ---- the command line ------------------------------------------------------------
 
 
+# ---- the package ------------------------------------------------------------------
+
+
+def python(b, *arguments):
+    """What bench/python.py measures with the package of this build."""
+    if not os.path.exists(b.program("python", "cairn", "_cairn.abi3.so")):
+        raise LeftOut("no Python package in this build")
+    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "python.py")
+    return b.run("env", f"PYTHONPATH={os.path.abspath(b.program('python'))}", "python3",
+                 os.path.relpath(script), *arguments)
+
+
+@row("python-lookup", "Python, lookup of one key that is there", Target("<=", 3, "us"),
+     group="python")
+def python_lookup(b):
+    r = python(b, "call")
+    more = {k: f"{interval(r[f'{k}_us'])[0]:.2f}" for k in ("absent", "lookup", "key")}
+    return Figure(r["contains_us"], more=f"absent {more['absent']}, as a list of one "
+                  f"{more['lookup']}, deriving a key {more['key']} us")
+
+
+for _op in ("load", "dump"):
+    @row(f"python-{_op}", f"Python, {_op} of 1024 x 256 KiB in one task, against the C API",
+         Target(">=", 0.97), group="python")
+    def python_batch(b, op=_op):
+        r = python(b, op, b.program("bench", "batch"), "null(size=300MiB)", max(b.pairs, 31))
+        c, ours = interval(r["c_s"])[0], interval(r["python_s"])[0]
+        return Figure(r["ratio"], more=f"{ours * 1e3:.0f} against {c * 1e3:.0f} ms")
+
+
 # What removes no file, or few, goes between the rows that make thousands, see Bench.fresh().
 ORDER = """replay replay-aio replay-psync main-conversation main-synthetic dump-256k lookup dump-2m
     lookup-aio dump-256k-fio lookup-psync dump-2m-fio lone lone-aio lone-psync dump-256k-aio

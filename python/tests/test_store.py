@@ -242,6 +242,13 @@ class Program(unittest.TestCase):
         self.assertEqual((ended.returncode, ended.stdout.strip()), (0, f"cairn {cairn.version}"))
         self.assertEqual(cairn.__version__, cairn.version)
 
+    def test_the_page_about_it(self) -> None:
+        """docs/python.md's example runs."""
+        here = os.path.dirname(os.path.abspath(__file__))
+        with open(os.path.join(here, "..", "..", "docs", "python.md"), encoding="utf-8") as f:
+            code = f.read().split("```python\n")[1].split("```")[0]
+        exec(compile(code, "docs/python.md", "exec"), {})
+
     def test_status(self) -> None:
         ended = subprocess.run([sys.executable, "-m", "cairn", "nothing-like-this"],
                                capture_output=True, timeout=60, check=False)
