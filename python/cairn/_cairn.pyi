@@ -52,6 +52,7 @@ class Found(NamedTuple):
     last_bytes: int
     bytes: int
 
+@final
 class Store:
     def __new__(cls, spec: str, *, rank: str | int | None = None,
                 stage_path: str | None = None) -> Self: ...

@@ -34,7 +34,7 @@ struct store {
 	PyObject_HEAD struct cairn_store *handle; /* NULL: closed */
 	uint32_t generation;			  /* of the process that opened it */
 	uint32_t calls; /* threads between begin and end; a futex; written under the GIL */
-	bool closing, slow_lookups;
+	bool closing, slow_lookups, tried; /* tried: to close it at the interpreter's end */
 	PyObject *spec;
 	struct op *ops;		   /* in flight, or not yet collected; under the GIL */
 	struct store *next, *prev; /* all that are open; under the GIL */

@@ -156,21 +156,29 @@ static PyObject *store_exit(PyObject *self, PyObject *const *args, Py_ssize_t na
 	return close_store((struct store *)self, 0);
 }
 
+static struct store *next_to_close(void)
+{
+	struct store *store = open_stores;
+
+	while (store &&
+	       (store->tried || store->closing || store->generation != process_generation()))
+		store = store->next;
+	return store;
+}
+
 /* At the interpreter's end: what was left open is closed, as far as that ends soon. */
 void stores_close_at_exit(void)
 {
-	struct store *store = open_stores, *next;
+	struct store *store;
 
-	for (; store; store = next) {
-		next = store->next;
-		if (!store->handle || store->closing || store->generation != process_generation())
-			continue;
+	/* The list may change whenever the GIL is given away: it is asked anew. */
+	while ((store = next_to_close()) != NULL) {
+		store->tried = true;
 		Py_INCREF((PyObject *)store);
 		for (struct op *op = store->ops; op; op = op->next)
 			if (op->task)
 				cairn_task_cancel(store->handle, op->task);
 		close_handle(store, EXIT_WAIT_NS);
-		next = store->next ? store->next : next;
 		Py_DECREF((PyObject *)store);
 	}
 }
