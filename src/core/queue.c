@@ -28,6 +28,7 @@ struct cairn_queue {
 	pthread_cond_t came;
 	uint32_t tasks;	  /* that name the queue, until their release is drained */
 	uint32_t waiters; /* threads in cairn_drain() */
+	uint32_t wakers;  /* threads that are about to wake those */
 	bool watched;	  /* somebody has the eventfd */
 	bool raised; /* the eventfd is; a call that failed is made again with the next record */
 	uint32_t head, count, size;
@@ -94,6 +95,8 @@ int cairn_queue_close(struct cairn_queue *queue)
 		return ret;
 	pthread_mutex_lock(&queue->lock);
 	ret = queue->tasks > 0 || queue->waiters > 0 ? -EBUSY : 0;
+	while (ret == 0 && queue->wakers > 0)
+		cond_wait_until(&queue->came, &queue->lock, UINT64_MAX);
 	pthread_mutex_unlock(&queue->lock);
 	if (ret < 0)
 		return ret;
@@ -163,13 +166,35 @@ static void put_record(struct cairn_queue *queue, struct task *task, uint32_t ev
 	queue->count++;
 }
 
+/*
+ * Ends a post, whose lock is held. Who drains is woken without it: on this processor it
+ * would run at once, meet the lock and sleep again. The queue may be empty by then, and
+ * its owner about to close it.
+ */
+static void unlock_and_wake(struct cairn_queue *queue, bool all)
+{
+	bool wake = queue->waiters > 0;
+
+	raise_event(queue);
+	queue->wakers += wake;
+	pthread_mutex_unlock(&queue->lock);
+	if (!wake)
+		return;
+	if (all)
+		pthread_cond_broadcast(&queue->came);
+	else
+		pthread_cond_signal(&queue->came);
+	pthread_mutex_lock(&queue->lock);
+	if (--queue->wakers == 0 && queue->tasks == 0) /* somebody may wait to close it */
+		pthread_cond_broadcast(&queue->came);
+	pthread_mutex_unlock(&queue->lock);
+}
+
 void queue_post(struct cairn_queue *queue, struct task *task, uint32_t events)
 {
 	pthread_mutex_lock(&queue->lock);
 	put_record(queue, task, events);
-	raise_event(queue);
-	pthread_cond_signal(&queue->came);
-	pthread_mutex_unlock(&queue->lock);
+	unlock_and_wake(queue, false);
 }
 
 void queue_post_all(struct list *tasks)
@@ -188,9 +213,7 @@ void queue_post_all(struct list *tasks)
 		list_remove(&task->free_link);
 		put_record(queue, task, task->told);
 	}
-	raise_event(queue);
-	pthread_cond_broadcast(&queue->came);
-	pthread_mutex_unlock(&queue->lock);
+	unlock_and_wake(queue, true);
 }
 
 /* Copies out what is there; frees the tasks whose release it brings. */
