@@ -76,7 +76,7 @@ void io_finish(struct io_slot *slot)
 	reactor->dumps_in_flight -= slot->io.task_class == CAIRN_CLASS_DUMP;
 	store_count(reactor->store, COUNT_IN_FLIGHT, UINT64_MAX);
 	slot->part = NULL;
-	list_append(&reactor->free_ios, &slot->waiting);
+	list_prepend(&reactor->free_ios, &slot->waiting); /* the next has it while it is in cache */
 	if (!part) {
 		orphan_count(reactor->store, false);
 		return;

@@ -322,13 +322,13 @@ void io_start_next(struct reactor *reactor, struct task_part *part)
 	assert(node);
 	slot = list_entry(node, struct io_slot, waiting);
 	if (never_fits(reactor, part)) {
-		list_append(&reactor->free_ios, &slot->waiting);
+		list_prepend(&reactor->free_ios, &slot->waiting);
 		end_first_item(reactor, part, -EFBIG);
 		return;
 	}
 	fill_header(slot, part);
 	if (part->task->xfers && !fill_parts(slot, part, &items)) {
-		list_append(&reactor->free_ios, &slot->waiting);
+		list_prepend(&reactor->free_ios, &slot->waiting);
 		list_remove(&part->queued);
 		list_append(&reactor->starved, &part->queued);
 		return;

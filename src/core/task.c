@@ -146,7 +146,7 @@ static void give_slot_back(struct task *task)
 	pthread_mutex_lock(&store->lock);
 	store->tasks_taken--;
 	show_tasks(store);
-	list_append(&store->free_tasks, &task->free_link);
+	list_prepend(&store->free_tasks, &task->free_link);
 	pthread_cond_broadcast(&store->changed);
 	pthread_mutex_unlock(&store->lock);
 }
@@ -174,7 +174,7 @@ void tasks_free(struct cairn_store *store, struct list *tasks)
 	while ((node = list_take(tasks)) != NULL) {
 		store->tasks_taken--;
 		show_tasks(store);
-		list_append(&store->free_tasks, node);
+		list_prepend(&store->free_tasks, node);
 	}
 	pthread_cond_broadcast(&store->changed);
 	pthread_mutex_unlock(&store->lock);
