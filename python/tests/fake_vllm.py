@@ -83,7 +83,7 @@ class Tensor:
 def _module(name: str, **names: Any) -> None:
     module = types.ModuleType(name)
     module.__dict__.update(names)
-    module.__path__ = []  # type: ignore[attr-defined]
+    module.__path__ = []
     sys.modules[name] = module
     parent, _, last = name.rpartition(".")
     if parent:
