@@ -201,7 +201,7 @@ static struct cairn_key *room(struct keys *keys, size_t count)
 	keys->at = keys->inside;
 	if (count <= KEYS_INSIDE)
 		return keys->inside;
-	keys->heap = malloc(count * sizeof(*keys->heap));
+	keys->heap = calloc(count, sizeof(*keys->heap));
 	keys->at = keys->heap;
 	if (!keys->heap)
 		PyErr_NoMemory();
