@@ -254,6 +254,9 @@ static void dump_done(struct sim_io *sio, struct cell *cell)
 	uint64_t ttl_ns = model_ttl_ns(sio->space, sio->key);
 	uint32_t until = last_second(sio->space, sio->key);
 
+	/* Of one that failed, too: what a device that hangs was given may be there later. */
+	if (ttl_ns && until > cell->expiry_last)
+		cell->expiry_last = until;
 	for (uint32_t i = 0; i < sio->io.part_count; i++) {
 		const struct cairn_part *part = &sio->parts[i];
 		uint32_t bit = 1u << part->shard;
@@ -264,8 +267,6 @@ static void dump_done(struct sim_io *sio, struct cell *cell)
 			CHECK(!alone || part->status == 0, "present, and nobody dumped it: %s",
 			      told(sio));
 			CHECK(!durable || !opts.undurable);
-			if (ttl_ns && until > cell->expiry_last)
-				cell->expiry_last = until;
 			if (cell->leaving || cell->removes != sio->removes)
 				break; /* it may have gone again */
 			cell->known |= bit;

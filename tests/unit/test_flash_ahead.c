@@ -64,8 +64,7 @@ static int teardown(void **state)
 /* NULL: this kind cannot be had here. */
 static struct ahead *open_kind(enum engine_kind kind)
 {
-	struct engine_opts opts = {
-		.sys = &sys_native, .chains_max = AHEAD_CHAINS, .guard_fd = -1};
+	struct engine_opts opts = {.sys = &sys_native, .chains_max = AHEAD_CHAINS, .guard_fd = -1};
 	struct ahead *ahead;
 
 	ops = sys_native.engine(kind);

@@ -417,8 +417,8 @@ static uint32_t extent_fit(struct fio *f, uint32_t units)
 	if (number == UINT32_MAX)
 		return units;
 	region = &tier->regions[number];
-	while (count && !flash_fits(&tier->layout, number, region->at, less,
-				    region->records + count - 1))
+	while (count &&
+	       !flash_fits(&tier->layout, number, region->at, less, region->records + count - 1))
 		less -= f->claims[--count].place.length;
 	if (!count)
 		return units;
