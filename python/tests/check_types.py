@@ -24,7 +24,7 @@ def have_mypy(folder: str) -> str:
         venv.create(folder, with_pip=True)
         subprocess.run([os.path.join(folder, "bin", "pip"), "install", "--quiet", MYPY],
                        check=True, timeout=200)
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, subprocess.SubprocessError, SystemExit) as error:  # Debian's venv exits
         print(f"skipped: {MYPY} cannot be had: {error}")
         return ""
     return program

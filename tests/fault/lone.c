@@ -239,7 +239,8 @@ static void at_hand(struct device *device, uint8_t *bytes, const char *name)
 		CHECK(world.plain == 0, "%u plain calls", world.plain);
 		served++;
 	}
-	if (served == 10 * BLOCKS)
+	/* A flash tier writes down what was used, once a second: that may take one. */
+	if (served == 10 * BLOCKS && !kit_flash())
 		CHECK(count_workers() == workers);
 	CHECK(kit_counter(device->store, "store", "inline") >= 10 * BLOCKS);
 	printf("lone: %s: %u of %u loads by their callers alone\n", name, served, 10 * BLOCKS);
