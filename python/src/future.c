@@ -211,45 +211,47 @@ static PyObject *future_statuses(PyObject *self, void *unused)
 	return need_result(op_of(self)) < 0 ? NULL : op_statuses(op_of(self));
 }
 
-static PyObject *future_reached(PyObject *self, void *unused)
+/* A list of what @tell says of each item. */
+static PyObject *each_item(struct op *op, PyObject *(*tell)(struct cairn_result result))
 {
-	static const char *const names[] = {NULL, "memory", "written", "durable"};
-	struct op *op = op_of(self);
 	PyObject *list;
 
-	(void)unused;
 	if (need_result(op) < 0)
 		return NULL;
 	list = PyList_New((Py_ssize_t)op->count);
 	for (uint32_t i = 0; list && i < op->count; i++) {
-		uint16_t reached = op_result(op, i).reached;
-		PyObject *name = reached >= 1 && reached <= 3 ? PyUnicode_FromString(names[reached])
-							      : Py_NewRef(Py_None);
+		PyObject *told = tell(op_result(op, i));
 
-		if (!name || PyList_SetItem(list, (Py_ssize_t)i, name) < 0)
+		if (!told || PyList_SetItem(list, (Py_ssize_t)i, told) < 0)
 			Py_CLEAR(list);
 	}
 	return list;
 }
 
+static PyObject *tell_reached(struct cairn_result result)
+{
+	static const char *const names[] = {NULL, "memory", "written", "durable"};
+	bool known = result.reached >= 1 && result.reached <= 3;
+
+	return known ? PyUnicode_FromString(names[result.reached]) : Py_NewRef(Py_None);
+}
+
+static PyObject *future_reached(PyObject *self, void *unused)
+{
+	(void)unused;
+	return each_item(op_of(self), tell_reached);
+}
+
+static PyObject *tell_stage(struct cairn_result result)
+{
+	return result.stage == CAIRN_STAGE_NONE ? Py_NewRef(Py_None)
+						: PyLong_FromUnsignedLong(result.stage);
+}
+
 static PyObject *future_stages(PyObject *self, void *unused)
 {
-	struct op *op = op_of(self);
-	PyObject *list;
-
 	(void)unused;
-	if (need_result(op) < 0)
-		return NULL;
-	list = PyList_New((Py_ssize_t)op->count);
-	for (uint32_t i = 0; list && i < op->count; i++) {
-		uint16_t stage = op_result(op, i).stage;
-		PyObject *index = stage == CAIRN_STAGE_NONE ? Py_NewRef(Py_None)
-							    : PyLong_FromUnsignedLong(stage);
-
-		if (!index || PyList_SetItem(list, (Py_ssize_t)i, index) < 0)
-			Py_CLEAR(list);
-	}
-	return list;
+	return each_item(op_of(self), tell_stage);
 }
 
 static uint32_t failures(const struct op *op)

@@ -149,7 +149,6 @@ void policy_clear(struct policy *policy, uint32_t region)
 {
 	assert(region < policy->region_count);
 	policy->regions[region] = (struct policy_region){.epoch = policy->epoch};
-	policy->regions[region].suspect = false;
 }
 
 void policy_candidate(struct policy *policy, uint32_t region, bool may)
