@@ -11,6 +11,7 @@
 
 struct stat_view {
 	json_t *stages;		/* NULL: print a table */
+	json_t *latencies;	/* likewise */
 	struct cairn_live live; /* known before the first counter */
 	char stage[64];		/* whose counters are being printed */
 	/* without a page */
@@ -55,6 +56,98 @@ static int show_counter(void *context, const struct cairn_counter *counter)
 	out_thousands(counter->value, figure);
 	out_row(label, counter->gauge && counter->value == UINT64_MAX ? "unbounded" : figure,
 		counter->help);
+	return 0;
+}
+
+/*
+ * What the share @share of the calls took at most, the bound of a bucket: not less, and
+ * half as much again at most. UINT64_MAX: longer than the last bound.
+ */
+static uint64_t latency_at(const struct cairn_latency *latency, double share)
+{
+	double rank = (double)latency->count * share;
+	uint64_t sum = 0;
+
+	for (uint32_t i = 0; i < latency->bucket_count; i++) {
+		sum += latency->buckets[i].count;
+		if ((double)sum >= rank)
+			return latency->buckets[i].le_ns;
+	}
+	return UINT64_MAX;
+}
+
+static const struct {
+	const char *text, *name;
+	double share;
+} percentiles[] = {
+	{"p50", "p50_us", 0.5},
+	{"p99", "p99_us", 0.99},
+	{"p99.9", "p999_us", 0.999},
+};
+#define PERCENTILES (sizeof(percentiles) / sizeof(percentiles[0]))
+
+static void json_latency(json_t *ops, const struct cairn_latency *latency)
+{
+	json_t *o = json_object();
+
+	out_json_set(ops, latency->op, o);
+	out_json_count(o, "calls", latency->count);
+	if (latency->count == 0)
+		return;
+	out_json_number(o, "mean_us", 1e-3 * (double)latency->sum_ns / (double)latency->count);
+	for (size_t i = 0; i < PERCENTILES; i++) {
+		uint64_t ns = latency_at(latency, percentiles[i].share);
+
+		if (ns == UINT64_MAX)
+			out_json_set(o, percentiles[i].name, json_null());
+		else
+			out_json_number(o, percentiles[i].name, 1e-3 * (double)ns);
+	}
+}
+
+static const char *latency_text(const struct cairn_latency *latency, double share,
+				char buffer[OUT_TEXT_MAX])
+{
+	uint64_t ns = latency_at(latency, share);
+	char time[UNITS_TEXT_MAX];
+	const char *over = "";
+
+	if (ns == UINT64_MAX && latency->bucket_count > 1) {
+		ns = latency->buckets[latency->bucket_count - 2].le_ns;
+		over = "over ";
+	}
+	snprintf(buffer, OUT_TEXT_MAX, "%s%s", over, units_format_time(ns, time));
+	return buffer;
+}
+
+static void row_latency(const struct cairn_latency *latency)
+{
+	char label[OUT_TEXT_MAX], figure[OUT_TEXT_MAX], remark[2 * OUT_TEXT_MAX];
+
+	snprintf(remark, sizeof(remark), "at most, of %s calls",
+		 out_thousands(latency->count, figure));
+	for (size_t i = 0; i < PERCENTILES; i++) {
+		snprintf(label, sizeof(label), "  %.30s %s", latency->op, percentiles[i].text);
+		out_row(label, latency_text(latency, percentiles[i].share, figure),
+			i ? NULL : remark);
+	}
+}
+
+static int show_latency(void *context, const struct cairn_latency *latency)
+{
+	struct stat_view *view = context;
+
+	if (view->latencies) {
+		json_latency(view->latencies, latency);
+		return 0;
+	}
+	if (latency->count == 0)
+		return 0;
+	if (strcmp(view->stage, "latency")) {
+		printf("\nhow long calls took\n");
+		snprintf(view->stage, sizeof(view->stage), "latency");
+	}
+	row_latency(latency);
 	return 0;
 }
 
@@ -113,13 +206,15 @@ static int stat_medium(const char *pipeline, const struct option_store *store, b
 
 static int stat_pipeline(const char *pipeline, const struct option_store *store, bool as_json)
 {
-	struct stat_view view = {.stages = as_json ? json_object() : NULL};
+	struct stat_view view = {.stages = as_json ? json_object() : NULL,
+				 .latencies = as_json ? json_object() : NULL};
 	struct cairn_error error = {0};
 	json_t *o;
 	int rc;
 
 	view.live.size = sizeof(view.live);
-	rc = cairn_live_counters(pipeline, &store->opts, show_counter, &view, &view.live, &error);
+	rc = cairn_live_figures(pipeline, &store->opts, show_counter, show_latency, &view,
+				&view.live, &error);
 	if (rc == -ENOENT || rc == -EOPNOTSUPP || rc == -EBUSY) {
 		rc = stat_medium(pipeline, store, rc == -EBUSY, &view);
 	} else if (rc < 0) {
@@ -132,9 +227,11 @@ static int stat_pipeline(const char *pipeline, const struct option_store *store,
 		out_json_set(o, "engine", out_json_text(view.live.engine));
 		out_json_set(o, "engine_note", out_json_text(view.live.engine_note));
 		out_json_set(o, "stages", json_incref(view.stages));
+		out_json_set(o, "latencies", json_incref(view.latencies));
 		rc = out_json(o);
 	}
 	json_decref(view.stages);
+	json_decref(view.latencies);
 	return rc;
 }
 
@@ -161,11 +258,8 @@ static int stat_prometheus(const char *pipeline, const struct option_store *stor
 
 	if (rc)
 		return rc;
-	/* The latencies first: as soon as there is anything to tell, `live` is known. */
-	rc = cairn_live_latencies(pipeline, &store->opts, gather_latency, page, &live, &error);
-	if (rc == 0)
-		rc = cairn_live_counters(pipeline, &store->opts, gather_counter, page, &live,
-					 &error);
+	rc = cairn_live_figures(pipeline, &store->opts, gather_counter, gather_latency, page, &live,
+				&error);
 	if (rc < 0 && rc != -ENOENT && rc != -EBUSY) {
 		prometheus_free(page);
 		return option_store_error("stat", rc, &error);
@@ -214,11 +308,9 @@ int cli_stat(int argc, char **argv)
 	const struct option_command command = {
 		.name = "stat",
 		.usage = "PIPELINE [options]",
-		.about = "Shows the counters of the process that has the store open now, from the "
-			 "page "
-			 "it\nshares; nothing is asked of that process. With no such process: how "
-			 "many "
-			 "blocks\nand bytes are on the medium.",
+		.about = "Shows the counters and latencies of the process that has the store open "
+			 "now, from\nthe page it shares; nothing is asked of that process. With "
+			 "no such process: how\nmany blocks and bytes are on the medium.",
 		.after = "Examples:\n  cairn stat 'posix(path=/var/lib/cairn)'\n"
 			 "  cairn stat 'posix(path=/var/lib/cairn)' --json | jq .stages.posix\n"
 			 "  cairn stat 'flash(path=/var/lib/cairn.kv)' --prometheus "

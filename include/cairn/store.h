@@ -289,13 +289,15 @@ CAIRN_API int cairn_live_counters(const char *spec, const struct cairn_store_opt
 				  struct cairn_error *reterr);
 
 /*
- * As cairn_live_counters(), of the latencies; of an owner of a version that measures none
- * @fn is not called, and 0 returned.
+ * As cairn_live_counters(), of the counters and then the latencies, from one reading of
+ * the page; either function may be NULL. An owner of a version that measures no latencies
+ * has none to tell.
  */
-CAIRN_API int cairn_live_latencies(const char *spec, const struct cairn_store_opts *opts,
-				   int (*fn)(void *context, const struct cairn_latency *latency),
-				   void *context, struct cairn_live *live,
-				   struct cairn_error *reterr);
+CAIRN_API int cairn_live_figures(const char *spec, const struct cairn_store_opts *opts,
+				 int (*counter)(void *context, const struct cairn_counter *counter),
+				 int (*latency)(void *context, const struct cairn_latency *latency),
+				 void *context, struct cairn_live *live,
+				 struct cairn_error *reterr);
 
 enum cairn_finding_kind {
 	CAIRN_FINDING_NOTE = 0,	      /* nothing wrong; of a repair: mended without a loss */

@@ -192,13 +192,15 @@ int cairn_live_counters(const char *spec, const struct cairn_store_opts *opts,
 	return read_live("cairn_live_counters", spec, opts, &reader, live, reterr);
 }
 
-int cairn_live_latencies(const char *spec, const struct cairn_store_opts *opts,
-			 int (*fn)(void *context, const struct cairn_latency *latency),
-			 void *context, struct cairn_live *live, struct cairn_error *reterr)
+int cairn_live_figures(const char *spec, const struct cairn_store_opts *opts,
+		       int (*counter)(void *context, const struct cairn_counter *counter),
+		       int (*latency)(void *context, const struct cairn_latency *latency),
+		       void *context, struct cairn_live *live, struct cairn_error *reterr)
 {
-	const struct counters_reader reader = {.latency = fn, .context = context};
+	const struct counters_reader reader = {
+		.counter = counter, .latency = latency, .context = context};
 
-	return read_live("cairn_live_latencies", spec, opts, &reader, live, reterr);
+	return read_live("cairn_live_figures", spec, opts, &reader, live, reterr);
 }
 
 /* ---- what this build has ------------------------------------------------------ */

@@ -215,9 +215,12 @@ int counters_read_live(const struct cairn_store *store, const uint8_t uuid[16], 
 			    .reader = reader,
 			    .ret_live = ret_live,
 			    .shared = in_use == CAIRN_IN_USE_SHARED};
-	int ret = reader->counter
-			  ? page_read(store->sys, uuid, tell_one, &live, &live.info)
-			  : page_read_latencies(store->sys, uuid, tell_latency, &live, &live.info);
+	const struct page_reader of_page = {
+		.counter = reader->counter ? tell_one : NULL,
+		.latency = reader->latency ? tell_latency : NULL,
+		.context = &live,
+	};
+	int ret = page_read(store->sys, uuid, &of_page, &live.info);
 
 	if (ret == -ENOENT && in_use) {
 		live.info = (struct page_info){0};

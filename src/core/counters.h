@@ -26,7 +26,7 @@ int counters_tell_latency(const char *op, const struct latency *latency,
 			  void *context);
 const char *counters_op(enum store_latency op);
 
-/* What a reader of a live store wants of it: one of the two functions. */
+/* What a reader of a live store wants of it: one of the two functions, or both. */
 struct counters_reader {
 	int (*counter)(void *context, const struct cairn_counter *counter);
 	int (*latency)(void *context, const struct cairn_latency *latency);
@@ -35,7 +35,7 @@ struct counters_reader {
 
 /*
  * Reads the page of the live store of @uuid, as cairn_live_counters() and
- * cairn_live_latencies() say; @in_use is what identify() returned, and the levels of
+ * cairn_live_figures() say; @in_use is what identify() returned, and the levels of
  * @store, resolved but not open, know the help of their counters. The page is
  * validated: hostile bytes are -EPROTO, never a crash.
  */

@@ -385,40 +385,41 @@ static int take_page(const struct sys *sys, const uint8_t uuid[16], struct page_
 	return 0;
 }
 
-int page_read(const struct sys *sys, const uint8_t uuid[16],
-	      int (*fn)(void *context, const char *stage, const char *name, bool gauge,
-			uint64_t value),
-	      void *context, struct page_info *ret_info)
+static int tell_counters(const struct page_header *copy, const struct page_reader *reader)
 {
-	const struct page_row *rows;
-	const uint64_t *values;
-	struct page_header *copy;
-	int rc = take_page(sys, uuid, &copy, ret_info);
+	const struct page_row *rows = (const struct page_row *)(copy + 1);
+	const uint64_t *values =
+		(const uint64_t *)(const void *)((const char *)copy + copy->values_offset);
+	int rc = 0;
 
-	if (rc < 0)
-		return rc;
-	rows = (const struct page_row *)(copy + 1);
-	values = (const uint64_t *)(const void *)((const char *)copy + copy->values_offset);
 	for (uint32_t i = 0; i < copy->counter_count && rc == 0; i++)
-		rc = fn(context, rows[i].stage, rows[i].name, rows[i].flags & PAGE_GAUGE,
-			values[i]);
-	sys->free(copy);
+		rc = reader->counter(reader->context, rows[i].stage, rows[i].name,
+				     rows[i].flags & PAGE_GAUGE, values[i]);
 	return rc;
 }
 
-int page_read_latencies(const struct sys *sys, const uint8_t uuid[16],
-			int (*fn)(void *context, const char *op, const struct latency *latency),
-			void *context, struct page_info *ret_info)
+static int tell_latencies(const struct page_header *copy, const struct page_reader *reader)
 {
-	const struct page_latency *latencies;
+	const struct page_latency *latencies = latencies_of(copy, copy->counter_count);
+	int rc = 0;
+
+	for (uint32_t i = 0; i < copy->latency_count && rc == 0; i++)
+		rc = reader->latency(reader->context, latencies[i].op, &latencies[i].latency);
+	return rc;
+}
+
+int page_read(const struct sys *sys, const uint8_t uuid[16], const struct page_reader *reader,
+	      struct page_info *ret_info)
+{
 	struct page_header *copy;
 	int rc = take_page(sys, uuid, &copy, ret_info);
 
 	if (rc < 0)
 		return rc;
-	latencies = latencies_of(copy, copy->counter_count);
-	for (uint32_t i = 0; i < copy->latency_count && rc == 0; i++)
-		rc = fn(context, latencies[i].op, &latencies[i].latency);
+	if (reader->counter)
+		rc = tell_counters(copy, reader);
+	if (reader->latency && rc == 0)
+		rc = tell_latencies(copy, reader);
 	sys->free(copy);
 	return rc;
 }

@@ -94,22 +94,24 @@ struct page_info {
 	char engine[PAGE_ENGINE_MAX], note[PAGE_NOTE_MAX]; /* "" until page_engine() */
 };
 
+/* What is to be told of a page; NULL: not that. */
+struct page_reader {
+	int (*counter)(void *context, const char *stage, const char *name, bool gauge,
+		       uint64_t value);
+	/* None in a page of version 2; @latency is lent for the call. */
+	int (*latency)(void *context, const char *op, const struct latency *latency);
+	void *context;
+};
+
 /*
- * Reads the page of the store @uuid and calls @fn for each counter, until it
- * returns nonzero, which is returned. A snapshot: every byte is checked, and
- * nothing that another process does to the page can harm the reader. -ENOENT:
- * no page, or its owner is dead (the owner keeps a flock on it); -EPROTO:
+ * Reads the page of the store @uuid once and calls @reader for each counter, then for
+ * each latency, until it returns nonzero, which is returned. A snapshot: every byte
+ * is checked, and nothing that another process does to the page can harm the reader.
+ * -ENOENT: no page, or its owner is dead (the owner keeps a flock on it); -EPROTO:
  * another version; -EBADMSG: not a page, or one being made.
  */
-int page_read(const struct sys *sys, const uint8_t uuid[16],
-	      int (*fn)(void *context, const char *stage, const char *name, bool gauge,
-			uint64_t value),
-	      void *context, struct page_info *ret_info);
-
-/* As page_read(), of the latencies: none in a page of version 2. @latency is lent for the call. */
-int page_read_latencies(const struct sys *sys, const uint8_t uuid[16],
-			int (*fn)(void *context, const char *op, const struct latency *latency),
-			void *context, struct page_info *ret_info);
+int page_read(const struct sys *sys, const uint8_t uuid[16], const struct page_reader *reader,
+	      struct page_info *ret_info);
 
 /* Writes "/cairn-xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx". */
 void page_shm_name(const uint8_t uuid[16], char ret_name[PAGE_SHM_NAME_MAX]);

@@ -212,21 +212,22 @@ int cairn_live_counters(const char *spec, const struct cairn_store_opts *opts,
 	return fn(context, &counter);
 }
 
-int cairn_live_latencies(const char *spec, const struct cairn_store_opts *opts,
-			 int (*fn)(void *context, const struct cairn_latency *latency),
-			 void *context, struct cairn_live *live, struct cairn_error *reterr)
+int cairn_live_figures(const char *spec, const struct cairn_store_opts *opts,
+		       int (*counter)(void *context, const struct cairn_counter *counter),
+		       int (*latency)(void *context, const struct cairn_latency *latency),
+		       void *context, struct cairn_live *live, struct cairn_error *reterr)
 {
 	const struct cairn_latency_bucket buckets[] = {
 		{1024, 3}, {1536, 2}, {2048, 0}, {UINT64_MAX, 1}};
-	const struct cairn_latency latency = {
-		.op = "load", .count = 6, .sum_ns = 5000, .bucket_count = 4, .buckets = buckets};
+	const struct cairn_latency load = {
+		.op = "load", .count = 6, .sum_ns = 5400, .bucket_count = 4, .buckets = buckets};
+	const struct cairn_latency_bucket none[] = {{1024, 0}, {UINT64_MAX, 0}};
+	const struct cairn_latency dump = {.op = "dump", .bucket_count = 2, .buckets = none};
+	int rc = cairn_live_counters(spec, opts, counter, context, live, reterr);
 
-	(void)opts;
-	(void)live;
-	(void)reterr;
-	if (strstr(spec, "pageless"))
-		return -EBUSY;
-	return strstr(spec, "busy") ? fn(context, &latency) : -ENOENT;
+	if (rc == 0)
+		rc = latency(context, &load);
+	return rc ? rc : latency(context, &dump);
 }
 
 int64_t cairn_list(const char *spec, const struct cairn_store_opts *opts,

@@ -269,9 +269,18 @@ class Others(unittest.TestCase):
         r = self.json_of("stat", "busy")
         self.assertEqual(r, {"live": True, "pid": 4711, "shared": False, "engine": "aio",
                              "engine_note": "io_uring: no",
-                             "stages": {"fake": {"load_hits": 42}}})
+                             "stages": {"fake": {"load_hits": 42}},
+                             "latencies": {
+                                 "load": {"calls": 6, "mean_us": 0.9, "p50_us": 1.024,
+                                          "p99_us": None, "p999_us": None},
+                                 "dump": {"calls": 0}}})
         said = cairn("stat", "busy").stdout
         self.assertTrue(said.startswith("open in process 4711, I/O by aio (io_uring: no)\n\n"))
+        told = said[said.index("\nhow long calls took\n"):].splitlines()[2:]
+        self.assertEqual([line.split() for line in told],
+                         [["load", "p50", "1.02", "us", "at", "most,", "of", "6", "calls"],
+                          ["load", "p99", "over", "2.05", "us"],
+                          ["load", "p99.9", "over", "2.05", "us"]])
         self.assertIn("\nshared: these are the counters of this process alone",
                       cairn("stat", "busy,shared").stdout)
         self.assertTrue(self.json_of("stat", "busy,shared")["shared"])
@@ -293,10 +302,13 @@ class Others(unittest.TestCase):
                 ("cairn_up", 1, {}), ("cairn_counters_up", 1, {}),
                 ("cairn_engine_info", 1, {"engine": "aio"}),
                 ("cairn_stage_load_hits_total", 42, {"stage": "fake"}),
-                ("cairn_call_duration_seconds_bucket", 3, {"le": "1.024e-06"}),
-                ("cairn_call_duration_seconds_bucket", 5, {"le": "2.048e-06"}),
-                ("cairn_call_duration_seconds_bucket", 6, {"le": "+Inf"}),
-                ("cairn_call_duration_seconds_sum", 5e-6, {"op": "load"}),
+                ("cairn_call_duration_seconds_bucket", 3,
+                 {"op": "load", "le": "1.024e-06"}),
+                ("cairn_call_duration_seconds_bucket", 5,
+                 {"op": "load", "le": "2.048e-06"}),
+                ("cairn_call_duration_seconds_bucket", 6,
+                 {"op": "load", "le": "+Inf"}),
+                ("cairn_call_duration_seconds_sum", 5.4e-6, {"op": "load"}),
                 ("cairn_call_duration_seconds_count", 6, {"op": "load"})):
             self.assertEqual(prometheus.value(metrics, name, **labels, **both), expected)
         for spec, up in (("fake", 0), ("pageless", 1)):

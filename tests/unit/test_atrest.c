@@ -375,8 +375,8 @@ static void live_latencies(void **state)
 	assert_int_equal(value_of("misses_absent"), 2);
 	assert_int_equal(value_of("queued_xfers"), 0);
 	assert_int_equal(cairn_latencies(upper.store, see_latency, &own), 0);
-	assert_int_equal(cairn_live_latencies(upper.spec, NULL, see_latency, &live, &about, &error),
-			 0);
+	assert_int_equal(
+		cairn_live_figures(upper.spec, NULL, NULL, see_latency, &live, &about, &error), 0);
 	assert_int_equal(about.pid, getpid());
 	assert_int_equal(own.count, 3);
 	assert_int_equal(live.count, 3);
@@ -394,14 +394,15 @@ static void live_latencies(void **state)
 	assert_int_equal(cairn_latencies(upper.store, see_latency, &live), 0);
 	assert_int_equal(live.counted[2], 1 + 256);
 	live = (struct took){.stop_with = 77};
-	assert_int_equal(cairn_live_latencies(upper.spec, NULL, see_latency, &live, NULL, &error),
-			 77);
+	assert_int_equal(
+		cairn_live_figures(upper.spec, NULL, NULL, see_latency, &live, NULL, &error), 77);
 	live = (struct took){.stop_with = 78};
 	assert_int_equal(cairn_latencies(upper.store, see_latency, &live), 78);
 	assert_int_equal(cairn_latencies(upper.store, NULL, NULL), -EINVAL);
-	assert_int_equal(cairn_live_latencies(upper.spec, NULL, NULL, NULL, NULL, &error), -EINVAL);
+	assert_int_equal(cairn_live_figures(upper.spec, NULL, NULL, NULL, NULL, NULL, &error),
+			 -EINVAL);
 	fixture_close(&upper);
-	assert_int_equal(cairn_live_latencies(upper.spec, NULL, no_latency, NULL, NULL, &error),
+	assert_int_equal(cairn_live_figures(upper.spec, NULL, NULL, no_latency, NULL, NULL, &error),
 			 -ENOENT);
 }
 

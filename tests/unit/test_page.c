@@ -56,6 +56,24 @@ static int see_latency(void *context, const char *op, const struct latency *late
 	return ++seen->count == seen->stop_at ? 7 : 0;
 }
 
+static int read_counters(const uint8_t *uuid, struct seen *seen, struct page_info *info)
+{
+	return page_read(sys, uuid, &(struct page_reader){.counter = see, .context = seen}, info);
+}
+
+static int read_latencies(const uint8_t *uuid, struct seen *seen, struct page_info *info)
+{
+	return page_read(sys, uuid, &(struct page_reader){.latency = see_latency, .context = seen},
+			 info);
+}
+
+static int read_both(const uint8_t *uuid, struct seen *seen, struct page_info *info)
+{
+	const struct page_reader reader = {see, see_latency, seen};
+
+	return page_read(sys, uuid, &reader, info);
+}
+
 static int setup(void **state)
 {
 	uint8_t *uuid = malloc(16);
@@ -83,12 +101,12 @@ static void a_page_is_read_by_others(void **state)
 	struct seen seen = {0};
 	struct page *page;
 
-	assert_int_equal(page_read(sys, uuid, see, &seen, &info), -ENOENT);
+	assert_int_equal(read_counters(uuid, &seen, &info), -ENOENT);
 	assert_int_equal(page_create(sys, uuid, &three, &page), 0);
 	page_values(page)[0] = 5;
 	page_engine(page, "aio", "io_uring: no");
 	page_values(page)[1] = UINT64_MAX;
-	assert_int_equal(page_read(sys, uuid, see, &seen, &info), 0);
+	assert_int_equal(read_counters(uuid, &seen, &info), 0);
 	assert_string_equal(seen.text, "store.tasks=5 posix.bytes_used*=18446744073709551615 "
 				       "posix.loads=0 ");
 	assert_int_equal(info.pid, getpid());
@@ -96,10 +114,10 @@ static void a_page_is_read_by_others(void **state)
 	assert_string_equal(info.engine, "aio");
 	assert_string_equal(info.note, "io_uring: no");
 	seen = (struct seen){.stop_at = 2};
-	assert_int_equal(page_read(sys, uuid, see, &seen, &info), 7);
+	assert_int_equal(read_counters(uuid, &seen, &info), 7);
 	assert_int_equal(seen.count, 2);
 	page_close(page);
-	assert_int_equal(page_read(sys, uuid, see, &seen, &info), -ENOENT);
+	assert_int_equal(read_counters(uuid, &seen, &info), -ENOENT);
 	page_close(NULL);
 }
 
@@ -115,15 +133,22 @@ static void latencies_are_read_by_others(void **state)
 	latency_add(page_latency(page, 0), 1000, 1);
 	latency_add(page_latency(page, 0), UINT64_MAX, 1);
 	latency_add(page_latency(page, 1), 5, 16);
-	assert_int_equal(page_read_latencies(sys, uuid, see_latency, &seen, &info), 0);
+	assert_int_equal(read_latencies(uuid, &seen, &info), 0);
 	assert_string_equal(seen.text, "load:999 lookup:80 ");
 	assert_int_equal(seen.sum, 18);
 	assert_int_equal(info.latency_count, 2);
 	assert_int_equal(info.pid, getpid());
 	seen = (struct seen){.stop_at = 1};
-	assert_int_equal(page_read_latencies(sys, uuid, see_latency, &seen, &info), 7);
+	assert_int_equal(read_latencies(uuid, &seen, &info), 7);
+	seen = (struct seen){0};
+	assert_int_equal(read_both(uuid, &seen, &info), 0);
+	assert_string_equal(seen.text, "store.tasks=0 posix.bytes_used*=0 "
+				       "posix.loads=18446744073709551615 load:999 lookup:80 ");
+	seen = (struct seen){.stop_at = 3};
+	assert_int_equal(read_both(uuid, &seen, &info), 7);
+	assert_int_equal(seen.count, 3);
 	page_close(page);
-	assert_int_equal(page_read_latencies(sys, uuid, see_latency, &seen, &info), -ENOENT);
+	assert_int_equal(read_latencies(uuid, &seen, &info), -ENOENT);
 }
 
 static int open_page(const uint8_t *uuid)
@@ -151,14 +176,14 @@ static void a_page_of_version_2_is_read(void **state)
 	page_values(page)[2] = 9;
 	fd = open_page(*state);
 	assert_int_equal(sys_pwrite_full(sys, fd, &old_version, 4, 8), 0);
-	assert_int_equal(page_read(sys, *state, see, &seen, &info), -EBADMSG);
+	assert_int_equal(read_counters(*state, &seen, &info), -EBADMSG);
 	assert_int_equal(sys_pwrite_full(sys, fd, none, 8, 72), 0);
 	assert_int_equal(sys_pwrite_full(sys, fd, &bytes, 8, 16), 0);
-	assert_int_equal(page_read(sys, *state, see, &seen, &info), 0);
+	assert_int_equal(read_counters(*state, &seen, &info), 0);
 	assert_int_equal(seen.sum, 9);
 	assert_int_equal(info.latency_count, 0);
 	seen = (struct seen){0};
-	assert_int_equal(page_read_latencies(sys, *state, see_latency, &seen, &info), 0);
+	assert_int_equal(read_latencies(*state, &seen, &info), 0);
 	assert_int_equal(seen.count, 0);
 	sys->close(fd);
 	page_close(page);
@@ -187,11 +212,11 @@ static void the_last_owner_is_seen(void **state)
 	page_values(first)[0] = 1;
 	page_values(second)[0] = 2;
 	page_close(first);
-	assert_int_equal(page_read(sys, uuid, see, &seen, &info), 0);
+	assert_int_equal(read_counters(uuid, &seen, &info), 0);
 	assert_int_equal(info.counter_count, 2);
 	assert_int_equal(seen.sum, 2);
 	page_close(second);
-	assert_int_equal(page_read(sys, uuid, see, &seen, &info), -ENOENT);
+	assert_int_equal(read_counters(uuid, &seen, &info), -ENOENT);
 }
 
 static int no_space(int fd, int mode, off_t offset, off_t length)
@@ -212,7 +237,7 @@ static void a_full_shm_is_an_error(void **state)
 
 	table.fallocate = no_space;
 	assert_int_equal(page_create(&table, *state, &three, &page), -ENOSPC);
-	assert_int_equal(page_read(sys, *state, see, &seen, &info), -ENOENT);
+	assert_int_equal(read_counters(*state, &seen, &info), -ENOENT);
 }
 
 /* Every byte of header and rows, three ways; then every length. */
@@ -236,14 +261,14 @@ static void hostile_bytes_are_refused(void **state)
 		assert_int_equal(sys_pread_full(sys, fd, &was, 1, at), 0);
 		now = was ^ masks[i % 3];
 		assert_int_equal(sys_pwrite_full(sys, fd, &now, 1, at), 0);
-		rc = page_read(sys, *state, see, &seen, &info);
+		rc = read_counters(*state, &seen, &info);
 		assert_true(rc == 0 || rc == -EBADMSG || rc == -EPROTO);
 		assert_true(rc == 0 || seen.count == 0);
 		refused += rc != 0;
 		for (size_t c = 0; c < strlen(seen.text); c++)
 			assert_in_range(seen.text[c], ' ', '~');
 		seen = (struct seen){0};
-		assert_int_equal(page_read_latencies(sys, *state, see_latency, &seen, &info), rc);
+		assert_int_equal(read_latencies(*state, &seen, &info), rc);
 		assert_int_equal(sys_pwrite_full(sys, fd, &was, 1, at), 0);
 	}
 	/* pid, start, values of flags and padding may be anything; the frame may not. */
@@ -252,7 +277,7 @@ static void hostile_bytes_are_refused(void **state)
 		struct seen seen = {0};
 
 		assert_int_equal(sys->ftruncate(fd, length), 0);
-		assert_int_equal(page_read(sys, *state, see, &seen, &info), -EBADMSG);
+		assert_int_equal(read_counters(*state, &seen, &info), -EBADMSG);
 	}
 	assert_int_equal(sys->ftruncate(fd, 4096), 0);
 	sys->close(fd);
