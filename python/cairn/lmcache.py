@@ -115,7 +115,7 @@ class CairnPlugin:
             raise ValueError(
                 f'durability is "memory", "written" or "durable", not "{durability}"'
             )
-        self._describe = {
+        self._describe: dict[str, Any] = {
             "revision": revision,
             "dtype": dtype,
             "layout": f"lmcache {layout}".rstrip(),
@@ -247,7 +247,7 @@ class CairnPlugin:
         places: dict[str, list[int]] = {}
         for i, key in enumerate(keys):
             places.setdefault(key.partition("@")[0], []).append(i)
-        parts = []
+        parts: list[tuple[Any, Sequence[int], bytes]] = []
         for model, at in places.items():
             namespace = self._namespace(model)
             names = [keys[i].partition("@")[2] for i in at]

@@ -70,7 +70,7 @@ def _share_of(config: Any) -> dict[str, Any]:
     }
 
 
-class CairnHiCache(HiCacheStorage):  # type: ignore[misc]
+class CairnHiCache(HiCacheStorage):
     """A store behind SGLang's HiCacheStorage. The constructor raises, with one line that says what
     is wrong; nothing else does.
 

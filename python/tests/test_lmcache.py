@@ -9,6 +9,8 @@ import tempfile
 import threading
 import time
 import unittest
+from collections.abc import Callable
+from typing import Any
 
 from cairn.lmcache import CairnPlugin
 
@@ -32,7 +34,7 @@ class Case(unittest.TestCase):
         self.addCleanup(plugin.close)
         return plugin
 
-    def wait(self, plugin: CairnPlugin, future: int, seconds: float = 60) -> tuple:
+    def wait(self, plugin: CairnPlugin, future: int, seconds: float = 60) -> tuple[bool, str, Any]:
         """The completion of `future`, which must be the next one."""
         poller = select.poll()
         poller.register(plugin.event_fd(), select.POLLIN)
@@ -45,23 +47,25 @@ class Case(unittest.TestCase):
                     return done[0][1:]
         raise AssertionError("no completion")
 
-    def put(self, plugin: CairnPlugin, names: list[str], data: list) -> tuple:
+    def put(
+        self, plugin: CairnPlugin, names: list[str], data: list[bytearray]
+    ) -> tuple[bool, str, Any]:
         return self.wait(plugin, plugin.submit_batch_set(names, [memoryview(d) for d in data]))
 
-    def get(self, plugin: CairnPlugin, names: list[str], data: list) -> list[bool]:
+    def get(self, plugin: CairnPlugin, names: list[str], data: list[bytearray]) -> list[bool]:
         ok, error, answers = self.wait(
             plugin, plugin.submit_batch_get(names, [memoryview(d) for d in data])
         )
         self.assertEqual((ok, error), (True, ""))
-        return answers
+        return list(answers)
 
     def exists(self, plugin: CairnPlugin, names: list[str]) -> list[bool]:
         ok, error, answers = self.wait(plugin, plugin.submit_batch_exists(names))
         self.assertEqual((ok, error), (True, ""))
-        return answers
+        return list(answers)
 
     def delete(self, plugin: CairnPlugin, names: list[str]) -> list[bool]:
-        return self.wait(plugin, plugin.submit_batch_delete(names))[2]
+        return list(self.wait(plugin, plugin.submit_batch_delete(names))[2])
 
 
 class Protocol(Case):
@@ -154,7 +158,7 @@ class Protocol(Case):
         wanted: set[int] = set()
         failures: list[str] = []
         stop = threading.Event()
-        seen: list[tuple] = []
+        seen: list[tuple[Any, ...]] = []
 
         def submit(first: int) -> None:
             try:
@@ -191,12 +195,13 @@ class Protocol(Case):
 
     def test_mistakes_do_not_raise(self) -> None:
         plugin = self.open()
-        for submit in (
+        mistakes: tuple[Callable[[], int], ...] = (
             lambda: plugin.submit_batch_set([key(0)], []),
             lambda: plugin.submit_batch_get([key(0)], [memoryview(bytearray(1))] * 2),
             lambda: plugin.submit_batch_set([key(0)], [None]),  # type: ignore[list-item]
             lambda: plugin.submit_batch_exists([None]),  # type: ignore[list-item]
-        ):
+        )
+        for submit in mistakes:
             ok, error, answers = self.wait(plugin, submit())
             self.assertFalse(ok)
             self.assertTrue(error)

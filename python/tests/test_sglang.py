@@ -22,7 +22,7 @@ class HiCacheStorage(abc.ABC):
 
 
 class PoolTransferResult:
-    def __init__(self, kv_hit_pages: int, extra_pool_hit_pages: dict) -> None:
+    def __init__(self, kv_hit_pages: int, extra_pool_hit_pages: dict[str, int]) -> None:
         self.kv_hit_pages = kv_hit_pages
 
     @classmethod
@@ -35,7 +35,7 @@ def stand_in() -> None:
     for part in ("sglang", "srt", "mem_cache", "hicache_storage"):
         name = f"{name}.{part}" if name else part
         module = types.ModuleType(name)
-        module.__path__ = []  # type: ignore[attr-defined]
+        module.__path__ = []
         sys.modules[name] = module
     module.HiCacheStorage = HiCacheStorage  # type: ignore[attr-defined]
     module.PoolTransferResult = PoolTransferResult  # type: ignore[attr-defined]
@@ -89,7 +89,9 @@ def _address_of(memory: bytearray) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(memory))
 
 
-def config(pipeline: str, extra: dict | None = None, **changes: Any) -> types.SimpleNamespace:
+def config(
+    pipeline: str, extra: dict[str, Any] | None = None, **changes: Any
+) -> types.SimpleNamespace:
     fields: dict[str, Any] = {
         "tp_rank": 0,
         "tp_size": 1,
@@ -113,7 +115,7 @@ class Contract(unittest.TestCase):
         self.path = folder.name
         self.pool = Pool()
 
-    def open(self, pipeline: str = "", extra: dict | None = None, **changes: Any) -> Any:
+    def open(self, pipeline: str = "", extra: dict[str, Any] | None = None, **changes: Any) -> Any:
         pipeline = pipeline or f"posix(path={self.path}/{{rank}}, direct=no)"
         backend = CairnHiCache(config(pipeline, extra, **changes), {})
         self.addCleanup(backend.close)
@@ -215,11 +217,12 @@ class Contract(unittest.TestCase):
         self.assertTrue(self.pool.holds(1, 30))
 
     def test_refusals(self) -> None:
-        for pipeline, changes, what in (
+        refused: tuple[tuple[str, dict[str, Any], str], ...] = (
             ("", {}, "pipeline"),
             ("nosuch()", {}, "nosuch"),
             ("posix(path=/tmp/{rank})", {"is_mla_model": True, "tp_size": 2}, "shared=yes"),
-        ):
+        )
+        for pipeline, changes, what in refused:
             with self.assertRaisesRegex(ValueError, what):
                 CairnHiCache(config(pipeline, **changes), {})
         with self.assertRaisesRegex(ValueError, "durability"):

@@ -206,8 +206,9 @@ class Case(unittest.TestCase):
     def open(self, pipeline: str = "", **options: Any) -> Engine:
         if self.engine is not None:
             self.engine.close()
-        self.engine = Engine(pipeline or f"flash(path={self.path}/kv, size=64MiB)", **options)
-        return self.engine
+        engine = self.engine = Engine(
+            pipeline or f"flash(path={self.path}/kv, size=64MiB)", **options)
+        return engine
 
     def assert_run(self, request: Request, external: int) -> None:
         got, blocks = self.engine.run(request)

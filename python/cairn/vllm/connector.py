@@ -27,8 +27,10 @@ from .worker import WorkerSide
 
 try:
     from vllm.v1.metrics.cache_hit_source import CacheHitSource
+
+    HIT_SOURCE: Any = CacheHitSource.DISK
 except ImportError:  # older ones do not ask
-    CacheHitSource = None  # type: ignore[assignment, misc]
+    HIT_SOURCE = None
 
 if TYPE_CHECKING:
     import torch
@@ -70,8 +72,8 @@ def _checked(extra: dict[str, Any]) -> dict[str, Any]:
 class CairnConnector(KVConnectorBase_V1, SupportsHMA):
     """SupportsHMA says that a hybrid model is ours to refuse, which we do in our own words."""
 
-    if CacheHitSource is not None:
-        _cache_hit_source = CacheHitSource.DISK
+    if HIT_SOURCE is not None:
+        _cache_hit_source = HIT_SOURCE
 
     def __init__(
         self, vllm_config: VllmConfig, role: KVConnectorRole, kv_cache_config: KVCacheConfig

@@ -33,6 +33,8 @@ class CairnStats(KVConnectorStats):
     """Of one interval: counts by name, and seconds from a load's start to its end. Only names and
     numbers travel, so that whatever serialises them will do."""
 
+    data: dict[str, Any]
+
     def reset(self) -> None:
         self.data = {}
 
