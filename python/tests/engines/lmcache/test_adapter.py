@@ -48,13 +48,14 @@ class Case(unittest.TestCase):
             made.ref_count_down()
 
 
-class Blocks(Case):
     def both(self, body) -> None:
         for tier in PIPELINES:
             with self.subTest(tier), tempfile.TemporaryDirectory() as folder:
                 self.path = folder
                 body(tier)
 
+
+class Blocks(Case):
     def test_store_lookup_load(self) -> None:
         def body(tier: str) -> None:
             adapter = self.open(tier)
@@ -203,37 +204,36 @@ class Damage(Case):
         self.check(adapter, keys, [True] * len(keys))
         adapter.close()
 
+    def damaged(self, tier: str, bad: int) -> list:
+        """The keys of a store that is closed, with a byte flipped in one block of it."""
+        adapter = self.open(tier)
+        keys = self.fill(adapter)
+        adapter.close()
+        self.assertGreater(damage(f"{self.path}/kv", content(bad, SIZE)[:4096]), 0)
+        return keys
+
     def test_flipped_bytes(self) -> None:
-        for tier in PIPELINES:
-            with self.subTest(tier), tempfile.TemporaryDirectory() as folder:
-                self.path = folder
-                adapter = self.open(tier)
-                keys = self.fill(adapter)
-                adapter.close()
-                self.assertGreater(damage(f"{folder}/kv", content(3, SIZE)[:4096]), 0)
-                self.heal(tier, keys, 3)
+        self.both(lambda tier: self.heal(tier, self.damaged(tier, 3), 3))
 
     def test_store_at_once_over_damage(self) -> None:
         """Nobody loaded it in between: the store says that it is there, and the load after it does
         not; then it heals."""
-        for tier in PIPELINES:
-            with self.subTest(tier), tempfile.TemporaryDirectory() as folder:
-                self.path = folder
-                adapter = self.open(tier)
-                keys = self.fill(adapter)
-                adapter.close()
-                damage(f"{folder}/kv", content(3, SIZE)[:4096])
-                adapter = self.open(tier)
-                made = self.memory.object(SIZE, content(3, SIZE))
-                self.assertTrue(adapter.store([keys[3]], [made]))
-                adapter.close()
-                adapter = self.open(tier)
-                objects = [self.memory.object(SIZE)]
-                if adapter.load([keys[3]], objects) == [True]:
-                    self.assertEqual(self.memory.bytes_of(objects[0]), content(3, SIZE))
-                self.assertTrue(adapter.store([keys[3]], [made]))
-                self.check(adapter, keys, [True] * COUNT)
-                adapter.close()
+
+        def body(tier: str) -> None:
+            keys = self.damaged(tier, 3)
+            adapter = self.open(tier)
+            made = self.memory.object(SIZE, content(3, SIZE))
+            self.assertTrue(adapter.store([keys[3]], [made]))
+            adapter.close()
+            adapter = self.open(tier)
+            objects = [self.memory.object(SIZE)]
+            if adapter.load([keys[3]], objects) == [True]:
+                self.assertEqual(self.memory.bytes_of(objects[0]), content(3, SIZE))
+            self.assertTrue(adapter.store([keys[3]], [made]))
+            self.check(adapter, keys, [True] * COUNT)
+            adapter.close()
+
+        self.both(body)
 
     def test_truncated_file(self) -> None:
         adapter = self.open("posix")
@@ -279,27 +279,28 @@ class Damage(Case):
 class Limits(Case):
     def test_budget(self) -> None:
         """More than size= holds: every store succeeds, the budget stands, what loads is whole."""
-        for tier in PIPELINES:
-            with self.subTest(tier), tempfile.TemporaryDirectory() as folder:
-                self.path = folder
-                pipeline = PIPELINES[tier].replace("256MiB", "16MiB").format(path=folder)
-                adapter = Adapter(spec(pipeline))
-                made = self.memory.object(SIZE)
-                for i in range(160):
-                    ctypes.memmove(made.data_ptr, content(i, SIZE), SIZE)
-                    self.assertTrue(adapter.store([key(i)], [made]))
-                stat = adapter.it._client.stat()
-                self.assertLessEqual(stat.bytes_used, stat.bytes_limit)
-                whole = adapter.lookup([key(i) for i in range(160)])
-                self.assertGreater(sum(whole), 10)
-                self.assertLess(sum(whole), 100)
-                for i, there in enumerate(whole):
-                    loaded = adapter.load([key(i)], [made])
-                    if loaded == [True]:
-                        self.assertEqual(self.memory.bytes_of(made), content(i, SIZE))
-                        self.assertTrue(there)
-                made.ref_count_down()
-                adapter.close()
+
+        def body(tier: str) -> None:
+            pipeline = PIPELINES[tier].replace("256MiB", "16MiB").format(path=self.path)
+            adapter = Adapter(spec(pipeline))
+            made = self.memory.object(SIZE)
+            for i in range(160):
+                ctypes.memmove(made.data_ptr, content(i, SIZE), SIZE)
+                self.assertTrue(adapter.store([key(i)], [made]))
+            stat = adapter.it._client.stat()
+            self.assertLessEqual(stat.bytes_used, stat.bytes_limit)
+            whole = adapter.lookup([key(i) for i in range(160)])
+            self.assertGreater(sum(whole), 10)
+            self.assertLess(sum(whole), 100)
+            for i, there in enumerate(whole):
+                loaded = adapter.load([key(i)], [made])
+                if loaded == [True]:
+                    self.assertEqual(self.memory.bytes_of(made), content(i, SIZE))
+                    self.assertTrue(there)
+            made.ref_count_down()
+            adapter.close()
+
+        self.both(body)
 
     def test_full_disk(self) -> None:
         folder = f"{self.path}/small"
