@@ -2,7 +2,7 @@
 /*
  * What the flash stage's policy of reclaim costs and keeps, against an exact LRU.
  *
- *	flash_policy REGIONS [SHARE [STREAMS]] < TRACE
+ *	flash_policy REGIONS [SHARE [STREAMS [cost|lru|fifo]]] < TRACE
  *
  * Replays a trace of requests (JSON lines with "hash_ids": [ids of a prompt's blocks,
  * in order]) through a log of REGIONS regions that holds SHARE (0.25) of the distinct
@@ -163,7 +163,7 @@ struct log {
 	/* by block */
 	uint32_t *region, *parent;
 	uint16_t *epoch;
-	uint64_t live, fresh, carried, hits;
+	uint64_t live, fresh, carried, hits, uses;
 	/* at steady state */
 	bool steady;
 	uint64_t steady_fresh, samples;
@@ -179,6 +179,7 @@ static void log_open(struct log *log, uint32_t stream)
 		region++;
 	log->is_free[region] = false;
 	log->free_count--;
+	policy_clear(&log->policy, region, ++log->uses);
 	log->open[stream] = region;
 }
 
@@ -223,7 +224,7 @@ static void log_reclaim(struct log *log)
 			log->live--;
 		}
 	}
-	policy_clear(&log->policy, victim.region);
+	policy_clear(&log->policy, victim.region, 0);
 	log->fill[victim.region] = 0;
 	log->is_free[victim.region] = true;
 	log->free_count++;
@@ -243,7 +244,7 @@ static void log_use(struct log *log, uint32_t id, uint32_t parent)
 	log->parent[id] = parent;
 	log->epoch[id] = log->policy.epoch;
 	if (log->region[id] == NONE)
-		log->epoch[id] = (uint16_t)(log->policy.epoch - policy_fresh_age(0));
+		log->epoch[id] = (uint16_t)(log->policy.epoch - policy_fresh_age(&log->policy, 0));
 	if (log->region[id] != NONE) {
 		if (before != log->policy.epoch)
 			policy_touch(&log->policy, log->region[id], before, 1);
@@ -271,8 +272,8 @@ static void log_request(struct log *log, const uint32_t *ids, size_t count)
 	log->samples++;
 }
 
-static void log_init(struct log *log, const struct trace *trace, uint32_t region_count,
-		     uint32_t region_blocks, uint32_t streams)
+static void log_init(struct log *log, const struct trace *trace, enum policy_kind kind,
+		     uint32_t region_count, uint32_t region_blocks, uint32_t streams)
 {
 	*log = (struct log){
 		.streams = streams,
@@ -291,7 +292,7 @@ static void log_init(struct log *log, const struct trace *trace, uint32_t region
 	memset(log->is_free, true, region_count);
 	memset(log->region, 0xff, trace->blocks * sizeof(uint32_t));
 	memset(log->parent, 0xff, trace->blocks * sizeof(uint32_t));
-	policy_init(&log->policy, log->regions, region_count, region_blocks, 0);
+	policy_init(&log->policy, kind, log->regions, region_count, region_blocks, 0);
 }
 
 static void log_fini(struct log *log)
@@ -305,20 +306,32 @@ static void log_fini(struct log *log)
 	free(log->epoch);
 }
 
+static enum policy_kind kind_of(const char *name)
+{
+	static const char *const names[] = {
+		[POLICY_COST] = "cost", [POLICY_LRU] = "lru", [POLICY_FIFO] = "fifo"};
+
+	for (uint32_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (strcmp(names[i], name) == 0)
+			return (enum policy_kind)i;
+	die("a policy is cost, lru or fifo");
+}
+
 int main(int argc, char **argv)
 {
 	uint32_t regions = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : 0, capacity;
 	double share = argc > 2 ? strtod(argv[2], NULL) : 0.25;
 	uint32_t streams = argc > 3 ? (uint32_t)strtoul(argv[3], NULL, 10) : 2;
+	enum policy_kind kind = kind_of(argc > 4 ? argv[4] : "cost");
 	struct trace trace;
 	struct log log;
 	size_t begin = 0, lru;
 
 	if (regions < 8 || share <= 0 || streams < 1 || streams > 2)
-		die("flash_policy REGIONS [SHARE [STREAMS]] < TRACE");
+		die("flash_policy REGIONS [SHARE [STREAMS [POLICY]]] < TRACE");
 	trace = trace_read(stdin);
 	capacity = (uint32_t)(trace.blocks * share);
-	log_init(&log, &trace, regions, capacity / regions, streams);
+	log_init(&log, &trace, kind, regions, capacity / regions, streams);
 	for (size_t r = 0; r < trace.count; begin = trace.ends[r++])
 		log_request(&log, trace.ids + begin, trace.ends[r] - begin);
 	lru = lru_hits(&trace, capacity);

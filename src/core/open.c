@@ -52,6 +52,15 @@ static void env_fork_close(const struct cairn_stage_env *env, int fd, bool forge
 	fork_go_on();
 }
 
+static uint32_t env_reactors_ask(const struct cairn_stage_env *env, uint32_t count)
+{
+	struct cairn_value *reactors = &store_of_env(env)->settings[SET_REACTORS];
+
+	if (!reactors->u)
+		reactors->u = count;
+	return (uint32_t)reactors->u;
+}
+
 static void env_sequence_raise(const struct cairn_stage_env *env, uint64_t at_least)
 {
 	struct cairn_store *store = store_of_env(env);
@@ -87,6 +96,7 @@ static int open_stages(struct cairn_store *store, struct cairn_error *reterr)
 		level->internal.engine_early_end = env_engine_early_end;
 		level->internal.guard = env_guard;
 		level->internal.fork_close = env_fork_close;
+		level->internal.reactors_ask = env_reactors_ask;
 		level->internal.sequence_raise = env_sequence_raise;
 		level->internal.sequence_now = env_sequence_now;
 		jobs_env_init(&level->internal);

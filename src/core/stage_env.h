@@ -53,6 +53,11 @@ struct stage_env {
 	 * open(); forget before closing.
 	 */
 	void (*fork_close)(const struct cairn_stage_env *env, int fd, bool forget);
+	/*
+	 * From open(): that the store have @count reactors. How many it will: @count, if nobody
+	 * asked for another number before.
+	 */
+	uint32_t (*reactors_ask)(const struct cairn_stage_env *env, uint32_t count);
 	/* The store's sequence counter, to be raised at open to what was kept; and read. */
 	void (*sequence_raise)(const struct cairn_stage_env *env, uint64_t at_least);
 	uint64_t (*sequence_now)(const struct cairn_stage_env *env);

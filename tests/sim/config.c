@@ -100,16 +100,27 @@ static void hangs_draw(struct config *config, const struct kit_rng *all)
 		model->writes_fail = model->flushes_fail = model->reads_fail = true;
 }
 
+/* The default's in every other run; a generator of its own, as for the hangs. */
+static uint32_t policy_draw(const struct kit_rng *all)
+{
+	struct kit_rng rng = {.state = all->state ^ 0x706f6c696379};
+
+	return ONE_OF(&rng, POLICY_COST, POLICY_COST, POLICY_LRU, POLICY_FIFO);
+}
+
 static void stage_draw(struct config *config, struct kit_rng *rng)
 {
 	static const char *const names[] = {"group", "each", "none"};
+	static const char *const policies[] = {"cost", "lru", "fifo"};
 	uint32_t sync = ONE_OF(rng, 0, 0, 0, 1, 2), entries = 0, shards = 0;
+	uint32_t policy = policy_draw(rng);
 	int at;
 
 	config->model.undurable = sync == 2;
 	at = snprintf(config->options, sizeof(config->options),
-		      "size=%lu;region=%u;sync=%u;direct=%u", (unsigned long)config->bytes,
-		      config->region, sync, config->watched_by_answers ? DIRECT_NO : DIRECT_YES);
+		      "size=%lu;region=%u;sync=%u;direct=%u;policy=%u",
+		      (unsigned long)config->bytes, config->region, sync,
+		      config->watched_by_answers ? DIRECT_NO : DIRECT_YES, policy);
 	if (kit_below(rng, 3) == 0) {
 		entries = 16 + (uint32_t)kit_below(rng, config->model.keys);
 		at += snprintf(config->options + at, sizeof(config->options) - (size_t)at,
@@ -121,15 +132,15 @@ static void stage_draw(struct config *config, struct kit_rng *rng)
 			 shards);
 	}
 	snprintf(config->text, sizeof(config->text),
-		 "%lu MiB, region %u KiB, unit %u, sync %s, entries %u, shards %u, %u keys, %u "
+		 "%lu MiB, region %u KiB, unit %u, sync %s, %s, entries %u, shards %u, %u keys, %u "
 		 "reactors, depth %u, leave %u, dumps %u, removes %u, faults %u/%u/%u, bad %lu, "
 		 "rot %u, hangs %u, of %lu ms, fail %u%s",
 		 (unsigned long)(config->bytes / MIB), config->region / 1024, layout.unit,
-		 names[sync], entries, shards, config->model.keys, config->host.reactors,
-		 config->depth, config->host.leave_per_mille, config->dump, config->remove,
-		 config->faults.read_ppm, config->faults.write_ppm, config->faults.flush_ppm,
-		 (unsigned long)config->faults.bad_bytes, config->rot, config->hangs,
-		 (unsigned long)(config->host.hang_ns / 1000000), config->hang_fails,
+		 names[sync], policies[policy], entries, shards, config->model.keys,
+		 config->host.reactors, config->depth, config->host.leave_per_mille, config->dump,
+		 config->remove, config->faults.read_ppm, config->faults.write_ppm,
+		 config->faults.flush_ppm, (unsigned long)config->faults.bad_bytes, config->rot,
+		 config->hangs, (unsigned long)(config->host.hang_ns / 1000000), config->hang_fails,
 		 config->watched_by_answers ? ", no probe" : "");
 }
 

@@ -12,7 +12,7 @@ struct config {
 	uint64_t bytes; /* of the file */
 	uint32_t region;
 	char options[160];	 /* of the stage */
-	char text[440];		 /* all of it, for people */
+	char text[480];		 /* all of it, for people */
 	uint32_t depth;		 /* ios at once */
 	uint32_t eager;		 /* of 100 steps: those that send an operation if there is room */
 	uint32_t dump, remove;	 /* of 1000 operations */

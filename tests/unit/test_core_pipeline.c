@@ -340,6 +340,45 @@ static void rank_in_a_path(void **state)
 	assert_int_equal(system(path), 0);
 }
 
+/* A stage may say how many reactors there are, where nothing else says otherwise. */
+static void reactors_by_a_stage(void **state)
+{
+	static const struct {
+		const char *above, *options, *error;
+		uint32_t reactors;
+	} cases[] = {
+		{"", ", reactors=3", NULL, 3},
+		{"store(reactors=3) | ", ", reactors=3", NULL, 3},
+		{"store(reactors=2) | ", "", NULL, 2},
+		{"store(reactors=2) | ", ", reactors=3", "flash: reactors=3: ", 0},
+		{"store(reactors=2) | ", ", reactors=33", "flash: reactors=\"33\" is too large", 0},
+	};
+	char folder[] = "/tmp/cairn-core-XXXXXX", spec[128];
+
+	(void)state;
+	assert_non_null(mkdtemp(folder));
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct cairn_error error = {0};
+		struct cairn_store *store;
+		int ret;
+
+		snprintf(spec, sizeof(spec), "%sflash(path=%s/kv, size=8MiB%s)", cases[i].above,
+			 folder, cases[i].options);
+		ret = cairn_store_open(spec, NULL, &store, &error);
+		if (cases[i].error) {
+			assert_int_equal(ret, -EINVAL);
+			assert_non_null(strstr(error.text, cases[i].error));
+			assert_int_equal(error.column, strstr(spec, "reactors=3") - spec + 10);
+			continue;
+		}
+		assert_int_equal(ret, 0);
+		assert_int_equal(store->reactor_count, cases[i].reactors);
+		assert_int_equal(cairn_store_close(store, UINT64_MAX), 0);
+	}
+	snprintf(spec, sizeof(spec), "rm -r %s", folder);
+	assert_int_equal(system(spec), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -353,6 +392,7 @@ int main(void)
 		cmocka_unit_test(memory_below_is_not_written_either),
 		cmocka_unit_test(prefetch_over_two_tiers),
 		cmocka_unit_test(rank_in_a_path),
+		cmocka_unit_test(reactors_by_a_stage),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -96,7 +96,8 @@ static void against_model(void **state)
 		struct model *m = calloc(1, sizeof(*m));
 
 		print_message("# seed %llu\n", (unsigned long long)seed);
-		policy_init(&m->policy, m->regions, REGIONS, UNITS, (uint16_t)(seed * 65500));
+		policy_init(&m->policy, POLICY_COST, m->regions, REGIONS, UNITS,
+			    (uint16_t)(seed * 65500));
 		for (int i = 0; i < 3000; i++) {
 			model_step(m, &random);
 			if (random_below(&random, 20) == 0)
@@ -115,7 +116,7 @@ static void wrapped(void **state)
 	struct model *m = calloc(1, sizeof(*m));
 
 	(void)state;
-	policy_init(&m->policy, m->regions, REGIONS, UNITS, 7);
+	policy_init(&m->policy, POLICY_COST, m->regions, REGIONS, UNITS, 7);
 	policy_add(&m->policy, 0, 7, 30);
 	model_advance(m, 65536 + 2);
 	policy_add(&m->policy, 0, m->policy.epoch, 5);
@@ -144,7 +145,7 @@ static void victims(void **state)
 	struct policy_victim victim;
 
 	(void)state;
-	policy_init(&m->policy, m->regions, REGIONS, UNITS, 0);
+	policy_init(&m->policy, POLICY_COST, m->regions, REGIONS, UNITS, 0);
 	choose(m, POLICY_NONE, 0);
 	for (uint16_t region = 0; region < 4; region++) {
 		policy_add(&m->policy, region, m->policy.epoch, UNITS);
@@ -177,7 +178,7 @@ static void victims(void **state)
 	choose(m, 1, 50);
 	policy_candidate(&m->policy, 1, false);
 	choose(m, 2, 0);
-	policy_clear(&m->policy, 2);
+	policy_clear(&m->policy, 2, 1);
 	choose(m, 0, 0); /* hot, but too much to carry */
 	free(m);
 }
@@ -187,7 +188,7 @@ static void old_epochs(void **state)
 	struct model *m = calloc(1, sizeof(*m));
 
 	(void)state;
-	policy_init(&m->policy, m->regions, REGIONS, UNITS, 1000);
+	policy_init(&m->policy, POLICY_COST, m->regions, REGIONS, UNITS, 1000);
 	assert_int_equal(policy_epoch_of(&m->policy, 990), 990);
 	assert_int_equal(policy_epoch_of(&m->policy, 10), 1000 - POLICY_BINS + 1);
 	policy_add(&m->policy, 0, 10, 100);
@@ -198,13 +199,100 @@ static void old_epochs(void **state)
 /* What is new is older than what was used, unless it has the highest priority. */
 static void fresh_ages(void **state)
 {
+	struct policy cost = {.kind = POLICY_COST}, lru = {.kind = POLICY_LRU};
+	struct policy fifo = {.kind = POLICY_FIFO};
+
 	(void)state;
-	assert_int_equal(policy_fresh_age(0), POLICY_FRESH_AGE);
-	assert_int_equal(policy_fresh_age(POLICY_PRIORITIES / 2), POLICY_FRESH_AGE / 2);
-	assert_int_equal(policy_fresh_age(POLICY_PRIORITIES), 0);
-	assert_int_equal(policy_fresh_age(UINT32_MAX), 0);
+	assert_int_equal(policy_fresh_age(&cost, 0), POLICY_FRESH_AGE);
+	assert_int_equal(policy_fresh_age(&cost, POLICY_PRIORITIES / 2), POLICY_FRESH_AGE / 2);
+	assert_int_equal(policy_fresh_age(&cost, POLICY_PRIORITIES), 0);
+	assert_int_equal(policy_fresh_age(&cost, UINT32_MAX), 0);
 	for (uint32_t i = 1; i <= POLICY_PRIORITIES; i++)
-		assert_true(policy_fresh_age(i) <= policy_fresh_age(i - 1));
+		assert_true(policy_fresh_age(&cost, i) <= policy_fresh_age(&cost, i - 1));
+	assert_int_equal(policy_fresh_age(&lru, 0), 0);
+	assert_int_equal(policy_fresh_age(&fifo, 0), 0);
+}
+
+/* Three regions, begun in the order 2, 0, 1; the first 40 epochs ago, the last 20. */
+static struct model *three(enum policy_kind kind)
+{
+	static const uint32_t order[] = {2, 0, 1};
+	struct model *m = calloc(1, sizeof(*m));
+
+	policy_init(&m->policy, kind, m->regions, REGIONS, UNITS, 0);
+	for (uint32_t i = 0; i < 3; i++) {
+		policy_clear(&m->policy, order[i], i + 1);
+		policy_add(&m->policy, order[i], m->policy.epoch, UNITS);
+		policy_candidate(&m->policy, order[i], true);
+		model_advance(m, i < 2 ? 10 : 20);
+	}
+	return m;
+}
+
+static void fifo(void **state)
+{
+	struct model *m = three(POLICY_FIFO);
+	struct policy_victim victim;
+
+	(void)state;
+	policy_touch(&m->policy, 2, 0, UNITS); /* which is nothing to it */
+	policy_drop(&m->policy, 1, 20, UNITS / 2);
+	policy_hold(&m->policy, 2, UNITS / 4);
+	victim = choose(m, 2, UNITS / 4);
+	assert_true(policy_carries(&victim, 0, true, false));
+	assert_false(policy_carries(&victim, 40, false, false));
+	policy_hold(&m->policy, 2, UNITS - UNITS / 4); /* nothing of it would be freed */
+	choose(m, 0, 0);
+	policy_unhold(&m->policy, 2, UNITS);
+	policy_take(&m->policy, &victim);
+	policy_clear(&m->policy, 2, 4);
+	policy_add(&m->policy, 2, m->policy.epoch, UNITS);
+	policy_candidate(&m->policy, 2, true);
+	victim = choose(m, 0, 0);
+	policy_take(&m->policy, &victim);
+	victim = choose(m, 1, 0);
+	policy_take(&m->policy, &victim);
+	choose(m, 2, 0);
+	policy_suspect(&m->policy, 2);
+	policy_candidate(&m->policy, 1, true);
+	choose(m, 2, 0);
+	free(m);
+}
+
+static void lru(void **state)
+{
+	struct model *m = three(POLICY_LRU);
+	struct policy_victim victim;
+
+	(void)state;
+	choose(m, 2, 0);
+	/* A tenth of it is hot: that is carried. */
+	policy_touch(&m->policy, 2, 0, UNITS / 10);
+	victim = choose(m, 2, UNITS / 10);
+	assert_true(policy_carries(&victim, 40, false, false));
+	assert_false(policy_carries(&victim, 40, false, true));
+	assert_false(policy_carries(&victim, 0, false, false));
+	/* Half of it: it was used later on average than another one. */
+	policy_touch(&m->policy, 2, 0, UNITS / 2);
+	victim = choose(m, 0, 0);
+	/* What is dead was used longest ago. */
+	policy_drop(&m->policy, 1, 20, UNITS / 10 * 9);
+	victim = choose(m, 1, UNITS / 10);
+	policy_take(&m->policy, &victim);
+	/* Never more than what pays. */
+	policy_touch(&m->policy, 0, 10, UNITS / 10 * 6);
+	policy_candidate(&m->policy, 2, false);
+	choose(m, 0, UNITS / 10 * 6);
+	policy_touch(&m->policy, 0, 10, UNITS / 10);
+	choose(m, 0, 0);
+	/* The index is full: something of it goes. */
+	policy_drop(&m->policy, 0, 10, UNITS / 10 * 3);
+	policy_drop(&m->policy, 0, m->policy.epoch, UNITS / 10 * 3);
+	choose(m, 0, UNITS / 10 * 4);
+	victim = policy_choose(&m->policy, true);
+	assert_int_equal(victim.region, 0);
+	assert_int_equal(victim.carried, 0);
+	free(m);
 }
 
 static void fill(struct model *m, uint32_t region)
@@ -214,16 +302,15 @@ static void fill(struct model *m, uint32_t region)
 }
 
 /* Whatever is used, the log is never copied more than promised, and there is always a victim. */
-static void bounded(void **state)
+static void bounded_by(enum policy_kind kind)
 {
-	(void)state;
 	for (uint64_t seed = 1; seed <= 10; seed++) {
 		struct random random = {seed};
 		struct model *m = calloc(1, sizeof(*m));
 		double carried = 0, freed = 0;
 
 		print_message("# seed %llu\n", (unsigned long long)seed);
-		policy_init(&m->policy, m->regions, REGIONS, UNITS, 0);
+		policy_init(&m->policy, kind, m->regions, REGIONS, UNITS, 0);
 		for (uint32_t region = 0; region < REGIONS; region++)
 			fill(m, region);
 		for (int i = 0; i < 5000; i++) {
@@ -239,13 +326,21 @@ static void bounded(void **state)
 			policy_take(&m->policy, &victim);
 			carried += victim.carried;
 			freed += UNITS - victim.carried;
-			policy_clear(&m->policy, victim.region);
+			policy_clear(&m->policy, victim.region, (uint64_t)i + 1);
 			fill(m, victim.region);
 			assert_true(carried <= POLICY_CARRY_MAX * freed + UNITS);
 		}
-		assert_true(carried > 0);
+		assert_true(kind == POLICY_FIFO ? carried == 0 : carried > 0);
 		free(m);
 	}
+}
+
+static void bounded(void **state)
+{
+	(void)state;
+	bounded_by(POLICY_COST);
+	bounded_by(POLICY_LRU);
+	bounded_by(POLICY_FIFO);
 }
 
 int main(void)
@@ -254,6 +349,7 @@ int main(void)
 		cmocka_unit_test(against_model), cmocka_unit_test(wrapped),
 		cmocka_unit_test(victims),	 cmocka_unit_test(old_epochs),
 		cmocka_unit_test(bounded),	 cmocka_unit_test(fresh_ages),
+		cmocka_unit_test(fifo),		 cmocka_unit_test(lru),
 	};
 
 	return cmocka_run_group_tests_name("flash_policy", tests, NULL, NULL);

@@ -347,7 +347,7 @@ static void fill_large(struct fio *f)
 /* [m] When a new block counts as used. */
 static uint16_t fresh_epoch(const struct flash *tier, uint32_t priority)
 {
-	return (uint16_t)(tier->epoch - policy_fresh_age(priority));
+	return (uint16_t)(tier->epoch - policy_fresh_age(&tier->policy, priority));
 }
 
 /* [m] The first attribute that is told stays. */

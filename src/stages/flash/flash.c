@@ -39,6 +39,13 @@ static const struct cairn_option options[OPT_COUNT] = {
 		      "a device that answers nothing for so long is passed by until it does"},
 	[OPT_SHED] = {"shed", CAIRN_OPTION_TIME, 0, "5s", "1ms", NULL, NULL,
 		      "when a dump has waited so long for the device, new ones are declined"},
+	[OPT_POLICY] = {"policy", CAIRN_OPTION_CHOICE, 0, "cost", NULL, NULL, "cost|lru|fifo",
+			"what goes: what costs least to lose and to copy around; the region used "
+			"longest ago, but for what of it is hot; the oldest region, copying "
+			"nothing but what is held"},
+	[OPT_REACTORS] = {"reactors", CAIRN_OPTION_COUNT, 0, NULL, "1", "32", NULL,
+			  "threads that do I/O, of the whole store: as store(reactors=), where "
+			  "that says nothing else"},
 };
 
 static const struct cairn_counter_row counters[CNT_COUNT] = {
@@ -84,6 +91,24 @@ static const struct cairn_counter_row counters[CNT_COUNT] = {
 
 /* ---- open ------------------------------------------------------------------------------ */
 
+/* Any number will do: this is for who configures the store by this stage alone. */
+static int reactors_ask(struct flash *tier, struct cairn_error *reterr)
+{
+	const struct cairn_value *wanted = &tier->env->values[OPT_REACTORS];
+	uint32_t has;
+
+	if (!wanted->set)
+		return 0;
+	has = stage_env(tier->env)->reactors_ask(tier->env, (uint32_t)wanted->u);
+	if (has == wanted->u)
+		return 0;
+	return flash_error(
+		reterr, -EINVAL,
+		"reactors=%u: the store is to have %u of them, by store(reactors=) or by "
+		"another stage: write one number, once",
+		(uint32_t)wanted->u, has);
+}
+
 static int options_take(struct flash *tier, struct cairn_error *reterr)
 {
 	const struct cairn_value *values = tier->env->values;
@@ -93,13 +118,14 @@ static int options_take(struct flash *tier, struct cairn_error *reterr)
 				   sizeof(tier->path) - 1);
 	snprintf(tier->path, sizeof(tier->path), "%s", values[OPT_PATH].s);
 	tier->sync = (enum sync_choice)values[OPT_SYNC].u;
+	tier->policy_kind = (enum policy_kind)values[OPT_POLICY].u;
 	tier->open_wait_ns = values[OPT_OPEN_WAIT].u;
 	tier->shed_ns = values[OPT_SHED].u;
 	if (tier->host && tier->host->buffer_max < BUFFER_MIN)
 		return flash_error(reterr, -EINVAL,
 				   "buffers of %u bytes are needed, the store has %zu", BUFFER_MIN,
 				   tier->host->buffer_max);
-	return 0;
+	return reactors_ask(tier, reterr);
 }
 
 static uint64_t entries_of(const struct flash *tier, enum flash_option option, uint64_t most)

@@ -9,13 +9,14 @@
 #define PRICE_STEP 1.05
 #define LATE	   0.9 /* of what counts, kept at each victim: the last ten or so */
 
-void policy_init(struct policy *policy, struct policy_region *regions, uint32_t region_count,
-		 uint32_t region_units, uint16_t epoch)
+void policy_init(struct policy *policy, enum policy_kind kind, struct policy_region *regions,
+		 uint32_t region_count, uint32_t region_units, uint16_t epoch)
 {
 	uint64_t units = (uint64_t)region_count * region_units * POLICY_LIVES / POLICY_BINS;
 
 	assert(region_count && region_units);
 	*policy = (struct policy){
+		.kind = kind,
 		.regions = regions,
 		.region_count = region_count,
 		.region_units = region_units,
@@ -28,9 +29,9 @@ void policy_init(struct policy *policy, struct policy_region *regions, uint32_t 
 		regions[i].epoch = epoch;
 }
 
-uint32_t policy_fresh_age(uint32_t priority)
+uint32_t policy_fresh_age(const struct policy *policy, uint32_t priority)
 {
-	if (priority >= POLICY_PRIORITIES)
+	if (policy->kind != POLICY_COST || priority >= POLICY_PRIORITIES)
 		return 0;
 	return POLICY_FRESH_AGE * (POLICY_PRIORITIES - priority) / POLICY_PRIORITIES;
 }
@@ -145,10 +146,12 @@ void policy_unhold(struct policy *policy, uint32_t region, uint32_t units)
 	r->held -= units;
 }
 
-void policy_clear(struct policy *policy, uint32_t region)
+void policy_clear(struct policy *policy, uint32_t region, uint64_t seq)
 {
 	assert(region < policy->region_count);
-	policy->regions[region] = (struct policy_region){.epoch = policy->epoch};
+	policy->regions[region] = (struct policy_region){.seq = seq, .epoch = policy->epoch};
+	if (seq > policy->seq)
+		policy->seq = seq;
 }
 
 void policy_candidate(struct policy *policy, uint32_t region, bool may)
@@ -163,32 +166,106 @@ struct choice {
 	double score;
 };
 
+/* What is carried beside @carried of its own: held records, as far as they are not among those. */
+static uint32_t with_held(const struct policy_region *r, uint32_t carried)
+{
+	return carried + r->held < r->live ? carried + r->held : r->live;
+}
+
+/* A victim that frees something, and the best so far. */
+static void offer(const struct policy *policy, uint32_t region, uint32_t age, uint32_t carried,
+		  double score, struct choice *best)
+{
+	if (best->victim.region != POLICY_NONE && score >= best->score)
+		return;
+	best->score = score;
+	best->victim.region = region;
+	best->victim.carried = carried;
+	best->victim.epoch = policy->epoch;
+	best->victim.age = (uint16_t)age;
+}
+
+static bool too_much(const struct policy *policy, uint32_t carried, uint32_t all)
+{
+	return carried &&
+	       (all > policy->region_units * POLICY_CARRY_SHARE || carried > policy->credit);
+}
+
 /* Its thresholds, from the youngest: everything is evicted, then less and less. */
-static void consider(const struct policy *policy, uint32_t region, bool evict, struct choice *best)
+static void consider_cost(const struct policy *policy, uint32_t region, bool evict,
+			  struct choice *best)
 {
 	struct policy_region *r = region_of(policy, region);
 	double units = policy->region_units;
 	uint32_t carried = 0;
 
 	for (uint32_t age = 0; age <= POLICY_BINS; age++) {
-		uint32_t all = carried + r->held < r->live ? carried + r->held : r->live;
+		uint32_t all = with_held(r, carried);
 		uint32_t bin = age < POLICY_BINS ? *bin_of(policy, r, age) : 0;
-		double freed = units - all, score;
+		double freed = units - all;
 
-		if (carried && (all > units * POLICY_CARRY_SHARE || carried > policy->credit))
+		if (too_much(policy, carried, all))
 			return;
 		/* A threshold between two bins that hold something is as good as the older one. */
-		if (freed <= 0 || (!bin && age < POLICY_BINS) || (evict && all == r->live))
-			continue;
-		score = policy->price * all / freed - age;
-		if (best->victim.region == POLICY_NONE || score < best->score) {
-			best->score = score;
-			best->victim.region = region;
-			best->victim.carried = all;
-			best->victim.epoch = policy->epoch;
-			best->victim.age = (uint16_t)age;
-		}
+		if (freed > 0 && (bin || age == POLICY_BINS) && !(evict && all == r->live))
+			offer(policy, region, age, all, policy->price * all / freed - age, best);
 		carried += bin;
+	}
+}
+
+static double mean_age(const struct policy *policy, struct policy_region *r)
+{
+	double sum = (double)(policy->region_units - r->live) * POLICY_BINS;
+
+	for (uint32_t age = 0; age < POLICY_BINS; age++)
+		sum += (double)*bin_of(policy, r, age) * age;
+	return sum / policy->region_units;
+}
+
+static void consider_lru(const struct policy *policy, uint32_t region, bool evict,
+			 struct choice *best)
+{
+	struct policy_region *r = region_of(policy, region);
+	uint32_t carried = 0, age = 0, all;
+
+	for (; age < POLICY_HOT_AGE; age++) {
+		uint32_t more = carried + *bin_of(policy, r, age);
+
+		if (too_much(policy, more, with_held(r, more)))
+			break;
+		carried = more;
+	}
+	all = with_held(r, carried);
+	if (evict && all == r->live) {
+		age = 0;
+		all = with_held(r, 0);
+	}
+	if (all < policy->region_units && !(evict && all == r->live))
+		offer(policy, region, age, all, -mean_age(policy, r), best);
+}
+
+static void consider_fifo(const struct policy *policy, uint32_t region, bool evict,
+			  struct choice *best)
+{
+	struct policy_region *r = region_of(policy, region);
+	uint32_t all = with_held(r, 0);
+
+	if (all < policy->region_units && !(evict && all == r->live))
+		offer(policy, region, 0, all, -(double)(policy->seq - r->seq), best);
+}
+
+static void consider(const struct policy *policy, uint32_t region, bool evict, struct choice *best)
+{
+	switch (policy->kind) {
+	case POLICY_COST:
+		consider_cost(policy, region, evict, best);
+		return;
+	case POLICY_LRU:
+		consider_lru(policy, region, evict, best);
+		return;
+	case POLICY_FIFO:
+		consider_fifo(policy, region, evict, best);
+		return;
 	}
 }
 

@@ -14,9 +14,15 @@
  *     write amplification stays below 1 + POLICY_CARRY_MAX in the long run.
  *
  * The choice: each region could be reclaimed with any epoch as threshold, where
- * records used later are carried and the others are evicted. That costs what
- * is evicted, which is worse the younger the threshold is, and what is copied for
- * each unit freed. The victim is the region and threshold with the least of
+ * records used later are carried and the others are evicted.
+ *
+ * POLICY_FIFO takes the region that was begun first, and carries what is held. POLICY_LRU takes
+ * the one whose units were last used longest ago on average, dead ones for longest of all, and
+ * carries what of it was used in the last POLICY_HOT_AGE epochs, the youngest first, as far as
+ * invariant 3 lets it.
+ *
+ * POLICY_COST, the default: a threshold costs what is evicted, which is worse the younger it is,
+ * and what is copied for each unit freed. The victim is the region and threshold with the least of
  *
  *	epoch of the threshold + price * carried / freed
  *
@@ -25,7 +31,7 @@
  * gains little by copying is not copied for, and regions whose records are all cold
  * or dead are taken as they are.
  *
- * A block that was dumped and not used since is taken for older than it is, by
+ * There, a block that was dumped and not used since is taken for older than it is, by
  * POLICY_FRESH_AGE: most are never used, and those that were are again three times as
  * often. So what is used is worth carrying through more than one life of the log.
  *
@@ -43,13 +49,17 @@
 #define POLICY_BINS	   64u /* epochs told apart */
 #define POLICY_LIVES	   2u  /* of the log: the time of so many epochs */
 #define POLICY_FRESH_AGE   16u /* half a life: measured, and so is twice or half of it */
+#define POLICY_HOT_AGE	   24u /* three quarters of a life: measured */
 #define POLICY_PRIORITIES  100u
 #define POLICY_CARRY_AIM   0.23	     /* carried for each unit freed, of late */
 #define POLICY_CARRY_MAX   0.30	     /* the bound of invariant 3 */
 #define POLICY_CARRY_SHARE (2.0 / 3) /* of a victim: frees a region for two copied, at worst */
 #define POLICY_NONE	   UINT32_MAX
 
+enum policy_kind { POLICY_COST, POLICY_LRU, POLICY_FIFO };
+
 struct policy_region {
+	uint64_t seq;		     /* of its use: they are begun in this order */
 	uint32_t units[POLICY_BINS]; /* live, by epoch; a ring that ends with `epoch` */
 	uint32_t live;
 	uint32_t held;	/* of live */
@@ -59,7 +69,9 @@ struct policy_region {
 };
 
 struct policy {
+	enum policy_kind kind;
 	struct policy_region *regions;
+	uint64_t seq; /* the latest use of any region */
 	uint32_t region_count, region_units;
 	uint64_t epoch_units; /* written in each epoch */
 	uint64_t written;     /* in this epoch */
@@ -81,14 +93,15 @@ struct policy_victim {
  * @regions: region_count, zeroed, stays the caller's. @epoch: where a store that was
  * there before stopped, else 0.
  */
-void policy_init(struct policy *policy, struct policy_region *regions, uint32_t region_count,
-		 uint32_t region_units, uint16_t epoch);
+void policy_init(struct policy *policy, enum policy_kind kind, struct policy_region *regions,
+		 uint32_t region_count, uint32_t region_units, uint16_t epoch);
 
 /*
  * How long ago a block that is new counts as used, in epochs: POLICY_FRESH_AGE, less for one
- * with a priority (up to POLICY_PRIORITIES), which begins as if it had been used.
+ * with a priority (up to POLICY_PRIORITIES), which begins as if it had been used, as all do
+ * where the kind is not POLICY_COST.
  */
-uint32_t policy_fresh_age(uint32_t priority);
+uint32_t policy_fresh_age(const struct policy *policy, uint32_t priority);
 
 /* @units were written to the log, whatever they were. True: a new epoch has begun. */
 bool policy_written(struct policy *policy, uint32_t units);
@@ -101,8 +114,8 @@ void policy_touch(struct policy *policy, uint32_t region, uint16_t before, uint3
 /* Held records are carried, whatever their age: regions that are full of them are no victims. */
 void policy_hold(struct policy *policy, uint32_t region, uint32_t units);
 void policy_unhold(struct policy *policy, uint32_t region, uint32_t units);
-/* It is empty from here on: invalidated, free. */
-void policy_clear(struct policy *policy, uint32_t region);
+/* It is empty from here on: a use of it begins, the @seq-th. */
+void policy_clear(struct policy *policy, uint32_t region, uint64_t seq);
 /* Whether it may be a victim: sealed, not yet being reclaimed, not retired. */
 void policy_candidate(struct policy *policy, uint32_t region, bool may);
 /* Until policy_clear(): something in it did not check. */

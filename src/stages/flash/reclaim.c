@@ -167,9 +167,9 @@ static void header_write(struct reclaim *r)
 	tier_lock(tier);
 	assert(!region->live && !region->readers && !region->writers);
 	region->state = REGION_BLANK;
-	policy_clear(&tier->policy, r->victim);
 	region_trust(tier, r->victim);
 	region->seq = ++tier->region_seq;
+	policy_clear(&tier->policy, r->victim, region->seq);
 	region->records = 0;
 	region->kill_dirty = region->kill_single = 0;
 	region->sequence_max = 0;

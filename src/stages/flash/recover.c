@@ -76,7 +76,7 @@ static uint32_t epoch_of(const struct flash *tier, uint8_t mark, uint32_t region
 	uint32_t back;
 
 	if (mark == FLASH_MARK_NONE || mark > FLASH_MARK_EPOCHS) { /* not used since it came */
-		uint32_t age = policy_fresh_age(0);
+		uint32_t age = policy_fresh_age(&tier->policy, 0);
 
 		region_epoch = region_epoch < tier->epoch ? region_epoch : tier->epoch;
 		return region_epoch > age ? region_epoch - age : 0;
@@ -611,8 +611,10 @@ static void regions_look(struct recovery *r)
 		if (found->epoch > tier->epoch)
 			tier->epoch = found->epoch;
 	}
-	policy_init(&tier->policy, tier->policy_regions, tier->layout.region_count,
-		    tier->layout.region_units, (uint16_t)tier->epoch);
+	policy_init(&tier->policy, tier->policy_kind, tier->policy_regions,
+		    tier->layout.region_count, tier->layout.region_units, (uint16_t)tier->epoch);
+	for (uint32_t i = 0; i < count; i++)
+		policy_clear(&tier->policy, i, tier->regions[i].seq);
 }
 
 /* ---- all of it ------------------------------------------------------------------------------ */

@@ -79,6 +79,8 @@ enum flash_option {
 	OPT_FORMAT,
 	OPT_HANG,
 	OPT_SHED,
+	OPT_POLICY,
+	OPT_REACTORS,
 	OPT_COUNT,
 };
 enum sync_choice { SYNC_GROUP, SYNC_EACH, SYNC_NONE };
@@ -241,6 +243,7 @@ struct flash {
 	uint32_t device_unit; /* its logical block */
 	uint64_t there_bytes; /* of the file or device, at open */
 	enum sync_choice sync;
+	enum policy_kind policy_kind;
 	uint64_t open_wait_ns, shed_ns;
 	uint32_t entries_max;
 	uint64_t shards_max;
