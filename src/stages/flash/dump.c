@@ -362,7 +362,6 @@ static void attr_take(struct fio *f, struct partial *partial)
 		return;
 	partial->attr = *attr;
 	partial->attr_told = true;
-	partial->chain = f->io->flags & CAIRN_IO_CHAIN;
 	if (attr->ttl_ns) {
 		uint64_t end_s = (partial->created_ns + attr->ttl_ns) / 1000000000u + 1;
 
@@ -370,7 +369,8 @@ static void attr_take(struct fio *f, struct partial *partial)
 		table_set_expiry(f->tier->table, partial->id, partial->expiry_s);
 	}
 	table_touch(f->tier->table, partial->id, fresh_epoch(f->tier, attr->priority), &before);
-	block_tell(f, partial->id);
+	partial->chain =
+		block_begin(f, partial->id, &partial->attr) && (f->io->flags & CAIRN_IO_CHAIN);
 }
 
 /* Whether records of @units fit one write together with one of @more, and an empty region. */

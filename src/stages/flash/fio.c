@@ -176,13 +176,33 @@ void fio_flush(struct fio *f, void (*then)(struct fio *))
 /* ---- parents ----------------------------------------------------------------------------------
  */
 
-void block_tell(struct fio *f, uint32_t id)
+static uint64_t parent_of(const struct fio *f, const struct cairn_block_attr *attr)
 {
 	static const struct cairn_key none;
-	const struct cairn_key *parent = &f->io->attr.parent;
 
-	if (memcmp(parent, &none, sizeof(none)) != 0)
-		block_continues(
-			f->tier, id,
-			table_fingerprint(f->tier->table, parent, f->space->id, f->generation));
+	if (memcmp(&attr->parent, &none, sizeof(none)) == 0)
+		return 0;
+	return table_fingerprint(f->tier->table, &attr->parent, f->space->id, f->generation);
+}
+
+void block_tell(struct fio *f, uint32_t id)
+{
+	uint64_t parent = parent_of(f, &f->io->attr);
+
+	if (parent)
+		block_continues(f->tier, id, parent);
+}
+
+bool block_begin(struct fio *f, uint32_t id, struct cairn_block_attr *attr)
+{
+	uint64_t parent = parent_of(f, attr);
+
+	table_set_depth(f->tier->table, id, attr->depth);
+	if (parent && !table_may_continue(f->tier->table, id, parent)) {
+		memset(&attr->parent, 0, sizeof(attr->parent));
+		parent = 0;
+	}
+	if (parent)
+		block_continues(f->tier, id, parent);
+	return parent;
 }

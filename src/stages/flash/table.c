@@ -137,7 +137,7 @@ static void set_state(struct table *table, uint32_t id, enum table_state state)
 {
 	table->counts[state_of(table, id)]--;
 	table->counts[state]++;
-	table->hot[id].state = (uint8_t)((table->hot[id].state & ~STATE_MASK) | state);
+	table->hot[id].state = (table->hot[id].state & FLAGS_MASK) | (state & STATE_MASK);
 }
 
 /* Without places and geometry. TABLE_NONE: all in use. */
@@ -369,7 +369,9 @@ uint32_t table_parent(const struct table *table, uint32_t id)
 	uint32_t parent = table->cold[id].parent;
 
 	assert(table->magic == TABLE_MAGIC && id < table->fresh && lives(table, id));
-	return parent != TABLE_NONE && lives(table, parent) ? parent : TABLE_NONE;
+	return parent != TABLE_NONE && lives(table, parent) && is_shallower(table, parent, id)
+		       ? parent
+		       : TABLE_NONE;
 }
 
 bool table_is(const struct table *table, uint32_t id, uint16_t incarnation)
@@ -394,8 +396,9 @@ void table_look(const struct table *table, uint32_t id, struct table_block *ret_
 		.state = (uint8_t)state_of(table, id),
 		.holds = cold->holds,
 		.pins = hot->pins,
-		.orphan =
-			cold->parent != TABLE_NONE && state_of(table, cold->parent) == TABLE_GHOST,
+		.orphan = cold->parent != TABLE_NONE &&
+			  state_of(table, cold->parent) == TABLE_GHOST &&
+			  is_shallower(table, cold->parent, id),
 	};
 	if (lives(table, id))
 		table_geometry(table, id, &ret_block->geometry);
@@ -434,8 +437,9 @@ static enum table_answer entry_begin(struct table *table, uint64_t fingerprint, 
 			places_give(&table->places, others, geometry->shard_count - 1);
 		return TABLE_ENTRIES_FULL;
 	}
-	table->hot[id].geometry = number;
-	table->hot[id].state |= flags;
+	table->hot[id].geometry = number & GEOMETRY_OWN;
+	table->hot[id].state |= flags & FLAGS_MASK;
+	table->hot[id].depth = 0;
 	table->cold[id].others = others;
 	*ret_id = id;
 	return TABLE_OK;
@@ -482,8 +486,8 @@ enum table_answer table_set_last(struct table *table, uint32_t id, uint32_t last
 	if (!number)
 		return TABLE_GEOMETRIES_FULL;
 	geometry_give(table, hot->geometry);
-	hot->geometry = number;
-	hot->state |= flags;
+	hot->geometry = number & GEOMETRY_OWN;
+	hot->state |= flags & FLAGS_MASK;
 	return TABLE_OK;
 }
 
@@ -591,7 +595,10 @@ void table_set_expiry(struct table *table, uint32_t id, uint32_t expiry_s)
 
 	assert(table->magic == TABLE_MAGIC && lives(table, id));
 	table->cold[id].expiry = expiry_s;
-	hot->state = (uint8_t)((hot->state & ~FLAG_EXPIRES) | (expiry_s ? FLAG_EXPIRES : 0));
+	if (expiry_s)
+		hot->state |= FLAG_EXPIRES;
+	else
+		hot->state &= STATE_MASK | FLAG_LAST;
 }
 
 static bool leads_back(const struct table *table, uint32_t from, uint32_t to)
@@ -604,12 +611,33 @@ static bool leads_back(const struct table *table, uint32_t from, uint32_t to)
 	return false;
 }
 
+void table_set_depth(struct table *table, uint32_t id, uint32_t depth)
+{
+	struct hot *hot = &table->hot[id];
+
+	assert(table->magic == TABLE_MAGIC && lives(table, id));
+	if (!hot->depth)
+		hot->depth = (depth < TABLE_DEPTH_MAX ? depth : TABLE_DEPTH_MAX) & TABLE_DEPTH_MAX;
+}
+
+static bool may_continue(const struct table *table, uint32_t id, uint32_t parent)
+{
+	return parent != id && (parent == TABLE_NONE || is_shallower(table, parent, id));
+}
+
+bool table_may_continue(const struct table *table, uint32_t id, uint64_t parent)
+{
+	assert(table->magic == TABLE_MAGIC && lives(table, id));
+	return may_continue(table, id, find_any(table, parent));
+}
+
 bool table_set_parent(struct table *table, uint32_t id, uint64_t parent)
 {
 	uint32_t p = find_any(table, parent);
 
 	assert(table->magic == TABLE_MAGIC && lives(table, id));
-	if (table->cold[id].parent != TABLE_NONE || leads_back(table, p, id))
+	if (table->cold[id].parent != TABLE_NONE || !may_continue(table, id, p) ||
+	    leads_back(table, p, id))
 		return true;
 	if (p == TABLE_NONE)
 		p = entry_make(table, parent, TABLE_GHOST);
@@ -683,7 +711,7 @@ void table_remove(struct table *table, uint32_t id)
 	geometry_give(table, hot->geometry);
 	parent_drop(table, id);
 	set_state(table, id, TABLE_GHOST);
-	/* A ghost has a fingerprint, a place in its bucket, children and pins, and nothing else. */
+	/* A ghost has a fingerprint, a place in its bucket, depth, children, pins: nothing else. */
 	hot->state = TABLE_GHOST;
 	hot->geometry = 0;
 	*cold = (struct cold){.incarnation = (uint16_t)(cold->incarnation + 1),

@@ -22,8 +22,8 @@
  *  5. Memory is reserved for entries_max and shards_max, and taken as used; the
  *     buckets grow by linear hashing, one at a time: no call is ever long.
  *
- * Memory of a block: 16 + 28 bytes, and less than 4 for the bucket; of each further
- * shard 9 bytes, arrays rounded up to 4 and packed in chunks of 64 KiB. A geometry
+ * Memory of a block: 16 + 28 bytes, with 8 bits for its depth, and less than 4 for the bucket; of
+ * each further shard 9 bytes, arrays rounded up to 4 and packed in chunks of 64 KiB. A geometry
  * (shard count and sizes) is interned; a block of one shard keeps its own size when
  * there is no place for it.
  */
@@ -41,7 +41,8 @@
 #define TABLE_CHILDREN_MAX   65535u	      /* of one block; more are not recorded */
 #define TABLE_LENGTH_MAX     ((1u << 20) - 1) /* units of a record: 512 MiB of 512 */
 #define TABLE_NUMBER_MAX     ((1u << 20) - 1) /* records of a region less one */
-#define TABLE_GEOMETRIES_MAX 4095u	      /* distinct ones at a time */
+#define TABLE_GEOMETRIES_MAX 4094u	      /* distinct ones at a time */
+#define TABLE_DEPTH_MAX	     255u	      /* deeper ones are not told apart */
 /* Address space for places is counted in a u32 of 4 bytes. */
 #define TABLE_SHARDS_MAX     (1u << 30)
 
@@ -80,7 +81,7 @@ struct table_block {
 	uint16_t incarnation;
 	uint8_t state; /* enum table_state; of a ghost only what follows counts */
 	uint8_t holds, pins;
-	bool orphan; /* it names a parent that is a ghost: no chain reaches it */
+	bool orphan; /* its parent, which is shallower, is a ghost: no chain reaches it */
 };
 
 struct table;
@@ -137,7 +138,7 @@ void table_geometry(const struct table *table, uint32_t id, struct table_geometr
 bool table_is(const struct table *table, uint32_t id, uint16_t incarnation);
 uint16_t table_incarnation(const struct table *table, uint32_t id);
 uint16_t table_epoch(const struct table *table, uint32_t id);
-/* The parent's id; TABLE_NONE: none, or it is a ghost. Whole or partial entries. */
+/* The parent's id; TABLE_NONE: none, or a ghost, or not shallower. Whole or partial entries. */
 uint32_t table_parent(const struct table *table, uint32_t id);
 
 /*
@@ -188,11 +189,19 @@ bool table_touch(struct table *table, uint32_t id, uint16_t epoch, uint16_t *ret
 /* 0: never. Whole or partial entries. */
 void table_set_expiry(struct table *table, uint32_t id, uint32_t expiry_s);
 
+/* How many blocks come before it in its prefix; 0, or a second time: nothing changes. */
+void table_set_depth(struct table *table, uint32_t id, uint32_t depth);
+/*
+ * Whether @parent may be the parent of a whole or partial entry: it is not the entry itself,
+ * nor known to be as deep or deeper.
+ */
+bool table_may_continue(const struct table *table, uint32_t id, uint64_t parent);
+
 /*
  * Tells an entry its parent (of the same space and generation, by fingerprint); a
  * parent that is not there gets a ghost. The first one told stays; a second is
- * ignored, as is the entry itself, or one whose chain of parents leads back to it
- * within 64 steps. False: no entry free for the ghost, or the parent has
+ * ignored, as is one that table_may_continue() refuses, or whose chain of parents leads
+ * back to it within 64 steps. False: no entry free for the ghost, or the parent has
  * TABLE_CHILDREN_MAX: then it has no parent.
  */
 bool table_set_parent(struct table *table, uint32_t id, uint64_t parent);

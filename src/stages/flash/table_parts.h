@@ -34,14 +34,16 @@
 #define STATE_MASK   0x3u
 #define FLAG_EXPIRES 0x4u
 #define FLAG_LAST    0x8u
-#define GEOMETRY_OWN UINT16_MAX
+#define FLAGS_MASK   (FLAG_EXPIRES | FLAG_LAST)
+#define GEOMETRY_OWN 0xfffu
 
 struct hot {
 	uint64_t fingerprint;
 	uint32_t next;
-	uint16_t geometry;
-	uint8_t state; /* enum table_state, and flags */
-	uint8_t pins;
+	uint32_t geometry : 12;
+	uint32_t depth : 8; /* up to TABLE_DEPTH_MAX; 0: not told. A ghost keeps it */
+	uint32_t state : 4; /* enum table_state, and flags */
+	uint32_t pins : 8;
 };
 
 struct cold {
@@ -75,6 +77,7 @@ static_assert(sizeof(struct hot) == 16, "four a cache line");
 static_assert(sizeof(struct hot) + sizeof(struct cold) + sizeof(uint32_t) <= 48,
 	      "of each block, with its bucket");
 static_assert(TABLE_GEOMETRIES_MAX < GEOMETRY_OWN, "no number of a geometry");
+static_assert(TABLE_DEPTH_MAX == 0xff && TABLE_COUNT_MAX == 0xff, "the most of 8 bits");
 
 static inline uint64_t pages_up(uint64_t bytes)
 {
@@ -110,6 +113,14 @@ static inline uint32_t *bucket_of(const struct table *table, uint64_t fingerprin
 static inline enum table_state state_of(const struct table *table, uint32_t id)
 {
 	return (enum table_state)(table->hot[id].state & STATE_MASK);
+}
+
+/* Of an entry that may be another's parent: not as deep or deeper, as far as that is known. */
+static inline bool is_shallower(const struct table *table, uint32_t parent, uint32_t id)
+{
+	uint32_t depth = table->hot[id].depth;
+
+	return !depth || depth == TABLE_DEPTH_MAX || table->hot[parent].depth < depth;
 }
 
 /* Whole or partial. */

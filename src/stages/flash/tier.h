@@ -418,6 +418,11 @@ int32_t fio_errno(int64_t result);
 void fio_flush(struct fio *f, void (*then)(struct fio *));
 /* [m] The io tells the parent of the entry @id; the first one told stays. */
 void block_tell(struct fio *f, uint32_t id);
+/*
+ * [m] Depth and parent of a new one, out of @attr; a parent that cannot be is taken out of it.
+ * Whether it has one.
+ */
+bool block_begin(struct fio *f, uint32_t id, struct cairn_block_attr *attr);
 uint32_t now_seconds(const struct flash *tier);
 /* [m] Figures that are shown, as they are now. */
 void flash_gauges(struct flash *tier);
