@@ -26,20 +26,35 @@ static const struct kit_shape shape = {2, 30000};
 
 static struct {
 	char path[192];
-	int fd; /* that the I/O uses */
+	int fd, probe_fd; /* that the I/O uses; and probes alone */
 	bool hangs, idle;
-	bool probed; /* it answers the probe even so */
+	bool probed;	 /* it answers the probe even so */
+	bool keep, kept; /* the next probe is not answered; that has come */
 	uint32_t waiting;
 	uint64_t clock_reads, now_ns, real_ns;
-} device = {.fd = -1};
+} device = {.fd = -1, .probe_fd = -1};
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 
+static bool device_answers(int fd, bool probe)
+{
+	if (fd != device.fd && fd != device.probe_fd)
+		return true;
+	return !device.hangs || (probe && device.probed);
+}
+
 static void device_wait(int fd, bool probe)
 {
+	bool kept;
+
 	pthread_mutex_lock(&lock);
 	device.waiting++;
-	while (device.hangs && fd == device.fd && !(probe && device.probed))
+	kept = probe && device.keep && device.hangs;
+	if (kept) {
+		device.keep = false;
+		device.kept = true;
+	}
+	while (!device_answers(fd, probe) || (kept && device.kept))
 		pthread_cond_wait(&changed, &lock);
 	device.waiting--;
 	pthread_mutex_unlock(&lock);
@@ -50,6 +65,32 @@ static void device_hang(bool hangs)
 	pthread_mutex_lock(&lock);
 	device.hangs = hangs;
 	device.probed = false;
+	pthread_cond_broadcast(&changed);
+	pthread_mutex_unlock(&lock);
+}
+
+/* The next probe while the device hangs is lost, until device_find_probe(). */
+static void device_lose_probe(void)
+{
+	pthread_mutex_lock(&lock);
+	device.keep = true;
+	pthread_mutex_unlock(&lock);
+}
+
+static bool device_lost_probe(void)
+{
+	bool kept;
+
+	pthread_mutex_lock(&lock);
+	kept = device.kept;
+	pthread_mutex_unlock(&lock);
+	return kept;
+}
+
+static void device_find_probe(void)
+{
+	pthread_mutex_lock(&lock);
+	device.keep = device.kept = false;
 	pthread_cond_broadcast(&changed);
 	pthread_mutex_unlock(&lock);
 }
@@ -78,6 +119,8 @@ static int hang_openat(int dirfd, const char *path, int flags, mode_t mode)
 
 	if (fd >= 0 && strcmp(path, device.path) == 0 && (flags & O_ACCMODE) == O_RDWR)
 		device.fd = fd;
+	else if (fd >= 0 && strcmp(path, device.path) == 0 && (flags & O_DIRECT))
+		device.probe_fd = fd;
 	return fd;
 }
 
@@ -256,15 +299,22 @@ static void idle(void)
 	device_idle(false);
 }
 
-/* What was out when the fence came down, and was answered, hides no later hang. */
-static uint64_t hang_again(struct rig *rig, const char *direct)
+/* There is one wherever the file system has direct reads, whatever direct= is. */
+static bool has_probe(void)
 {
-	static struct shot first, second;
 	int fd = open(device.path, O_RDONLY | O_DIRECT | O_CLOEXEC);
 
 	if (fd >= 0)
 		close(fd);
-	if (fd < 0 || strcmp(direct, "no") == 0) /* there is no probe */
+	return fd >= 0;
+}
+
+/* What was out when the fence came down, and was answered, hides no later hang. */
+static uint64_t hang_again(struct rig *rig)
+{
+	static struct shot first, second;
+
+	if (!has_probe())
 		return 0;
 	device_hang(true);
 	fire(rig, &first, 200, true, UINT64_MAX);
@@ -285,6 +335,36 @@ static uint64_t hang_again(struct rig *rig, const char *direct)
 	return 2;
 }
 
+/* A probe that is never answered: the watch looks on, and sends another. */
+static uint64_t probe_lost(struct rig *rig)
+{
+	static struct shot first, second;
+
+	if (!has_probe())
+		return 0;
+	device_lose_probe();
+	device_hang(true);
+	fire(rig, &first, 300, true, UINT64_MAX);
+	wait_fenced(rig, 1);
+	while (!device_lost_probe())
+		nap();
+	device_hang(false);
+	CHECK(result(rig, &first) == 0);
+	device_idle(true);
+	wait_fenced(rig, 0);
+	device_idle(false);
+	device_hang(true);
+	fire(rig, &second, 301, true, UINT64_MAX);
+	wait_fenced(rig, 1);
+	device_answer_probe();
+	wait_fenced(rig, 0);
+	device_hang(false);
+	CHECK(result(rig, &second) == 0);
+	CHECK(device_lost_probe());
+	device_find_probe();
+	return 2;
+}
+
 static void *clears(void *what)
 {
 	struct rig *rig = what;
@@ -292,28 +372,55 @@ static void *clears(void *what)
 	return (void *)(intptr_t)cairn_clear(rig->other, CAIRN_DURABLE);
 }
 
-/* Who clears waits for the device: nobody who opens a namespace that is there waits for him. */
-static void clear_hangs(struct rig *rig)
+static void device_back(struct rig *rig)
+{
+	device_hang(false);
+	device_idle(true);
+	wait_fenced(rig, 0);
+	device_idle(false);
+}
+
+/*
+ * Who clears, or opens a namespace that is new, waits for the device until the tier is
+ * fenced, and not longer; nobody who opens one that is there waits for him.
+ */
+static uint64_t spaces_hang(struct rig *rig)
 {
 	struct cairn_namespace *again;
 	pthread_t thread;
 	void *answer;
 
+	CHECK(kit_dump(rig->other, shape, 7, 0, shape.shards, CAIRN_DURABLE) == 0);
 	device_hang(true);
 	CHECK(pthread_create(&thread, NULL, clears, rig) == 0);
 	while (!device_waiting())
 		nap();
 	CHECK(kit_namespace(rig->store, "there", shape, &again) == 0);
 	cairn_namespace_close(again);
-	device_hang(false);
-	CHECK(pthread_join(thread, &answer) == 0 && !answer);
+	CHECK(pthread_join(thread, &answer) == 0 && (intptr_t)answer == -EIO);
+	CHECK(kit_counter(rig->store, "flash", "fenced") == 1);
+	device_back(rig);
+	/* It is cleared nevertheless, and what comes after that is made. */
+	while (kit_present(rig->other, 7))
+		nap();
+	while (cairn_clear(rig->other, CAIRN_WRITTEN) == -EIO)
+		nap();
+	device_hang(true);
+	CHECK(kit_namespace(rig->store, "new", shape, &again) == -EIO);
+	CHECK(kit_counter(rig->store, "flash", "fenced") == 1);
+	device_back(rig);
+	while (kit_namespace(rig->store, "new", shape, &again) == -EIO)
+		nap();
+	CHECK(kit_dump(again, shape, 1, 0, shape.shards, CAIRN_DURABLE) == 0);
+	cairn_namespace_close(again);
+	return 2;
 }
 
 static void run(struct rig *rig, const char *direct)
 {
 	static struct shot read, write;
 	struct cairn_namespace *there;
-	uint64_t fences = 1;
+	uint64_t fences;
 
 	kit_at("direct=%s", direct);
 	kit_watch(60);
@@ -329,7 +436,7 @@ static void run(struct rig *rig, const char *direct)
 		CHECK(kit_dump(rig->ns, shape, id, 0, shape.shards, CAIRN_DURABLE) == 0);
 	idle();
 	CHECK(kit_counter(rig->store, "flash", "fences") == 0);
-	clear_hangs(rig);
+	fences = spaces_hang(rig) + 1;
 	device_hang(true);
 	fire(rig, &read, 3, false, 30 * MS);
 	fire(rig, &write, 100, true, UINT64_MAX);
@@ -341,15 +448,14 @@ static void run(struct rig *rig, const char *direct)
 	CHECK(result(rig, &write) == 0); /* what was under way was not given up */
 	while (device_waiting() > 0)
 		nap();
-	device_idle(true); /* nothing is out */
-	wait_fenced(rig, 0);
-	device_idle(false);
+	device_back(rig); /* nothing is out */
 	all_there(rig);
 	CHECK(kit_dump(rig->ns, shape, 100, 1, 1, CAIRN_DURABLE) == 0);
 	CHECK(kit_dump(rig->ns, shape, 500, 0, shape.shards, CAIRN_DURABLE) == 0);
 	CHECK(kit_load(rig->ns, shape, 100) == 0 && kit_load(rig->ns, shape, 500) == 0);
-	CHECK(kit_counter(rig->store, "flash", "fences") == 1);
-	fences += hang_again(rig, direct);
+	CHECK(kit_counter(rig->store, "flash", "fences") == fences);
+	fences += hang_again(rig);
+	fences += probe_lost(rig);
 	CHECK(kit_counter(rig->store, "flash", "fences") == fences);
 	idle();
 	CHECK(cairn_store_close(rig->store, UINT64_MAX) == 0);

@@ -15,6 +15,7 @@ struct fiber {
 	void *stack;
 	bool begun, busy, waiting;
 	pthread_mutex_t *wants;
+	pthread_cond_t *cond; /* that it waits for */
 	void (*fn)(void *what);
 	void *what;
 };
@@ -30,6 +31,8 @@ static struct {
 
 int __real_pthread_mutex_lock(pthread_mutex_t *mutex);
 int __real_pthread_mutex_unlock(pthread_mutex_t *mutex);
+int __wrap_pthread_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex);
+int __wrap_pthread_cond_broadcast(pthread_cond_t *cond);
 int __wrap_pthread_mutex_lock(pthread_mutex_t *mutex);
 int __wrap_pthread_mutex_unlock(pthread_mutex_t *mutex);
 
@@ -171,4 +174,25 @@ int __wrap_pthread_mutex_unlock(pthread_mutex_t *mutex)
 
 	perhaps_leave();
 	return rc;
+}
+
+/* ---- conditions ------------------------------------------------------------------ */
+
+int __wrap_pthread_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex)
+{
+	struct fiber *f = &world.fibers[world.self];
+
+	f->cond = cond;
+	__real_pthread_mutex_unlock(mutex);
+	fiber_wait();
+	f->cond = NULL;
+	return __wrap_pthread_mutex_lock(mutex);
+}
+
+int __wrap_pthread_cond_broadcast(pthread_cond_t *cond)
+{
+	for (uint32_t i = 0; i < FIBERS_MAX; i++)
+		if (world.fibers[i].waiting && world.fibers[i].cond == cond)
+			fiber_wake(i);
+	return 0;
 }

@@ -5,7 +5,8 @@
  * a mutex is taken and after one was given back, and where it waits.
  *
  * The program is linked with --wrap=pthread_mutex_lock and the like: who finds a
- * mutex taken leaves its stack until it is free.
+ * mutex taken leaves its stack until it is free, and who waits for a condition until it
+ * is told of.
  */
 #ifndef TESTS_SIM_FIBERS_H
 #define TESTS_SIM_FIBERS_H

@@ -463,11 +463,12 @@ void model_clear_begin(uint32_t space)
 	}
 }
 
-void model_clear_end(uint32_t space, int result, bool durable)
+void model_clear_end(uint32_t space, int result, bool durable, bool late)
 {
 	CHECK(result == 0 || (result == -EOPNOTSUPP && durable && opts.undurable) ||
 		      ((result == -EIO || result == -ENOSPC) && opts.writes_fail) ||
-		      (result == -EIO && (clear_fences % 2 || clear_fences != sim_fences())),
+		      (result == -EIO &&
+		       (late || clear_fences % 2 || clear_fences != sim_fences())),
 	      "a clear: %d", result);
 	for (uint32_t key = 0; key < opts.keys; key++)
 		leave_end(model_cell(space, key), clear_dumped[space][key], result == 0, durable);
@@ -485,7 +486,7 @@ void model_cut(uint32_t space, uint32_t key, bool present, bool tight)
 
 	if (!cell->unresolved)
 		cell->demanded = present && !cell->dumps && !cell->leaving && !opts.reads_fail &&
-				 !opts.rots && !opts.undurable && !tight && !opts.flushes_fail &&
+				 !opts.rots && !opts.undurable && !tight &&
 				 cell->durable == all_of(space, key, cell->version);
 	trace_cell(space, key, "cut", present);
 	cell_stop(cell);

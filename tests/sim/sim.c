@@ -48,6 +48,7 @@ static struct {
 	uint32_t lost_for;  /* steps */
 	uint32_t clear_space, clear_durability;
 	int clear_result;
+	bool clearing, clear_late; /* late: it was told that the device does not answer */
 	bool there[MODEL_SPACES][MODEL_KEYS_MAX]; /* as the close began */
 	struct sim_figures figures;
 } world;
@@ -319,6 +320,8 @@ static void clear_send(uint32_t space)
 	world.clear_space = space;
 	world.clear_durability = one_in(2) ? CAIRN_DURABLE : CAIRN_WRITTEN;
 	model_clear_begin(space);
+	world.clearing = true;
+	world.clear_late = false;
 	world.figures.clears++;
 	sim_call(clear_run, NULL);
 }
@@ -364,7 +367,7 @@ static void op_send(void)
 	} else if (dice < config->remove + 180 && world.hold_count) {
 		unhold((uint32_t)below(world.hold_count));
 		world.ops++;
-	} else if (one_in(config->clear) && !sim_caller_busy()) {
+	} else if (one_in(config->clear) && !sim_caller_busy() && !world.clearing) {
 		clear_send(space);
 		world.ops++;
 	} else {
@@ -391,22 +394,32 @@ static void check_tier(bool idle)
 	CHECK(flash_tier_check(sim_tier, idle, why, sizeof(why)), "%s", why);
 }
 
+/* What was told may not be all: while the change is under way nobody knows what comes of it. */
+static void clear_over(void)
+{
+	if (sim_tier->space_busy) {
+		world.clear_late = true;
+		return;
+	}
+	world.clearing = false;
+	model_clear_end(world.clear_space, world.clear_result,
+			world.clear_durability == CAIRN_DURABLE, world.clear_late);
+}
+
 /* One event, or the store hangs; false: a cut is due. */
 static bool step(void)
 {
-	bool busy = sim_ios() || sim_jobs() || sim_caller_busy(), clears;
+	bool busy = sim_ios() || sim_jobs() || sim_caller_busy();
 	uint64_t steps;
 
 	if (sim_cut_due() || (sim_lost() && ++world.lost_for == LOST_STEPS))
 		return false;
-	clears = sim_caller_busy() && world.working && world.open;
 	CHECK(sim_step() || !busy || sim_lost(), "%u ios and %u jobs wait for ever", sim_ios(),
 	      sim_jobs());
 	sim_figures(&steps, NULL);
 	CHECK(steps - world.last_end < STUCK_STEPS || !busy, "nothing ends");
-	if (clears && !sim_caller_busy())
-		model_clear_end(world.clear_space, world.clear_result,
-				world.clear_durability == CAIRN_DURABLE);
+	if (world.clearing && !sim_caller_busy())
+		clear_over();
 	if (world.working && world.until_check-- == 0) {
 		check_tier(false);
 		world.until_check = world.config.check_every;
@@ -524,7 +537,7 @@ static void power_cut(bool closing)
 	world.figures.cuts_open += !world.open;
 	world.figures.cuts_close += closing;
 	sim_cut(world.figures.areas);
-	world.open = world.working = false;
+	world.open = world.working = world.clearing = false;
 	world.hold_count = 0;
 	sim_cut_in(0);
 }

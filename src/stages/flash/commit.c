@@ -17,6 +17,8 @@
  *     where the batch is to be durable, a flush began after both and has ended.
  *  5. Deaths that were flushed are then written into the other copy, too, before the
  *     batch is over: or the loss of one copy could bring back what was removed.
+ *     Before any page is written, what was carried out of a region is flushed, though that
+ *     failed at first: else a power cut could leave the mark, and not the copy.
  *  6. Uses are written too, a few pages a second and only while there are any, so that a
  *     SIGKILL takes little of what is known of them; nobody waits for that.
  *  7. Regions that were retired since are told in the superblock, before all else, and
@@ -56,6 +58,8 @@ struct commit {
 	uint32_t warm_cursor, warm_page;
 	uint64_t warm_pages; /* of the region at that cursor, modulo 64 */
 	bool super_failed;   /* in this batch: not once more */
+	bool owed;	     /* the chain under way is a flush that was owed */
+	uint32_t owed_then;
 };
 
 int commit_init(struct flash *tier)
@@ -163,6 +167,24 @@ static void super_written(struct commit *commit)
 		cairn_count(tier->env, CNT_IO_ERRORS, 1);
 }
 
+/* What failed meanwhile is owed another one. */
+static void owed_flushed(struct commit *commit)
+{
+	struct flash *tier = commit->tier;
+
+	commit->owed = false;
+	if (commit->chain.result < 0) {
+		cairn_count(tier->env, CNT_IO_ERRORS, 1);
+		commit->result = commit->chain.result;
+		return;
+	}
+	tier_lock(tier);
+	if (tier->flush_owed == commit->owed_then)
+		tier->flush_owed = 0;
+	tier_unlock(tier);
+	pages_flushed(tier);
+}
+
 static void pages_written(struct engine_chain *chain)
 {
 	struct commit *commit = (struct commit *)((char *)chain - offsetof(struct commit, chain));
@@ -173,6 +195,8 @@ static void pages_written(struct engine_chain *chain)
 			cairn_count(commit->tier->env, CNT_OTHER_BYTES, commit->ops[i].length);
 	if (commit->super) {
 		super_written(commit);
+	} else if (commit->owed) {
+		owed_flushed(commit);
 	} else if (chain->result < 0) {
 		cairn_count(commit->tier->env, CNT_IO_ERRORS, 1);
 		if (!commit->second)
@@ -227,6 +251,8 @@ static uint32_t warm_take(struct commit *commit)
 	const struct flash_layout *layout = &tier->layout;
 	uint32_t count = 0;
 
+	if (tier->flush_owed) /* they would tell deaths, too */
+		commit->warm_left = 0;
 	if (commit->next || !commit->warm_left)
 		return 0;
 	for (uint32_t seen = 0; seen <= layout->region_count; seen++) {
@@ -268,6 +294,15 @@ static uint32_t super_take(struct commit *commit)
 	commit->ops[1] = (struct engine_op){.code = OP_FDATASYNC, .fd = tier->fd};
 	commit->super = true;
 	return 2;
+}
+
+/* [m] Records were carried, and are not flushed: before a mark says that they are dead. */
+static uint32_t owed_take(struct commit *commit)
+{
+	commit->ops[0] = (struct engine_op){.code = OP_FDATASYNC, .fd = commit->tier->fd};
+	commit->owed = true;
+	commit->owed_then = commit->tier->flush_owed;
+	return 1;
 }
 
 /* [m] A new use of a region that was not read: nothing of an earlier one is found any more. */
@@ -386,7 +421,10 @@ static void commit_step(struct commit *commit)
 			commit->asleep = true;
 			tier_unlock(tier);
 			return;
-		} else if ((count = pages_take(commit)) > 0) {
+		} else if (tier->flush_owed && !commit->result) {
+			count = owed_take(commit);
+			break;
+		} else if (!tier->flush_owed && (count = pages_take(commit)) > 0) {
 			break;
 		} else if (commit->durable && !commit->flushed && !commit->result) {
 			commit->ops[0] = (struct engine_op){.code = OP_FDATASYNC, .fd = tier->fd};
@@ -531,8 +569,10 @@ void marks_flushed(struct flash *tier)
 
 int marks_write_all(struct flash *tier)
 {
-	int rc = marks_write(tier, PAGES_ALL);
+	int rc = tier->flush_owed ? tier->sys->fdatasync(tier->fd) : 0;
 
+	if (rc == 0)
+		rc = marks_write(tier, PAGES_ALL);
 	if (rc == 0)
 		rc = tier->sys->fdatasync(tier->fd);
 	if (rc < 0)

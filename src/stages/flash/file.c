@@ -179,7 +179,12 @@ int flash_file_open(struct flash *tier, struct cairn_error *reterr)
 	if (tier->fd < 0)
 		return open_error(tier, reterr);
 	rc = lock_take(tier, reterr);
-	return rc < 0 ? rc : look(tier, reterr);
+	if (rc == 0)
+		rc = look(tier, reterr);
+	if (rc == 0 && !tier->direct)
+		tier->probe_fd =
+			tier->sys->openat(AT_FDCWD, tier->path, O_RDONLY | O_CLOEXEC | O_DIRECT, 0);
+	return rc;
 }
 
 /* ---- what is there ---------------------------------------------------------------------- */

@@ -121,6 +121,7 @@ static int options_take(struct flash *tier, struct cairn_error *reterr)
 	tier->policy_kind = (enum policy_kind)values[OPT_POLICY].u;
 	tier->open_wait_ns = values[OPT_OPEN_WAIT].u;
 	tier->shed_ns = values[OPT_SHED].u;
+	tier->hang_ns = values[OPT_HANG].u;
 	if (tier->host && tier->host->buffer_max < BUFFER_MIN)
 		return flash_error(reterr, -EINVAL,
 				   "buffers of %u bytes are needed, the store has %zu", BUFFER_MIN,
@@ -228,12 +229,14 @@ static void tier_release(struct flash *tier)
 		sys->munmap(tier->table_base, tier->table_base_bytes);
 	else if (tier->table_memory)
 		sys->munmap(tier->table_memory, tier->table_memory_bytes);
+	if (tier->probe_fd >= 0)
+		sys->close(tier->probe_fd);
 	if (tier->fd >= 0)
 		sys->close(tier->fd);
 	if (!tier->mutex_made)
 		return;
 	pthread_mutex_destroy(&tier->mutex);
-	pthread_mutex_destroy(&tier->space_lock);
+	pthread_cond_destroy(&tier->space_over);
 }
 
 static int open_steps(struct flash *tier, struct cairn_error *reterr)
@@ -266,6 +269,17 @@ static int open_steps(struct flash *tier, struct cairn_error *reterr)
 	return rc;
 }
 
+static void fork_close(struct flash *tier, bool forget)
+{
+	const struct stage_env *internal = stage_env(tier->env);
+
+	if (!internal->fork_close)
+		return;
+	internal->fork_close(tier->env, tier->fd, forget);
+	if (tier->probe_fd >= 0)
+		internal->fork_close(tier->env, tier->probe_fd, forget);
+}
+
 static int flash_open(void *self, const struct cairn_stage_env *env, struct cairn_error *reterr)
 {
 	struct flash *tier = self;
@@ -276,9 +290,9 @@ static int flash_open(void *self, const struct cairn_stage_env *env, struct cair
 	tier->env = env;
 	tier->host = env->host;
 	tier->sys = internal->sys;
-	tier->fd = -1;
+	tier->fd = tier->probe_fd = -1;
 	tier->open_region[0] = tier->open_region[1] = UINT32_MAX;
-	rc = pthread_mutex_init(&tier->mutex, NULL) || pthread_mutex_init(&tier->space_lock, NULL);
+	rc = pthread_mutex_init(&tier->mutex, NULL) || pthread_cond_init(&tier->space_over, NULL);
 	tier->mutex_made = rc == 0;
 	rc = rc ? -ENOMEM : open_steps(tier, reterr);
 	if (rc < 0) {
@@ -290,8 +304,7 @@ static int flash_open(void *self, const struct cairn_stage_env *env, struct cair
 	cairn_gauge(env, CNT_SHARD_MAX, tier->layout.stored_max);
 	cairn_gauge(env, CNT_BYTES_LIMIT, tier->layout.file_bytes);
 	flash_gauges(tier);
-	if (internal->fork_close)
-		internal->fork_close(env, tier->fd, false);
+	fork_close(tier, false);
 	return 0;
 }
 
@@ -312,8 +325,7 @@ static void flash_close(void *self)
 		tier->super.owner_pid = 0;
 		flash_super_write(tier);
 	}
-	if (internal->fork_close)
-		internal->fork_close(tier->env, tier->fd, true);
+	fork_close(tier, true);
 	/* Nothing is in flight, but a ring that held the lock goes in its own time. */
 	tier->sys->flock(tier->fd, LOCK_UN);
 	tier->magic = 0;

@@ -7,7 +7,8 @@
  *
  * Invariants, numbered:
  *  1. A region is free when its header says so, durably: nothing of its last use
- *     is ever found again. What was carried was flushed before that.
+ *     is ever found again. What was carried was flushed before that, and before the
+ *     marks say that it is dead where it was.
  *  2. What is carried is bounded by policy.h, beside what is held: so is the write
  *     amplification.
  *  3. The table is asked again as each record is reached, and a place changes only
@@ -141,6 +142,8 @@ static void header_written(struct reclaim *r)
 			memset(mark_at(tier, r->victim, 0), FLASH_MARK_DEAD, region->records);
 			region->kill_dirty = UINT64_MAX;
 		}
+		if (r->carried_units && r->ops[0].code == OP_FDATASYNC && r->ops[0].result < 0)
+			tier->flush_owed++;
 		cairn_count(tier->env, CNT_IO_ERRORS, 1);
 		region->state = REGION_RETIRED;
 		region_retire(tier, r->victim, r->chain.result);
@@ -253,8 +256,10 @@ static void victim_left(struct reclaim *r)
 	struct table_place place;
 
 	tier_lock(tier);
-	if (r->chain.result < 0)
+	if (r->chain.result < 0) {
 		cairn_count(tier->env, CNT_IO_ERRORS, 1);
+		tier->flush_owed++;
+	}
 	/* Some of it may have been evicted: that is room in the index at least. */
 	tier->stuck = false;
 	waiters_wake(&tier->wait_room);
@@ -265,8 +270,8 @@ static void victim_left(struct reclaim *r)
 		return;
 	}
 	/*
-	 * What was carried counts in its new place alone: or a remove of it would not last. A
-	 * flush that failed may lose it at a power cut: better than that it comes back.
+	 * What was carried counts in its new place alone: or a remove of it would not last. Where
+	 * the flush failed, the file says so after one that does not.
 	 */
 	for (uint32_t i = 0; i < r->records; i++) {
 		if (live_entry(r, i, &place) != TABLE_NONE)

@@ -4,8 +4,8 @@
  *
  * Locking: one mutex (flash.mutex) guards what is marked [m]; it is held for a
  * few entries at a time and never over I/O. All else is set at open, or belongs to
- * one io or job, which runs on one thread at a time. space_lock is held over the I/O
- * of bind() and clear(), and the mutex taken within it: namespaces change under both.
+ * one io or job, which runs on one thread at a time. Namespaces change under the mutex, by
+ * one bind() or clear() at a time (space.c).
  */
 #ifndef FLASH_TIER_H
 #define FLASH_TIER_H
@@ -230,6 +230,7 @@ struct draft {
 struct reclaim;
 struct commit;
 struct fence;
+struct space_write;
 
 struct flash {
 	uint32_t magic;
@@ -237,21 +238,23 @@ struct flash {
 	const struct cairn_stage_host *host;
 	const struct sys *sys;
 	char path[512];
-	int fd;
+	int fd, probe_fd;     /* probe_fd: reads directly where fd does not; -1: none */
 	bool direct, device;  /* device: not a file */
 	bool sparse;	      /* a file that has holes, at open */
 	uint32_t device_unit; /* its logical block */
 	uint64_t there_bytes; /* of the file or device, at open */
 	enum sync_choice sync;
 	enum policy_kind policy_kind;
-	uint64_t open_wait_ns, shed_ns;
+	uint64_t open_wait_ns, shed_ns, hang_ns;
 	uint32_t entries_max;
 	uint64_t shards_max;
 	struct flash_layout layout;
 	struct flash_super super; /* by open(), then the commit's job, then close() */
 	bool super_unsure;	  /* the copy that was written last: whether it is there */
 
-	pthread_mutex_t mutex, space_lock;
+	pthread_mutex_t mutex;
+	pthread_cond_t
+		space_over; /* a change of the namespaces has ended, or nobody waits for it */
 	bool mutex_made;
 	/* [m] from here on */
 	struct table *table;
@@ -296,16 +299,19 @@ struct flash {
 	struct space **spaces; /* by id; NULL: none */
 	uint32_t space_end;
 	uint64_t space_counter;
+	struct space_write *space_write;
+	bool space_busy;      /* a change of the namespaces is under way */
 	bool space_unflushed; /* the copy that was written last: it is written again, not the other
 			       */
 	bool space_single;    /* what it says is there once */
 	struct reclaim *reclaim;
 	struct commit *commit;
 	uint64_t reclaims_begun, reclaims_over;
-	bool kill_singles;  /* some region has such pages */
-	uint32_t suspects;  /* regions */
-	bool warm;	    /* some region has pages with uses that are not written */
-	uint64_t warmed_ns; /* when such pages were written last */
+	bool kill_singles;   /* some region has such pages */
+	uint32_t flush_owed; /* failures of a flush that records carried out of a region needed */
+	uint32_t suspects;   /* regions */
+	bool warm;	     /* some region has pages with uses that are not written */
+	uint64_t warmed_ns;  /* when such pages were written last */
 	uint32_t retired[FLASH_RETIRED_MAX], retired_count;
 	bool retired_new; /* the superblock does not tell yet */
 	struct fence *fence;
@@ -471,6 +477,8 @@ int flash_spaces_settle(struct flash *tier);
 int flash_space_bind(struct flash *tier, const struct cairn_ns_view *ns, struct space **ret_space,
 		     struct cairn_error *reterr);
 int flash_space_clear(struct flash *tier, struct space *space, uint32_t durability);
+/* [m] The watch looks: who has waited for too long, or for a device that is fenced, leaves. */
+void spaces_look(struct flash *tier, uint64_t now_ns);
 
 /* ---- log.c: regions, records, spans ------------------------------------------------------ */
 
