@@ -19,11 +19,10 @@
 #include "base/index.h"
 
 #include <assert.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/index_layout.h"
+#include "base/wrong.h"
 
 #define INDEX_MAGIC	 0x78646e69u
 #define PARENT_STEPS_MAX 64u /* the header's promise */
@@ -645,21 +644,8 @@ void index_figures(const struct index *index, struct index_figures *ret_figures)
 
 struct check {
 	const struct index *index;
-	char *why;
-	size_t why_bytes;
+	struct wrong why;
 };
-
-__attribute__((format(printf, 2, 3))) static bool wrong(const struct check *check,
-							const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	if (check->why && check->why_bytes)
-		vsnprintf(check->why, check->why_bytes, format, args);
-	va_end(args);
-	return false;
-}
 
 static bool check_entry(const struct check *check, uint32_t id)
 {
@@ -671,18 +657,18 @@ static bool check_entry(const struct check *check, uint32_t id)
 	while (at && at - 1 != id && steps++ < index->fresh)
 		at = index->entries[at - 1].hash_next;
 	if (at - 1 != id)
-		return wrong(check, "entry %u is not in its bucket", id);
+		return wrong(&check->why, "entry %u is not in its bucket", id);
 	if (e->state > INDEX_GHOST)
-		return wrong(check, "entry %u has the state %u", id, e->state);
+		return wrong(&check->why, "entry %u has the state %u", id, e->state);
 	if (e->state == INDEX_GHOST && (e->parent != INDEX_NONE || !e->child_count))
-		return wrong(check, "ghost %u has a parent or no child", id);
+		return wrong(&check->why, "ghost %u has a parent or no child", id);
 	if (e->parent == id)
-		return wrong(check, "entry %u is its own parent", id);
+		return wrong(&check->why, "entry %u is its own parent", id);
 	if (e->parent != INDEX_NONE &&
 	    (e->parent >= index->fresh || index->entries[e->parent].state == INDEX_FREE))
-		return wrong(check, "entry %u has a parent that is not there", id);
+		return wrong(&check->why, "entry %u has a parent that is not there", id);
 	if (e->state != INDEX_WHOLE && (e->older != INDEX_NONE || e->newer != INDEX_NONE))
-		return wrong(check, "entry %u is in the order and not whole", id);
+		return wrong(&check->why, "entry %u is in the order and not whole", id);
 	return true;
 }
 
@@ -708,15 +694,15 @@ static bool check_entries(const struct check *check)
 			sum -= scramble(e->parent ^ index->seed[0]);
 	}
 	if (sum)
-		return wrong(check, "child counts are not those of the children");
+		return wrong(&check->why, "child counts are not those of the children");
 	for (int state = INDEX_WHOLE; state <= INDEX_GHOST; state++)
 		if (counts[state] != index->counts[state])
-			return wrong(check, "%u entries of state %d, counted %u", counts[state],
-				     state, index->counts[state]);
+			return wrong(&check->why, "%u entries of state %d, counted %u",
+				     counts[state], state, index->counts[state]);
 	for (uint32_t id = index->freed; id != INDEX_NONE; id = index->entries[id].hash_next)
 		if (id >= index->fresh || index->entries[id].state != INDEX_FREE || !freed--)
-			return wrong(check, "the chain of free entries is broken at %u", id);
-	return freed ? wrong(check, "%u free entries are lost", freed) : true;
+			return wrong(&check->why, "the chain of free entries is broken at %u", id);
+	return freed ? wrong(&check->why, "%u free entries are lost", freed) : true;
 }
 
 /* Invariant 7, and that nothing else is in the buckets. */
@@ -728,7 +714,7 @@ static bool check_buckets(const struct check *check)
 
 	if (index->bucket_count < (least < index->bucket_max ? least : index->bucket_max) ||
 	    index->bucket_count > index->bucket_max)
-		return wrong(check, "%llu buckets for %llu entries",
+		return wrong(&check->why, "%llu buckets for %llu entries",
 			     (unsigned long long)index->bucket_count, (unsigned long long)used);
 	for (uint64_t b = 0; b < index->bucket_count; b++) {
 		uint32_t at = index->buckets[b];
@@ -737,7 +723,7 @@ static bool check_buckets(const struct check *check)
 			reached++;
 	}
 	return reached == used ? true
-			       : wrong(check, "%llu entries in the buckets, %llu in use",
+			       : wrong(&check->why, "%llu entries in the buckets, %llu in use",
 				       (unsigned long long)reached, (unsigned long long)used);
 }
 
@@ -754,7 +740,7 @@ static bool check_order(const struct check *check)
 
 		if (e->state != INDEX_WHOLE || e->older != before || e->stamp < stamp ||
 		    walked++ == index->counts[INDEX_WHOLE])
-			return wrong(check, "the order is broken at entry %u", id);
+			return wrong(&check->why, "the order is broken at entry %u", id);
 		stamp = e->stamp;
 		before = id;
 		if (newer && newer->stamp == stamp)
@@ -763,20 +749,21 @@ static bool check_order(const struct check *check)
 			continue;
 		if (run >= index->run_count || index->runs[run].stamp != stamp ||
 		    index->runs[run].hottest != id)
-			return wrong(check, "the run of stamp %llu does not end at entry %u",
+			return wrong(&check->why, "the run of stamp %llu does not end at entry %u",
 				     (unsigned long long)stamp, id);
 		run++;
 	}
 	if (walked != index->counts[INDEX_WHOLE] || index->hottest != before)
-		return wrong(check, "%u whole entries in the order, counted %u", walked,
+		return wrong(&check->why, "%u whole entries in the order, counted %u", walked,
 			     index->counts[INDEX_WHOLE]);
-	return run == index->run_count ? true
-				       : wrong(check, "%u runs too many", index->run_count - run);
+	return run == index->run_count
+		       ? true
+		       : wrong(&check->why, "%u runs too many", index->run_count - run);
 }
 
 bool index_check(const struct index *index, char *why, size_t why_bytes)
 {
-	struct check check = {.index = index, .why = why, .why_bytes = why_bytes};
+	struct check check = {.index = index, .why = {why, why_bytes}};
 
 	assert(index->magic == INDEX_MAGIC);
 	return check_entries(&check) && check_buckets(&check) && check_order(&check);

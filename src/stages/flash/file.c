@@ -32,15 +32,8 @@ static int busy_error(struct flash *tier, int fd, struct cairn_error *reterr)
 
 	if (flash_scan_super(tier->sys, fd, &found) == 0)
 		pid = found.super.owner_pid;
-	if (!pid)
-		return flash_error(reterr, -EBUSY,
-				   "%s: in use by another process: end it, or give each process a "
-				   "file of its own (path=...{rank})",
-				   tier->path);
-	return flash_error(reterr, -EBUSY,
-			   "%s: in use by process %u: end it, or give each process a file of its "
-			   "own (path=...{rank})",
-			   tier->path, pid);
+	return stage_busy(reterr, "flash", tier->path, pid,
+			  "or give each process a file of its own (path=...{rank})");
 }
 
 /* Somebody else has claimed the device: who. */

@@ -1,29 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The table's invariants, numbered in table.h and table_parts.h, and whether they hold. */
 #include <assert.h>
-#include <stdarg.h>
-#include <stdio.h>
 
+#include "base/wrong.h"
 #include "stages/flash/table_parts.h"
 
 struct check {
 	const struct table *table;
-	char *why;
-	size_t why_bytes;
+	struct wrong why;
 	uint64_t children, geometries, places; /* sums of marks: what is counted less what is */
 };
-
-__attribute__((format(printf, 2, 3))) static bool wrong(const struct check *check,
-							const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	if (check->why && check->why_bytes)
-		vsnprintf(check->why, check->why_bytes, format, args);
-	va_end(args);
-	return false;
-}
 
 static bool check_ghost(const struct check *check, uint32_t id)
 {
@@ -31,10 +17,10 @@ static bool check_ghost(const struct check *check, uint32_t id)
 	struct table_place place;
 
 	if (!cold->children && !check->table->hot[id].pins)
-		return wrong(check, "nothing names ghost %u", id);
+		return wrong(&check->why, "nothing names ghost %u", id);
 	if (cold->parent != TABLE_NONE || cold->holds || cold->expiry || cold->others ||
 	    check->table->hot[id].geometry || place_decode(cold->place, &place))
-		return wrong(check, "ghost %u has what only blocks have", id);
+		return wrong(&check->why, "ghost %u has what only blocks have", id);
 	return true;
 }
 
@@ -50,23 +36,23 @@ static bool check_block(struct check *check, uint32_t id)
 		check->geometries -= scramble(hot->geometry);
 	if ((hot->geometry == GEOMETRY_OWN || hot->state & FLAG_LAST) &&
 	    (shard_count > 1 || !cold->others))
-		return wrong(check, "entry %u has a size of its own and %u shards", id,
+		return wrong(&check->why, "entry %u has a size of its own and %u shards", id,
 			     shard_count);
 	if (shard_count > 1)
 		check->places -= places_mark(cold->others, shard_count - 1);
 	for (uint32_t shard = 0; shard < shard_count; shard++)
 		present += place_decode(place_of(table, id, shard), &place);
 	if (state_of(table, id) == TABLE_WHOLE && present < shard_count)
-		return wrong(check, "entry %u is whole with %u of %u shards", id, present,
+		return wrong(&check->why, "entry %u is whole with %u of %u shards", id, present,
 			     shard_count);
 	if (!(hot->state & FLAG_EXPIRES) != !cold->expiry)
-		return wrong(check, "entry %u has an expiry of %u, flags %u", id, cold->expiry,
-			     hot->state);
+		return wrong(&check->why, "entry %u has an expiry of %u, flags %u", id,
+			     cold->expiry, hot->state);
 	if (cold->parent == TABLE_NONE)
 		return true;
 	if (cold->parent == id || cold->parent >= table->fresh ||
 	    state_of(table, cold->parent) == TABLE_FREE)
-		return wrong(check, "entry %u has a parent that is not there", id);
+		return wrong(&check->why, "entry %u has a parent that is not there", id);
 	check->children -= scramble(cold->parent);
 	return true;
 }
@@ -79,7 +65,7 @@ static bool check_entry(struct check *check, uint32_t id)
 	while (at && at - 1 != id && steps++ < table->fresh)
 		at = table->hot[at - 1].next;
 	if (at - 1 != id)
-		return wrong(check, "entry %u is not in its bucket", id);
+		return wrong(&check->why, "entry %u is not in its bucket", id);
 	check->children += table->cold[id].children * scramble(id);
 	return lives(table, id) ? check_block(check, id) : check_ghost(check, id);
 }
@@ -96,17 +82,19 @@ static bool check_entries(struct check *check)
 			return false;
 	}
 	if (check->children)
-		return wrong(check, "child counts are not those of the children");
+		return wrong(&check->why, "child counts are not those of the children");
 	for (int state = TABLE_WHOLE; state <= TABLE_GHOST; state++)
 		if (counts[state] != table->counts[state])
-			return wrong(check, "%u entries of state %d, counted %u", counts[state],
-				     state, table->counts[state]);
+			return wrong(&check->why, "%u entries of state %d, counted %u",
+				     counts[state], state, table->counts[state]);
 	for (uint32_t at = table->freed; at; at = table->hot[at - 1].next)
 		if (at > table->fresh || state_of(table, at - 1) != TABLE_FREE ||
 		    !counts[TABLE_FREE]--)
-			return wrong(check, "the chain of free entries is broken at %u", at - 1);
-	return counts[TABLE_FREE] ? wrong(check, "%u free entries are lost", counts[TABLE_FREE])
-				  : true;
+			return wrong(&check->why, "the chain of free entries is broken at %u",
+				     at - 1);
+	return counts[TABLE_FREE]
+		       ? wrong(&check->why, "%u free entries are lost", counts[TABLE_FREE])
+		       : true;
 }
 
 /* Invariant 7, and that nothing else is in the buckets. */
@@ -117,7 +105,7 @@ static bool check_buckets(const struct check *check)
 
 	if (table->bucket_count < (least < table->bucket_max ? least : table->bucket_max) ||
 	    table->bucket_count > table->bucket_max)
-		return wrong(check, "%llu buckets for %llu entries",
+		return wrong(&check->why, "%llu buckets for %llu entries",
 			     (unsigned long long)table->bucket_count, (unsigned long long)used);
 	for (uint64_t b = 0; b < table->bucket_count; b++) {
 		uint32_t at = table->buckets[b];
@@ -126,22 +114,22 @@ static bool check_buckets(const struct check *check)
 			reached++;
 	}
 	return reached == used ? true
-			       : wrong(check, "%llu entries in the buckets, %llu in use",
+			       : wrong(&check->why, "%llu entries in the buckets, %llu in use",
 				       (unsigned long long)reached, (unsigned long long)used);
 }
 
 bool table_check(const struct table *table, char *why, size_t why_bytes)
 {
-	struct check check = {.table = table, .why = why, .why_bytes = why_bytes};
+	struct check check = {.table = table, .why = {why, why_bytes}};
 
 	assert(table->magic == TABLE_MAGIC);
 	if (!places_check(&table->places, &check.places))
-		return wrong(&check, "the chunks of places are damaged");
+		return wrong(&check.why, "the chunks of places are damaged");
 	for (uint16_t number = 1; number <= table->intern.fresh; number++)
 		check.geometries += table->intern.entries[number - 1].refs * scramble(number);
 	if (!check_entries(&check) || !check_buckets(&check))
 		return false;
 	if (check.places)
-		return wrong(&check, "the arrays of places are not those of the entries");
-	return check.geometries ? wrong(&check, "geometries are not counted as used") : true;
+		return wrong(&check.why, "the arrays of places are not those of the entries");
+	return check.geometries ? wrong(&check.why, "geometries are not counted as used") : true;
 }

@@ -179,15 +179,9 @@ static int busy_error(struct posix *tier, struct cairn_error *reterr)
 			pid = super.owner_pid;
 		tier->sys->close(fd);
 	}
-	if (!pid)
-		return tier_error(reterr, -EBUSY,
-				  "%s: in use by another process: end it, give each process a path "
-				  "of its own (path=...{rank}), or use shared=yes in all",
-				  tier->path);
-	return tier_error(reterr, -EBUSY,
-			  "%s: in use by process %u: end it, give each process a path of its own "
-			  "(path=...{rank}), or use shared=yes in all",
-			  tier->path, pid);
+	return stage_busy(reterr, "posix", tier->path, pid,
+			  "give each process a path of its own (path=...{rank}), or use shared=yes "
+			  "in all");
 }
 
 static int lock_take(struct posix *tier, struct cairn_error *reterr)
