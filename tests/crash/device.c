@@ -8,8 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define SECTOR 512u
-#define PAGE   4096u
+#include "../fault/power.h"
 
 struct write {
 	struct write *next;
@@ -37,46 +36,18 @@ static pthread_mutex_t flush_lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* ---- images ------------------------------------------------------------------- */
 
-/* Half of its sectors or pages, or all behind or in front of one of them. */
-static void tear(const struct write *write, uint8_t *image)
-{
-	size_t step = kit_below(&device.rng, 2) ? SECTOR : PAGE;
-	uint64_t way = kit_below(&device.rng, 3);
-	size_t border = kit_below(&device.rng, write->length / step + 1) * step;
-
-	for (size_t at = 0; at < write->length;) {
-		uint64_t place = write->at + at;
-		size_t some = step - place % step;
-		bool keep = way == 0 ? at < border : way == 1 ? at >= border : false;
-
-		if (some > write->length - at)
-			some = write->length - at;
-		if (way == 2)
-			keep = kit_below(&device.rng, 2);
-		if (keep)
-			memcpy(image + place, write->bytes + at, some);
-		at += some;
-	}
-}
-
 static void image_make(void)
 {
-	/* Of some cuts nearly all comes through, of others nearly nothing. */
-	uint64_t kept = kit_below(&device.rng, 101), torn = kit_below(&device.rng, 101 - kept);
+	struct power_cut cut = power_cut(&device.rng);
 
 	memcpy(device.image, device.flushed, device.bytes);
 	for (struct write *write = device.first; write; write = write->next) {
-		uint64_t dice = kit_below(&device.rng, 100);
+		enum power_fate fate =
+			power_write(&cut, write->at, write->length, write->bytes, device.image);
 
 		device.figures[0]++;
-		if (dice < kept) {
-			memcpy(device.image + write->at, write->bytes, write->length);
-		} else if (dice < kept + torn) {
-			device.figures[1]++;
-			tear(write, device.image);
-		} else {
-			device.figures[2]++;
-		}
+		device.figures[1] += fate == POWER_TORN;
+		device.figures[2] += fate == POWER_LOST;
 	}
 }
 

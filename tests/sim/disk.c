@@ -5,9 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../fault/power.h"
+
 #define OPS_MAX	      1024u
 #define SECTOR	      512u
-#define PAGE	      4096u
 #define UNFLUSHED_MAX 512u
 
 struct write {
@@ -287,41 +288,13 @@ int64_t disk_read(const struct iovec *iov, int iov_count, uint64_t at)
 
 /* ---- the power -------------------------------------------------------------------- */
 
-/* Half of its sectors or pages, or all behind or in front of one of them. */
-static void tear(const struct write *write)
-{
-	size_t step = kit_below(disk.rng, 2) ? SECTOR : PAGE;
-	uint64_t way = kit_below(disk.rng, 3);
-	size_t border = kit_below(disk.rng, write->length / step + 1) * step;
-
-	for (size_t at = 0; at < write->length;) {
-		uint64_t place = write->at + at;
-		size_t some = step - place % step;
-		bool keep = way == 0 ? at < border : way == 1 ? at >= border : false;
-
-		if (some > write->length - at)
-			some = write->length - at;
-		if (way == 2)
-			keep = kit_below(disk.rng, 2);
-		if (keep)
-			memcpy(disk.flushed + place, write->bytes + at, some);
-		at += some;
-	}
-}
-
 void disk_cut(uint64_t counts[DISK_AREAS])
 {
-	/* Of some cuts nearly all comes through, of others nearly nothing. */
-	uint64_t kept = kit_below(disk.rng, 101), torn = kit_below(disk.rng, 101 - kept);
+	struct power_cut cut = power_cut(disk.rng);
 
 	for (struct write *write = disk.first; write; write = write->next) {
-		uint64_t dice = kit_below(disk.rng, 100);
-
 		counts[disk.where(write->at, write->length, write->bytes)]++;
-		if (dice < kept)
-			memcpy(disk.flushed + write->at, write->bytes, write->length);
-		else if (dice < kept + torn)
-			tear(write);
+		power_write(&cut, write->at, write->length, write->bytes, disk.flushed);
 	}
 	for (uint32_t i = 0; i < disk.ops_end; i++)
 		counts[DISK_FLUSH] += disk.ops[i].kind == DISK_SYNC;
