@@ -480,13 +480,13 @@ static void cell_stop(struct cell *cell)
 	cell->dumps = cell->leaving = cell->holds = 0;
 }
 
-void model_cut(uint32_t space, uint32_t key, bool present, bool tight)
+void model_cut(uint32_t space, uint32_t key, bool present)
 {
 	struct cell *cell = model_cell(space, key);
 
 	if (!cell->unresolved)
 		cell->demanded = present && !cell->dumps && !cell->leaving && !opts.reads_fail &&
-				 !opts.rots && !opts.undurable && !tight &&
+				 !opts.rots && !opts.undurable &&
 				 cell->durable == all_of(space, key, cell->version);
 	trace_cell(space, key, "cut", present);
 	cell_stop(cell);

@@ -77,9 +77,8 @@ void model_clear_end(uint32_t space, int result, bool durable, bool late);
 
 /*
  * A cut, or the end of a close: what has to be there then; @present at this moment.
- * @tight: the index is nearly full. After a cut what was dead at it may take room first.
  */
-void model_cut(uint32_t space, uint32_t key, bool present, bool tight);
+void model_cut(uint32_t space, uint32_t key, bool present);
 void model_closed(uint32_t space, uint32_t key, bool present);
 /* The store was opened; @present or not. A block that is there is loaded next, to be verified. */
 void model_opened(uint32_t space, uint32_t key, bool present);

@@ -42,7 +42,6 @@ static struct {
 	char descs[MODEL_SPACES][32];
 	struct hold holds[HOLDS_MAX];
 	uint32_t hold_count;
-	bool tight;
 	bool open, working; /* working: blocks were looked at after the open */
 	uint64_t last_end;  /* the step */
 	uint32_t lost_for;  /* steps */
@@ -480,24 +479,13 @@ static bool there(uint32_t space, uint32_t key)
 
 static void cell_cut(uint32_t space, uint32_t key)
 {
-	model_cut(space, key, world.working && there(space, key), world.tight);
-}
-
-static bool index_tight(void)
-{
-	struct table_figures figures;
-	uint64_t entries;
-
-	table_figures(sim_tier->table, &figures);
-	entries = (uint64_t)figures.whole + figures.partial + figures.ghost;
-	/* At an open, shards of versions that went without a mark have places, too. */
-	return entries > figures.entries_max / 2 || figures.shards > sim_tier->shards_max / 8;
+	model_cut(space, key, world.working && there(space, key));
 }
 
 static void cell_close(uint32_t space, uint32_t key)
 {
 	world.there[space][key] = there(space, key);
-	model_cut(space, key, world.there[space][key], world.tight);
+	model_cut(space, key, world.there[space][key]);
 }
 
 static void cell_closed(uint32_t space, uint32_t key)
@@ -528,7 +516,6 @@ static void count(void)
 /* The power goes. A close has told already what has to be there. */
 static void power_cut(bool closing)
 {
-	world.tight = world.working && index_tight();
 	if (!closing)
 		each_cell(cell_cut);
 	count();
@@ -639,7 +626,6 @@ static void session_close(void)
 	uint64_t failures = disk_failures();
 	bool fenced = sim_fences() % 2;
 
-	world.tight = index_tight();
 	each_cell(cell_close);
 	world.working = false;
 	sim_close();

@@ -12,6 +12,13 @@
 #define BUFFER_MIN   (256u << 10)
 /* Address space of an index from which on it is worth huge pages. */
 #define TABLE_HUGE   (64u << 20)
+#define ENTRIES_MAX  (1u << 30)
+/*
+ * After a crash what had gone, and was not marked so durably, is found beside what is there: an
+ * open has room for twice as much as the index may have, and for so much more.
+ */
+#define ENTRIES_MORE (64u << 10)
+#define SHARDS_MORE  (1u << 20)
 
 static const struct cairn_option options[OPT_COUNT] = {
 	[OPT_PATH] = {"path", CAIRN_OPTION_PATH, CAIRN_OPTION_REQUIRED, NULL, NULL, NULL, NULL,
@@ -143,15 +150,25 @@ static int reserve(struct flash *tier, size_t bytes, void **ret_memory)
 	return sys_reserve(tier->sys, bytes, ret_memory);
 }
 
+static uint64_t room_for(const struct flash *tier, uint64_t count, uint64_t more, uint64_t most)
+{
+	if (!(tier->super.flags & FLASH_SUPER_CLEAN))
+		count = 2 * count + more;
+	return count < most ? count : most;
+}
+
 static int memory_make(struct flash *tier)
 {
 	const struct flash_layout *layout = &tier->layout;
+	uint64_t shards_room;
 	void *memory;
 	int rc;
 
-	tier->entries_max = (uint32_t)entries_of(tier, OPT_ENTRIES, 1u << 30);
+	tier->entries_max = (uint32_t)entries_of(tier, OPT_ENTRIES, ENTRIES_MAX);
 	tier->shards_max = entries_of(tier, OPT_SHARDS, TABLE_SHARDS_MAX);
-	tier->table_memory_bytes = table_bytes(tier->entries_max, tier->shards_max);
+	tier->entries_room = (uint32_t)room_for(tier, tier->entries_max, ENTRIES_MORE, ENTRIES_MAX);
+	shards_room = room_for(tier, tier->shards_max, SHARDS_MORE, TABLE_SHARDS_MAX);
+	tier->table_memory_bytes = table_bytes(tier->entries_room, shards_room);
 	/* A large one on huge pages: at 10 M blocks a lookup takes four fifths of the time. */
 	if (tier->table_memory_bytes >= TABLE_HUGE)
 		rc = sys_reserve_huge(tier->sys, tier->table_memory_bytes, &tier->table_memory,
@@ -160,7 +177,7 @@ static int memory_make(struct flash *tier)
 		rc = reserve(tier, tier->table_memory_bytes, &tier->table_memory);
 	if (rc < 0)
 		return rc;
-	table_init(tier->table_memory, tier->entries_max, tier->shards_max, tier->super.id.seed,
+	table_init(tier->table_memory, tier->entries_room, shards_room, tier->super.id.seed,
 		   &tier->table);
 	tier->regions_bytes = layout->region_count * sizeof(*tier->regions);
 	rc = reserve(tier, tier->regions_bytes, &memory);
@@ -308,13 +325,38 @@ static int flash_open(void *self, const struct cairn_stage_env *env, struct cair
 	return 0;
 }
 
+/* What is open is sealed, in place. */
+static int settle(struct flash *tier)
+{
+	bool flushed = false;
+	int rc = 0;
+
+	while (partial_drop_oldest(tier))
+		;
+	for (uint32_t stream = 0; stream < FLASH_STREAMS; stream++) {
+		uint32_t number = tier->open_region[stream];
+
+		if (number != UINT32_MAX && tier->regions[number].records && rc == 0) {
+			rc = flushed ? 0 : seal_flush(tier);
+			flushed = true;
+			rc = seal_now(tier, number, rc);
+		}
+		tier->open_region[stream] = UINT32_MAX;
+	}
+	if (rc == 0)
+		rc = marks_write_all(tier);
+	if (rc == 0)
+		rc = flash_spaces_settle(tier);
+	return rc < 0 ? rc : tier->sys->fdatasync(tier->fd);
+}
+
 static void flash_close(void *self)
 {
 	struct flash *tier = self;
 	const struct stage_env *internal = stage_env(tier->env);
 
 	assert(tier->magic == TIER_MAGIC);
-	if (!tier->fenced && recover_settle(tier) == 0) {
+	if (!tier->fenced && settle(tier) == 0) {
 		/* If this fails the store is unclean, and looked through when it opens. */
 		tier->super.flags = FLASH_SUPER_CLEAN;
 		tier->super.sequence = internal->sequence_now(tier->env) + 1;

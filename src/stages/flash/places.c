@@ -58,6 +58,12 @@ void places_init(struct places *places, void *memory, uint64_t shards_max)
 	places->memory = at + pages_up(places->chunk_max * sizeof(struct places_chunk));
 }
 
+void places_limit(struct places *places, uint64_t shards_max)
+{
+	assert(chunk_max_of(shards_max) <= places->chunk_max);
+	places->shards_max = shards_max;
+}
+
 static uint32_t slot_bytes(uint32_t count)
 {
 	return (count * PLACE_BYTES + GRAIN_BYTES - 1) / GRAIN_BYTES * GRAIN_BYTES;

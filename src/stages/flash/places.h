@@ -38,6 +38,8 @@ struct places {
 size_t places_bytes(uint64_t shards_max);
 /* @memory: places_bytes(), zeroed, page-aligned. */
 void places_init(struct places *places, void *memory, uint64_t shards_max);
+/* From now on; not more than it was made for. What is there stays. */
+void places_limit(struct places *places, uint64_t shards_max);
 /* An array of @count >= 1 places, all absent; 0: full. */
 uint32_t places_take(struct places *places, uint32_t count);
 void places_give(struct places *places, uint32_t handle, uint32_t count);

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a store has when it is opened, out of the tables of its regions; and what
- * is made ready at close for the next time.
+ * What a store has when it is opened, out of the tables of its regions.
  *
  * Invariants, numbered:
  *  1. A block is whole when every shard of it is found with the same birth; of
@@ -12,12 +11,16 @@
  *  4. Nothing is told to the host before a flush: what was read is there to stay, and
  *     what does not count any more is marked, so that it does not come back.
  *  5. No block lacks an entry because of a parent that is not there.
+ *  6. Nor, after a crash, because of what had gone before it, and comes back: for the
+ *     time of an open the index has room for that. Where even that is too little the
+ *     regions that were begun last are read first.
  */
 #include "stages/flash/ahead.h"
 #include "stages/flash/scan.h"
 #include "stages/flash/tier.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 #define BATCH	     64u	/* records whose entries are fetched at once */
 #define FOUND_HUGE   (8u << 20) /* what is kept of entries is on huge pages from there on */
@@ -46,6 +49,7 @@ struct recovery {
 	size_t found_bytes;
 	struct flash_region_found *looked; /* by region */
 	size_t looked_bytes;
+	uint32_t *order;		   /* of regions, the latest use first */
 	struct flash_table_entry *entries; /* of a region that is walked, by number */
 	uint64_t *counters;
 	uint32_t region;
@@ -356,6 +360,8 @@ static void blocks_settle(struct recovery *r)
 	struct table_figures figures;
 
 	partials_settle(r);
+	/* What is found beyond that stays until there is need of its room. */
+	table_limit(r->tier->table, r->tier->entries_max, r->tier->shards_max);
 	if (r->untold)
 		parents_tell(r);
 	table_figures(r->tier->table, &figures);
@@ -528,23 +534,40 @@ static int region_open(struct recovery *r, struct flash_region_found *found, boo
 	return 0;
 }
 
+static int by_use(const void *a, const void *b, void *looked)
+{
+	const struct flash_region_found *found = looked;
+	uint64_t x = found[*(const uint32_t *)a].seq, y = found[*(const uint32_t *)b].seq;
+
+	return x < y ? 1 : x > y ? -1 : 0;
+}
+
+static uint32_t sealed_order(struct recovery *r)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < r->tier->layout.region_count; i++)
+		if (r->looked[i].state == FLASH_FOUND_SEALED)
+			r->order[count++] = i;
+	qsort_r(r->order, count, sizeof(*r->order), by_use, r->looked);
+	return count;
+}
+
 /* Tables are read far ahead: of what is sealed. */
 static int sealed_scan(struct recovery *r, bool clean)
 {
-	uint32_t count = r->tier->layout.region_count, wanted = 0;
+	uint32_t count = sealed_order(r), wanted = 0;
 	int rc = 0;
 
 	for (uint32_t i = 0; rc == 0 && i < count; i++) {
-		if (r->looked[i].state != FLASH_FOUND_SEALED)
-			continue;
 		for (wanted = wanted > i ? wanted : i; r->ahead && wanted < count; wanted++)
-			if (r->looked[wanted].state == FLASH_FOUND_SEALED &&
-			    !flash_scan_want_table(&r->scanner, wanted, &r->looked[wanted]))
+			if (!flash_scan_want_table(&r->scanner, r->order[wanted],
+						   &r->looked[r->order[wanted]]))
 				break;
 		/* One that was too large is not tried again. */
 		wanted = wanted > i ? wanted : i + 1;
-		r->region = i;
-		rc = region_sealed(r, &r->looked[i], clean);
+		r->region = r->order[i];
+		rc = region_sealed(r, &r->looked[r->region], clean);
 		if (r->ahead)
 			ahead_give(r->ahead);
 	}
@@ -621,7 +644,7 @@ static void regions_look(struct recovery *r)
 
 static int found_memory(struct recovery *r)
 {
-	uint64_t count = flash_round_up(r->tier->entries_max, 2); /* so that parents are aligned */
+	uint64_t count = flash_round_up(r->tier->entries_room, 2); /* so that parents are aligned */
 	size_t bytes = (size_t)count * FOUND_BYTES;
 	void *memory;
 	int rc;
@@ -691,7 +714,8 @@ static int recovery_memory(struct recovery *r)
 	r->looked = memory;
 	r->entries = tier->sys->alloc(64, tier->layout.records_max * sizeof(*r->entries));
 	r->counters = tier->sys->alloc(64, tier->layout.mark_pages * sizeof(*r->counters));
-	if (!r->entries || !r->counters)
+	r->order = tier->sys->alloc(64, tier->layout.region_count * sizeof(*r->order));
+	if (!r->entries || !r->counters || !r->order)
 		return -ENOMEM;
 	ahead_begin(r);
 	return 0;
@@ -710,6 +734,8 @@ static int recovery_release(struct recovery *r)
 		sys->free(r->entries);
 	if (r->counters)
 		sys->free(r->counters);
+	if (r->order)
+		sys->free(r->order);
 	flash_scanner_fini(&r->scanner);
 	return rc;
 }
@@ -750,28 +776,4 @@ int flash_recover(struct flash *tier, struct cairn_error *reterr)
 	if (rc < 0 && !(reterr && reterr->code))
 		flash_error(reterr, rc, "%s: could not be read: %s", tier->path, strerror(-rc));
 	return rc;
-}
-
-int recover_settle(struct flash *tier)
-{
-	bool flushed = false;
-	int rc = 0;
-
-	while (partial_drop_oldest(tier))
-		;
-	for (uint32_t stream = 0; stream < FLASH_STREAMS; stream++) {
-		uint32_t number = tier->open_region[stream];
-
-		if (number != UINT32_MAX && tier->regions[number].records && rc == 0) {
-			rc = flushed ? 0 : seal_flush(tier);
-			flushed = true;
-			rc = seal_now(tier, number, rc);
-		}
-		tier->open_region[stream] = UINT32_MAX;
-	}
-	if (rc == 0)
-		rc = marks_write_all(tier);
-	if (rc == 0)
-		rc = flash_spaces_settle(tier);
-	return rc < 0 ? rc : tier->sys->fdatasync(tier->fd);
 }

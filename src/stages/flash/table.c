@@ -28,7 +28,7 @@ void table_init(void *memory, uint32_t entries_max, uint64_t shards_max, const u
 	assert(entries_max > 0 && entries_max < TABLE_NONE - 1);
 	assert(table->magic == 0); /* zeroed, or nothing of the above holds */
 	table->magic = TABLE_MAGIC;
-	table->entries_max = entries_max;
+	table->entries_max = table->entries_room = entries_max;
 	table->seed[0] = scramble(seed[0]);
 	table->seed[1] = scramble(seed[1] ^ table->seed[0]);
 	table->seed[2] = scramble(table->seed[1]) | 1;
@@ -46,6 +46,13 @@ void table_init(void *memory, uint32_t entries_max, uint64_t shards_max, const u
 	table->bucket_count = BUCKETS_MIN;
 	table->bucket_mask = BUCKETS_MIN - 1;
 	*ret_table = table;
+}
+
+void table_limit(struct table *table, uint32_t entries_max, uint64_t shards_max)
+{
+	assert(table->magic == TABLE_MAGIC && entries_max <= table->entries_room);
+	table->entries_max = entries_max;
+	places_limit(&table->places, shards_max);
 }
 
 /* ---- the hash ------------------------------------------------------------- */
@@ -145,10 +152,12 @@ static uint32_t entry_make(struct table *table, uint64_t fingerprint, enum table
 {
 	uint32_t *bucket, id;
 
+	if (entries_used(table) >= table->entries_max)
+		return TABLE_NONE;
 	if (table->freed) {
 		id = table->freed - 1;
 		table->freed = table->hot[id].next;
-	} else if (table->fresh < table->entries_max) {
+	} else if (table->fresh < table->entries_room) {
 		id = table->fresh++;
 	} else {
 		return TABLE_NONE;

@@ -99,6 +99,12 @@ size_t table_bytes(uint32_t entries_max, uint64_t shards_max);
 void table_init(void *memory, uint32_t entries_max, uint64_t shards_max, const uint64_t seed[2],
 		struct table **ret_table);
 
+/*
+ * What table_add() fills from now on, of the room that there is: fewer than @entries_max
+ * entries, and no more than @shards_max shards. What is there beyond that stays.
+ */
+void table_limit(struct table *table, uint32_t entries_max, uint64_t shards_max);
+
 /* Keys of different namespaces and generations have different ones. flash_fingerprint() is it. */
 uint64_t table_fingerprint(const struct table *table, const struct cairn_key *key, uint32_t space,
 			   uint32_t generation);

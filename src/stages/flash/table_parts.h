@@ -59,7 +59,8 @@ struct cold {
 
 struct table {
 	uint32_t magic;
-	uint32_t entries_max;
+	uint32_t entries_room; /* memory for so many */
+	uint32_t entries_max;  /* in use, from now on; there may be more than that */
 	uint64_t seed[3];
 	struct hot *hot;
 	struct cold *cold;

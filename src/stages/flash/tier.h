@@ -246,7 +246,7 @@ struct flash {
 	enum sync_choice sync;
 	enum policy_kind policy_kind;
 	uint64_t open_wait_ns, shed_ns, hang_ns;
-	uint32_t entries_max;
+	uint32_t entries_max, entries_room; /* room: for what a recovery finds at first */
 	uint64_t shards_max;
 	struct flash_layout layout;
 	struct flash_super super; /* by open(), then the commit's job, then close() */
@@ -653,7 +653,5 @@ void reclaim_draft_came(struct flash *tier);
  * ------------------------------------------------------------------------------------ */
 
 int flash_recover(struct flash *tier, struct cairn_error *reterr);
-/* At close: what is open is sealed, in place. */
-int recover_settle(struct flash *tier);
 
 #endif
