@@ -11,8 +11,9 @@ import os
 import shutil
 import sys
 import tempfile
+import unittest
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
@@ -155,6 +156,95 @@ def close(llm: Any) -> None:
     ensure_kv_transfer_shutdown()
     del llm
     gc.collect()
+
+
+def flip(path: Path, every: int) -> None:
+    """Flips a byte in each `every` of a file, past its first MiB of metadata."""
+    with open(path, "r+b", buffering=0) as file:
+        for at in range(1 << 20, path.stat().st_size, every):
+            byte = os.pread(file.fileno(), 1, at)
+            os.pwrite(file.fileno(), bytes([byte[0] ^ 0x5A]), at)
+
+
+class Case(unittest.TestCase):
+    """Tests on one model, with the tokens that vLLM gives without a connector; an engine at a
+    time."""
+
+    here: ClassVar[Path]
+    model: ClassVar[str]
+    prompts: ClassVar[list[list[int]]]
+    expected: ClassVar[list[list[int]]]
+    llm: Any = None
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.here = folder()
+        cls.model = make_model(cls.here / "model")
+        llm = engine(cls.model, None)
+        cls.expected = generate(llm, cls.prompts)
+        close(llm)
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        shutil.rmtree(cls.here, ignore_errors=True)
+
+    def open(self, pipeline: str | None, **options: Any) -> None:
+        self.close()
+        self.llm = engine(self.model, pipeline, **options)
+
+    def close(self) -> None:
+        if self.llm is not None:
+            close(self.llm)
+            self.llm = None
+
+    def tearDown(self) -> None:
+        self.close()
+
+
+class ConnectorCase(Case):
+    """By the connector's counters, and vLLM's own of what came from outside its cache."""
+
+    blocks: ClassVar[int]  # full blocks of the prompts, what they share once
+    saved: ClassVar[int]  # likewise, with what is generated
+
+    def round(self, **options: Any) -> dict[str, int]:
+        """Generates with vLLM's own cache empty; what our counters grew by."""
+        reset(self.llm)
+        before = stored(self.llm)
+        hits = metric(self.llm, "vllm:external_prefix_cache_hits")
+        self.assertEqual(generate(self.llm, self.prompts, **options), self.expected)
+        settle(self.llm)
+        generate(self.llm, [prompt(99, 4)], 1)  # a step more: its counts
+        after = stored(self.llm)
+        grown = {name: after[name] - before[name] for name in after}
+        grown["external"] = metric(self.llm, "vllm:external_prefix_cache_hits") - hits
+        report(test=self.id(), **grown)
+        return grown
+
+    def assert_hits(self, grown: dict[str, int]) -> None:
+        self.assertGreaterEqual(grown["load_blocks"], self.blocks)
+        self.assertEqual(grown["load_failed_blocks"], 0)
+        self.assertEqual(grown["external"], grown["load_blocks"] * BLOCK)
+
+    def assert_heals(self) -> None:
+        """Damage is found when it is loaded; what is computed in its place is saved again."""
+        for _ in range(3):
+            grown = self.round()
+            if grown["load_failed_blocks"] == 0 and grown["load_blocks"] >= self.blocks:
+                break
+        self.assert_hits(grown)
+
+    def assert_misses(self, grown: dict[str, int]) -> None:
+        self.assertEqual((grown["load_blocks"], grown["external"]), (0, 0))
+        self.assertGreater(grown["lookups"], 0)
+
+
+def shared_prompts() -> tuple[list[list[int]], int, int]:
+    """Three prompts, two with one prefix; their full blocks, and those that are saved."""
+    shared = prompt(1, 300)
+    prompts = [shared, prompt(2, 200), [*shared[:160], *prompt(3, 60)]]
+    blocks = 300 // BLOCK + 200 // BLOCK + 220 // BLOCK - 5
+    return prompts, blocks, blocks + 1  # 220 and 7 more of those computed
 
 
 def report(**facts: Any) -> None:

@@ -6,36 +6,19 @@ from __future__ import annotations
 import os
 import sys
 import unittest
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import harness
-from test_tokens import flip
-
-HERE: Path
-MODEL: str
-PROMPTS: list[list[int]]
-EXPECTED: list[list[int]]
 
 
-def setUpModule() -> None:
-    global HERE, MODEL, PROMPTS, EXPECTED
-    HERE = harness.folder()
-    MODEL = harness.make_model(HERE / "model")
-    PROMPTS = [harness.prompt(1, 300), harness.prompt(2, 200)]
-    llm = harness.engine(MODEL, None)
-    EXPECTED = harness.generate(llm, PROMPTS)
-    harness.close(llm)
+class Tier(harness.Case):
+    prompts: ClassVar[list[list[int]]] = [harness.prompt(1, 300), harness.prompt(2, 200)]
 
-
-class Tier(unittest.TestCase):
-    llm: Any = None
-
-    def open(self, pipeline: str, **params: Any) -> None:
-        self.llm = harness.engine(
-            MODEL, None,
+    def open_tier(self, pipeline: str, **params: Any) -> None:
+        self.open(
+            None,
             kv_transfer_config={
                 "kv_connector": "OffloadingConnector", "kv_role": "kv_both",
                 "kv_load_failure_policy": "recompute",
@@ -50,11 +33,6 @@ class Tier(unittest.TestCase):
             },
         )
 
-    def tearDown(self) -> None:
-        if self.llm is not None:
-            harness.close(self.llm)
-            self.llm = None
-
     def tier(self) -> Any:
         from cairn.vllm import CairnTier
 
@@ -68,7 +46,7 @@ class Tier(unittest.TestCase):
         """Tokens are right; how many came from outside vLLM's own cache."""
         harness.reset(self.llm)
         before = harness.metric(self.llm, "vllm:external_prefix_cache_hits")
-        self.assertEqual(harness.generate(self.llm, PROMPTS), EXPECTED)
+        self.assertEqual(harness.generate(self.llm, self.prompts), self.expected)
         harness.settle(self.llm)
         harness.generate(self.llm, [harness.prompt(99, 4)], 1)
         self.tier().drain_jobs()
@@ -80,32 +58,31 @@ class Tier(unittest.TestCase):
         return hits
 
     def test_tier(self) -> None:
-        pipeline = harness.flash(HERE / "kv")
-        self.open(pipeline)
+        pipeline = harness.flash(self.here / "kv")
+        self.open_tier(pipeline)
         self.assertEqual(self.round(), 0)
-        self.tearDown()  # vLLM's host cache goes with the engine: what is left is ours
-        self.open(pipeline)
+        self.close()  # vLLM's host cache goes with the engine: what is left is ours
+        self.open_tier(pipeline)
         blocks = 300 // harness.BLOCK + 200 // harness.BLOCK
         self.assertEqual(self.round(), blocks * harness.BLOCK)
         with self.subTest("flipped bytes"):
-            self.tearDown()
-            flip(HERE / "kv", 16 << 10)
-            self.open(pipeline)
+            self.close()
+            harness.flip(self.here / "kv", 16 << 10)
+            self.open_tier(pipeline)
             self.round()
         with self.subTest("another tenant"):
-            self.tearDown()
-            self.open(pipeline, tenant="other")
+            self.open_tier(pipeline, tenant="other")
             self.assertEqual(self.round(), 0)
 
     def test_disk_that_takes_nothing(self) -> None:
-        self.open('fault(rule="dump:ENOSPC:1.0") | ' + harness.flash(HERE / "full"))
+        self.open_tier('fault(rule="dump:ENOSPC:1.0") | ' + harness.flash(self.here / "full"))
         self.assertEqual(self.round(), 0)
         self.round()
 
     def test_device_that_hangs(self) -> None:
         """Jobs end by their deadline."""
-        self.open(f"delay(hang_after=0s, hang_for=1h) | {harness.flash(HERE / 'hangs')}",
-                  deadline=0.5)
+        hangs = "delay(hang_after=0s, hang_for=1h) | "
+        self.open_tier(hangs + harness.flash(self.here / "hangs"), deadline=0.5)
         self.round()
 
 
