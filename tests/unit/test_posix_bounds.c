@@ -168,15 +168,44 @@ static void a_quota_is_no_room(void **state)
 	fixture_close(&a);
 }
 
+/* Parts of blocks are copied, and there is memory for one or two of these: the others wait. */
+static void loads_wait_for_memory(void **state)
+{
+	enum { BLOCKS = 16, BYTES = 262144, SKIPPED = 100 };
+	static uint8_t data[BLOCKS][BYTES - SKIPPED], want[BYTES];
+	struct cairn_xfer xfers[BLOCKS];
+	struct cairn_error error = {0};
+	uint64_t task;
+
+	(void)state;
+	snprintf(a.spec, sizeof(a.spec), "store(reactors=1, buffers=1MiB) | posix(path=%s)",
+		 a.path);
+	assert_int_equal(cairn_store_open(a.spec, NULL, &a.store, &error), 0);
+	fixture_space(&a, "m", 1, BYTES);
+	for (uint32_t i = 0; i < BLOCKS; i++) {
+		struct cairn_key key = key_of(&a, i);
+
+		assert_int_equal(dump_one(&a, i, 0, BYTES, CAIRN_WRITTEN), 0);
+		xfers[i] = xfer_of(&key, 0, SKIPPED, data[i], BYTES - SKIPPED);
+	}
+	assert_int_equal(cairn_load(a.ns, xfers, BLOCKS, NULL, &task), 0);
+	assert_int_equal(cairn_task_wait(a.store, task, 0, UINT64_MAX), 0);
+	for (uint32_t i = 0; i < BLOCKS; i++) {
+		assert_int_equal(xfers[i].result.status, 0);
+		content(&xfers[i].key, 0, want, BYTES);
+		assert_memory_equal(data[i], want + SKIPPED, BYTES - SKIPPED);
+	}
+	fixture_close(&a);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(a_look_does_not_keep_out),
-		TEST(direct_is_refused_or_taken),
-		TEST(a_full_index_evicts),
-		TEST(a_quota_is_no_room),
+		TEST(a_look_does_not_keep_out), TEST(direct_is_refused_or_taken),
+		TEST(a_full_index_evicts),	TEST(a_quota_is_no_room),
+		TEST(loads_wait_for_memory),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -131,7 +131,7 @@ static void bounce_plan(const struct pio *p, uint32_t *ret_iov_max, size_t *ret_
 		if (part->iov_count <= PART_IOV_MAX && !staged(p->tier, part->length) &&
 		    part->offset % CAIRN_PIECE == 0 &&
 		    (part->length == raw || part->length % CAIRN_PIECE == 0) &&
-		    segs_aligned(part->iov, part->iov_count, 0, part->length))
+		    (!p->tier->direct || segs_aligned(part->iov, part->iov_count, 0, part->length)))
 			most = part->length % FORMAT_PAGE ? FORMAT_PAGE : 0;
 		*ret_bounce += most;
 		*ret_iov_max += part->iov_count <= PART_IOV_MAX ? part->iov_count + 1 : 1;

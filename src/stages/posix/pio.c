@@ -318,10 +318,12 @@ bool pio_workspace(struct pio *p, size_t fixed, uint32_t iov_max, size_t bounce,
 		bytes = p->tier->host->buffer_max / FORMAT_PAGE * FORMAT_PAGE;
 	assert(bytes >= fixed + lists);
 	p->step = step; /* before asking: what comes back meanwhile calls resume() */
+	p->wait.step = go_on;
 	ws = p->tier->host->buffer_get(p->io, bytes);
 	if (!ws)
 		return false;
 	p->step = NULL;
+	p->wait.step = NULL;
 	p->ws = ws;
 	p->bounce_from = fixed;
 	p->bounce_end = bytes - lists;
