@@ -87,7 +87,7 @@ tidy: ## the style rules, formatting and static analysis
 
 wheel: ## a manylinux wheel of the Python package, tried in an empty environment, into build/wheel/dist/
 	@tools/deps.sh build
-	@tools/wheel.sh
+	@tools/wheel.sh $(if $(BARE),--bare)
 
 install: all ## into PREFIX (/usr/local), under DESTDIR
 	@echo "installing into $(DESTDIR)$(PREFIX)"
