@@ -26,6 +26,7 @@
 
 #include <sys/uio.h>
 
+#include <cairn/pin.h>
 #include <cairn/store.h>
 #include <cairn/task.h>
 
@@ -34,7 +35,7 @@ extern "C" {
 #endif
 
 #define CAIRN_STAGE_ABI_MAJOR 1 /* changes when an old stage could misbehave */
-#define CAIRN_STAGE_ABI_MINOR 2 /* changes when a new stage needs a new host */
+#define CAIRN_STAGE_ABI_MINOR 3 /* changes when a new stage needs a new host */
 
 #define CAIRN_STAGES_MAX 8	/* in one pipeline */
 #define CAIRN_PARTS_MAX	 64	/* in one io */
@@ -341,6 +342,27 @@ struct cairn_stage_ops {
 	int (*inspect)(const struct cairn_stage_env *env, uint64_t region,
 		       int (*fn)(void *context, const struct cairn_detail *detail), void *context,
 		       struct cairn_error *reterr);
+
+	/*
+	 * ---- since minor version 3: all, or NULL; a memory tier's, asked of the first stage
+	 * alone. On the caller's thread, at once with everything; none waits, queues, or
+	 * makes a system call. Arguments are checked. ----
+	 */
+
+	/*
+	 * Loads the xfer, if its shard is in memory: 0, or -EAGAIN: by an io. The result is
+	 * the host's to set.
+	 */
+	int (*serve)(void *self, const struct cairn_ns_view *ns, const struct cairn_xfer *xfer);
+	/* As the calls of pin.h. */
+	int (*pin)(void *self, const struct cairn_ns_view *ns, const struct cairn_key *key,
+		   uint32_t shard, struct cairn_pinned *ret_pinned);
+	int (*unpin)(void *self, uint64_t pin);
+	int (*reserve)(void *self, const struct cairn_ns_view *ns, const struct cairn_xfer *shape,
+		       struct cairn_reserved *ret_reserved);
+	/* Whether the xfer's memory is a reservation: 0 or -EINVAL. */
+	int (*reserved)(void *self, const struct cairn_xfer *xfer);
+	int (*abort)(void *self, void *base);
 };
 
 #ifdef __cplusplus

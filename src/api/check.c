@@ -103,3 +103,10 @@ int check_xfer(const struct cairn_ns_view *ns, const struct cairn_xfer *xfer, bo
 		return -EINVAL;
 	return (xfer->segment_count > 0 ? check_segments(xfer) : check_stride(xfer)) ? 0 : -EINVAL;
 }
+
+int check_shape(const struct cairn_ns_view *ns, const struct cairn_xfer *shape)
+{
+	if (!all_zero(shape->reserved, sizeof(shape->reserved)) || shape->length == 0)
+		return -EINVAL;
+	return check_dump(ns, shape) ? 0 : -EINVAL;
+}

@@ -12,4 +12,7 @@ int check_task_opts(const struct cairn_store *store, const struct cairn_task_opt
 /* One xfer of a load or a dump; 0, -EINVAL, -EOPNOTSUPP. */
 int check_xfer(const struct cairn_ns_view *ns, const struct cairn_xfer *xfer, bool dump);
 
+/* What a reservation says of a shard: as a dump's xfer without its memory. 0 or -EINVAL. */
+int check_shape(const struct cairn_ns_view *ns, const struct cairn_xfer *shape);
+
 #endif

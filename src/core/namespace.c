@@ -200,13 +200,17 @@ int cairn_clear(struct cairn_namespace *ns, uint32_t durability)
 		return ret;
 	if (durability != CAIRN_MEMORY && !store->persists)
 		return -EOPNOTSUPP;
-	for (uint32_t i = 0; i < store->level_count; i++) {
+	/*
+	 * From the bottom up: what a tier brings up meanwhile from one that is not cleared yet
+	 * is cleared with that tier.
+	 */
+	for (uint32_t i = store->level_count; i-- > 0;) {
 		struct level *level = &store->levels[i];
 		int failed = level->ops->clear
 				     ? level->ops->clear(level->self, &ns->view, durability)
 				     : 0;
 
-		/* The tiers below are cleared all the same. */
+		/* The others are cleared all the same. */
 		if (failed < 0 && ret == 0)
 			ret = failed;
 	}

@@ -82,6 +82,43 @@ static uint64_t env_sequence_now(const struct cairn_stage_env *env)
 	return now;
 }
 
+static bool env_uuid_below(const struct cairn_stage_env *env, uint8_t ret_uuid[16])
+{
+	struct cairn_store *store = store_of_env(env);
+	struct cairn_tier_stat st;
+	bool found = false;
+
+	memset(ret_uuid, 0, 16);
+	for (uint32_t i = env->index + 1; i < store->level_count; i++) {
+		const struct level *level = &store->levels[i];
+
+		if (!(level->ops->flags & CAIRN_STAGE_TIER))
+			continue;
+		level->ops->stat(level->self, &st);
+		memcpy(ret_uuid, st.uuid, sizeof(st.uuid));
+		found = true;
+	}
+	return found;
+}
+
+static bool env_probe_below(const struct cairn_stage_env *env, const struct cairn_ns_view *ns,
+			    const struct cairn_key *key, struct cairn_probe *ret_probe)
+{
+	struct cairn_store *store = store_of_env(env);
+
+	for (uint32_t i = env->index + 1; i < store->level_count; i++) {
+		const struct level *level = &store->levels[i];
+
+		if (!(level->ops->flags & CAIRN_STAGE_TIER))
+			continue;
+		memset(ret_probe, 0, sizeof(*ret_probe));
+		level->ops->lookup(level->self, ns, key, 1, 0, ret_probe);
+		if (ret_probe->present)
+			return true;
+	}
+	return false;
+}
+
 /* ---- open ------------------------------------------------------------------------ */
 
 static int open_stages(struct cairn_store *store, struct cairn_error *reterr)
@@ -99,6 +136,8 @@ static int open_stages(struct cairn_store *store, struct cairn_error *reterr)
 		level->internal.reactors_ask = env_reactors_ask;
 		level->internal.sequence_raise = env_sequence_raise;
 		level->internal.sequence_now = env_sequence_now;
+		level->internal.uuid_below = env_uuid_below;
+		level->internal.probe_below = env_probe_below;
 		jobs_env_init(&level->internal);
 		level->self = sys_zalloc(store->sys, 64, level->ops->instance_bytes + 1);
 		if (!level->self)

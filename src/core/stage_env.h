@@ -62,6 +62,17 @@ struct stage_env {
 	void (*sequence_raise)(const struct cairn_stage_env *env, uint64_t at_least);
 	uint64_t (*sequence_now)(const struct cairn_stage_env *env);
 	/*
+	 * The uuid of the lowest tier below this stage, zero if it keeps none. False: there
+	 * is no tier below. From open() on: stages are opened from the bottom up.
+	 */
+	bool (*uuid_below)(const struct cairn_stage_env *env, uint8_t ret_uuid[16]);
+	/*
+	 * Whether a tier below has the block whole, as its lookup() says: a probe of memory,
+	 * under `shared=yes` one of the file system. Any thread.
+	 */
+	bool (*probe_below)(const struct cairn_stage_env *env, const struct cairn_ns_view *ns,
+			    const struct cairn_key *key, struct cairn_probe *ret_probe);
+	/*
 	 * Calls run() soon, on the standing reactor @spread modulo their number. Any
 	 * thread that an io, a job or a caller of the stage's keeps the store open for;
 	 * not from open(). Ends with job_end(), on its own thread; nothing of the host

@@ -150,7 +150,39 @@ static void refuse_items(const struct submission *s, int32_t status)
 	}
 }
 
-int submit(const struct submission *s, uint64_t *ret_task)
+/*
+ * A caller that waits takes from memory what is there, without a task. Returns how many of
+ * the first items that was; the others, from the first that is not there on, are a task.
+ */
+static uint32_t serve_here(const struct submission *s)
+{
+	struct cairn_store *store = s->ns->store;
+	const struct level *level = &store->levels[0];
+	uint64_t begin_ns, bytes = 0;
+	uint32_t served = 0;
+
+	if (!level->ops->serve || s->op != CAIRN_OP_LOAD || s->count == 0)
+		return 0;
+	begin_ns = store->sys->now_ns();
+	while (served < s->count &&
+	       level->ops->serve(level->self, &s->ns->view, &s->xfers[served]) == 0) {
+		bytes += s->xfers[served].length;
+		s->xfers[served++].result = (struct cairn_result){0};
+	}
+	if (served == 0)
+		return 0;
+	store_count(store, COUNT_XFERS, served);
+	store_count(store, COUNT_LOAD_HITS, served);
+	store_count(store, COUNT_LOADED_BYTES, bytes);
+	if (served < s->count)
+		return served;
+	store_count(store, COUNT_TASKS, 1);
+	store_count(store, COUNT_INLINE, 1);
+	store_latency(store, LATENCY_LOAD, store->sys->now_ns() - begin_ns);
+	return served;
+}
+
+static int submit_task(const struct submission *s, uint64_t *ret_task)
 {
 	struct cairn_store *store = s->ns->store;
 	uint64_t now_ns = store->sys->now_ns();
@@ -178,4 +210,17 @@ int submit(const struct submission *s, uint64_t *ret_task)
 	*ret_task = task->id;
 	task_dispatch(task);
 	return 0;
+}
+
+int submit(const struct submission *s, uint64_t *ret_task)
+{
+	struct submission rest = *s;
+	uint32_t served = ret_task ? 0 : serve_here(s);
+
+	if (served == s->count && served > 0)
+		return 0;
+	if (s->xfers)
+		rest.xfers += served;
+	rest.count -= served;
+	return submit_task(&rest, ret_task);
 }

@@ -50,6 +50,7 @@ BANNED_IN_SRC = set("""
 ATOMIC_FILES = {
     "src/base/ring.h", "src/base/ring.c",  # posting to a reactor
     "src/base/atomic.h",  # counters, hints, flags
+    "src/stages/cache/state.h",            # the words of the shared memory
     "src/sys/bell.c",                      # waking a reactor
     "src/sys/aio.c",                       # a slot's way through the kernel, which TSan cannot see
     "include/cairn/stage.h",               # relaxed figures of stages

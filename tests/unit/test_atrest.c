@@ -493,7 +493,7 @@ static void stages_of_this_build(void **state)
 
 	(void)state;
 	assert_int_equal(cairn_stages(&opts, see_stage, &seen, &error), 0);
-	assert_string_equal(seen.names, "store:posix+:flash+:null+:fault:delay:");
+	assert_string_equal(seen.names, "store:cache+:posix+:flash+:null+:fault:delay:");
 	assert_true(seen.path_required);
 	seen = (struct stages){.stop_with = -7};
 	assert_int_equal(cairn_stages(&opts, see_stage, &seen, &error), -7);
@@ -523,7 +523,7 @@ static void stages_of_a_folder(void **state)
 	snprintf(path, sizeof(path), "/nowhere/at/all:%s:%s", lower.path, upper.path);
 	opts.stage_path = path;
 	assert_int_equal(cairn_stages(&opts, see_stage, &seen, &error), 0);
-	assert_non_null(strstr(seen.names, "store:posix+:flash+:null+:fault:delay:"));
+	assert_non_null(strstr(seen.names, "store:cache+:posix+:flash+:null+:fault:delay:"));
 	assert_non_null(strstr(seen.names, ":xor/:"));
 	assert_non_null(strstr(seen.names, ":!rubbish:"));
 	assert_null(strstr(seen.names, "notes"));

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What may block runs on a worker of the store, one piece at a time: a chunk gets its
+ * memory, or the dead are cleaned up after. The job ends when there is nothing left, and
+ * begins again with the next kick; nothing polls.
+ */
+#include <errno.h>
+
+#include "base/atomic.h"
+#include "stages/cache/cache.h"
+
+#define AHEAD 4u /* with prefault=no: chunks kept free for what comes */
+
+static uint32_t next_bare(const struct cache_stage *stage)
+{
+	const struct cache_map *map = stage->map;
+	uint32_t ready = 0, bare = CACHE_NONE;
+
+	for (uint32_t i = 0; i < map->chunk_count; i++) {
+		enum chunk_phase phase = chunk_phase(word_get(&map->chunks[i].state));
+
+		ready += phase == CHUNK_FREE;
+		if (phase == CHUNK_BARE && bare == CACHE_NONE)
+			bare = i;
+		if (bare != CACHE_NONE && stage->eager)
+			return bare;
+	}
+	return ready < AHEAD ? bare : CACHE_NONE;
+}
+
+bool background_pending(const struct cache_stage *stage)
+{
+	const struct cache_map *map = stage->map;
+
+	for (uint32_t i = 0; i < map->chunk_count; i++) {
+		enum chunk_phase phase = chunk_phase(word_hint(&map->chunks[i].state));
+
+		if (phase == CHUNK_BARE || phase == CHUNK_BACKING)
+			return true;
+	}
+	return false;
+}
+
+/* On a worker. What is returned is asked by nobody. */
+static int64_t work(void *context)
+{
+	struct cache_stage *stage = context;
+	uint32_t chunk;
+
+	if (flag_get(&stage->want_repair)) {
+		flag_lower(&stage->want_repair);
+		cairn_count(stage->env, CC_REPAIRS, region_recover(&stage->region));
+	}
+	chunk = next_bare(stage);
+	if (chunk != CACHE_NONE)
+		region_back(&stage->region, chunk);
+	cairn_gauge(stage->env, CC_CHUNKS, half_hint(&stage->map->header->backed));
+	cairn_gauge(stage->env, CC_CHUNKS_MISSING, half_hint(&stage->map->header->unbacked));
+	return 0;
+}
+
+/* Asleep for an instant: a store that closes meanwhile has no more pieces done. */
+static void work_done(struct engine_chain *chain)
+{
+	struct cache_stage *stage =
+		(struct cache_stage *)((char *)chain - offsetof(struct cache_stage, chain));
+
+	stage->job_busy = 0;
+	stage_env(stage->env)->job_sleep(&stage->job, stage->sys->now_ns());
+}
+
+static void work_send(struct cache_stage *stage)
+{
+	const struct engine_ops *ops;
+	struct engine *engine = stage_env(stage->env)->job_engine(&stage->job, &ops);
+
+	stage->op = (struct engine_op){.code = OP_CALL, .fd = -1, .call = work, .context = stage};
+	stage->chain = (struct engine_chain){.ops = &stage->op, .op_count = 1, .done = work_done};
+	if (ops->submit(engine, &stage->chain) == 0)
+		stage->job_busy = 1;
+	else
+		stage_env(stage->env)->job_sleep(&stage->job, stage->sys->now_ns() + 1000000u);
+}
+
+static void background_run(struct stage_job *job)
+{
+	struct cache_stage *stage =
+		(struct cache_stage *)((char *)job - offsetof(struct cache_stage, job));
+
+	if (stage->job_busy)
+		return;
+	if (flag_get(&stage->want_repair) || next_bare(stage) != CACHE_NONE) {
+		work_send(stage);
+		return;
+	}
+	/* Asleep for good, or until the next kick: an open store of which nothing is asked. */
+	stage_env(stage->env)->job_sleep(&stage->job, UINT64_MAX);
+}
+
+void background_start(struct cache_stage *stage)
+{
+	if (stage->job_started)
+		return;
+	stage->job_started = 1;
+	stage->job.run = background_run;
+	stage_env(stage->env)->job_start(stage->env, &stage->job, 0);
+}
+
+void background_kick(struct cache_stage *stage, bool repair)
+{
+	if (repair)
+		flag_raise(&stage->want_repair);
+	stage_env(stage->env)->job_again(&stage->job);
+}

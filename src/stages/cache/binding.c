@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Namespaces of a region. A description has one place, made under the lock of its byte;
+ * its generation is raised by a clear, and what is of an older one is found by nobody and
+ * goes as it is met.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "stages/cache/cache.h"
+#include "stages/error.h"
+
+#define LOCK_WAIT_NS 2000000000u
+
+static bool same(const struct cache_map *map, uint32_t id, const struct cairn_ns_view *ns)
+{
+	const struct cache_space *space = &map->spaces[id];
+
+	return half_get(&space->state) == 1 && half_get(&space->desc_length) == ns->desc_length &&
+	       memcmp(map->descs + (uint64_t)id * CACHE_DESC_MAX, ns->desc, ns->desc_length) == 0;
+}
+
+/* Under the lock: the place of @ns, found or made. CACHE_NONE: all are taken, or no memory. */
+static uint32_t find_or_make(struct cache_stage *stage, const struct cairn_ns_view *ns)
+{
+	struct cache_map *map = stage->map;
+	struct cache_space *space;
+	uint64_t at;
+	uint32_t id = 0;
+
+	for (; id < CACHE_SPACES_MAX && half_get(&map->spaces[id].state) == 1; id++)
+		if (same(map, id, ns))
+			return id;
+	if (id == CACHE_SPACES_MAX || ns->desc_length > CACHE_DESC_MAX)
+		return CACHE_NONE;
+	at = map->header->descs_at + (uint64_t)id * CACHE_DESC_MAX;
+	if (stage->sys->fallocate(stage->region.fd, 0, (off_t)at, CACHE_DESC_MAX) < 0)
+		return CACHE_NONE;
+	space = &map->spaces[id];
+	memcpy(map->descs + (uint64_t)id * CACHE_DESC_MAX, ns->desc, ns->desc_length);
+	half_put(&space->desc_length, (uint32_t)ns->desc_length);
+	half_put(&space->generation, 1);
+	half_put(&space->state, 1);
+	return id;
+}
+
+int binding_make(struct cache_stage *stage, const struct cairn_ns_view *ns, void **ret_binding,
+		 struct cairn_error *reterr)
+{
+	struct cache_binding *binding =
+		sys_zalloc(stage->sys, _Alignof(struct cache_binding), sizeof(*binding));
+	int ret;
+
+	if (!binding)
+		return stage_error(reterr, -ENOSPC, "%s: no memory for a namespace",
+				   stage->env->name);
+	ret = region_lock(&stage->region, CACHE_LOCK_SPACES, LOCK_WAIT_NS);
+	/* Without a place its blocks pass by: that is slower, and nothing is wrong with it. */
+	binding->space = ret == 0 ? find_or_make(stage, ns) : CACHE_NONE;
+	if (ret == 0)
+		region_unlock(&stage->region, CACHE_LOCK_SPACES);
+	if (binding->space == CACHE_NONE && stage->env->below == 0) {
+		stage->sys->free(binding);
+		return stage_error(reterr, -ENOSPC,
+				   "%s: the region has no place for another namespace",
+				   stage->env->name);
+	}
+	background_start(stage);
+	binding->next = stage->bindings;
+	stage->bindings = binding;
+	*ret_binding = binding;
+	return 0;
+}
+
+int binding_clear(struct cache_stage *stage, const struct cairn_ns_view *ns)
+{
+	struct cache_binding *binding = cache_binding(stage, ns);
+
+	if (binding->space != CACHE_NONE)
+		half_add(&stage->map->spaces[binding->space].generation, 1);
+	return 0;
+}
+
+void bindings_free(struct cache_stage *stage)
+{
+	struct cache_binding *binding;
+
+	while ((binding = stage->bindings)) {
+		stage->bindings = binding->next;
+		stage->sys->free(binding);
+	}
+}
+
+bool cache_key(const struct cache_stage *stage, const struct cairn_ns_view *ns,
+	       const struct cairn_key *key, struct cache_key *ret_key)
+{
+	const struct cache_binding *binding = cache_binding(stage, ns);
+
+	if (binding->space == CACHE_NONE)
+		return false;
+	*ret_key = cache_key_of(key, binding->space,
+				half_get(&stage->map->spaces[binding->space].generation));
+	return true;
+}

@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the ios of this stage share: pins, room, time. */
+#include <errno.h>
+#include <string.h>
+
+#include "base/copy.h"
+#include "stages/cache/cache.h"
+#include "stages/cache/pins.h"
+#include "stages/cache/slots.h"
+
+#define ROOM_TRIES   16u       /* another process may take what was freed */
+#define LOOK_NS	     50000000u /* under pressure others are looked at so often: do they live? */
+#define PAUSE_NS     20000u
+#define PAUSE_NS_MAX 2000000u
+
+bool io_pin(struct cache_stage *stage, struct cache_io *own, const struct cache_ref *ref)
+{
+	struct cache_ref now = *ref;
+
+	if (own->record == CACHE_NONE)
+		own->record = pin_take(stage->map);
+	if (own->record == CACHE_NONE || !pin_entry(stage->map, own->record, &now))
+		return false;
+	own->entry = now.entry;
+	own->life = state_life(now.state);
+	return true;
+}
+
+void io_unpin(struct cache_stage *stage, struct cache_io *own)
+{
+	uint32_t entry = own->entry;
+
+	if (own->record == CACHE_NONE)
+		return;
+	pin_give(stage->map, own->record);
+	own->record = CACHE_NONE;
+	own->entry = CACHE_NONE;
+	/* Removed while it was pinned: the last one to let go of it sees to its memory. */
+	if (entry != CACHE_NONE)
+		reclaim_gone(stage->map, entry);
+}
+
+/* Units that an entry of so many shards has before any shard is there. */
+static uint32_t bare_units(uint32_t shard_count)
+{
+	return shard_count > 1 ? slots_units(shard_count * sizeof(struct cache_shard)) : 0;
+}
+
+void io_leave(struct cache_stage *stage, struct cache_io *own)
+{
+	const struct cache_map *map = stage->map;
+	struct cache_ref ref = {own->entry, (uint64_t)own->life << 32};
+
+	if (own->made && own->entry != CACHE_NONE &&
+	    half_hint(&map->metas[own->entry].units) <=
+		    bare_units(short_hint(&map->entries[own->entry].shard_count)))
+		entry_remove(stage->map, &ref);
+	io_unpin(stage, own);
+}
+
+static void count_evicted(struct cache_stage *stage, const struct evicted *evicted)
+{
+	if (evicted->blocks > 0)
+		cairn_count(stage->env, CC_EVICTED, evicted->blocks);
+	if (evicted->parents > 0)
+		cairn_count(stage->env, CC_EVICTED_PARENTS, evicted->parents);
+}
+
+/* Something must go: of the dead first. */
+static void look_for_dead(struct cache_stage *stage)
+{
+	uint64_t now_ns = stage->host->now_ns(), last_ns = word_hint(&stage->looked_ns);
+
+	if (now_ns - last_ns < LOOK_NS || !word_cas(&stage->looked_ns, last_ns, now_ns))
+		return;
+	if (region_clients(&stage->region) > 1)
+		background_kick(stage, true);
+}
+
+bool take_slot(struct cache_stage *stage, uint64_t stored, uint32_t meta, uint64_t *ret_slot)
+{
+	uint32_t units = slots_units(shard_bytes_needed(stored, meta, stage->tails));
+	struct evicted evicted = {0};
+	bool room = true, taken = false;
+
+	if (units > stage->map->chunk_bytes / CACHE_UNIT)
+		return false;
+	for (uint32_t i = 0; i < ROOM_TRIES && room && !taken; i++) {
+		taken = slots_take(stage->map, units, ret_slot);
+		if (!taken && background_pending(stage))
+			break; /* memory is on its way: nothing goes for what only comes later */
+		if (taken)
+			break;
+		look_for_dead(stage);
+		room = evict_for(stage->map, stage->policy, units, &evicted);
+	}
+	count_evicted(stage, &evicted);
+	if (!taken)
+		background_kick(stage, !room);
+	return taken;
+}
+
+/* Room for what an entry lacked. */
+static bool make_room(struct cache_stage *stage, const struct cache_key *key,
+		      const struct cache_lack *lack)
+{
+	struct evicted evicted = {0};
+	bool room;
+
+	look_for_dead(stage);
+	if (lack->units > 0 && background_pending(stage))
+		room = false;
+	else
+		room = evict_for(stage->map, stage->policy, lack->units, &evicted) ||
+		       (lack->units == 0 &&
+			evict_in_buckets(stage->map, stage->policy, key, &evicted));
+	count_evicted(stage, &evicted);
+	return room;
+}
+
+static void tell(struct cache_stage *stage, const struct cairn_io *io, struct cache_io *own,
+		 const struct cache_key *key)
+{
+	const struct cairn_block_attr *attr = &io->attr;
+	struct cache_meta *meta = &stage->map->metas[own->entry];
+	struct cache_ref child = {own->entry, (uint64_t)own->life << 32}, parent;
+	struct cache_key up;
+
+	if (attr->ttl_ns > 0) {
+		word_note(&meta->expires_ns, stage->sys->realtime_ns() + attr->ttl_ns);
+		flags_raise(&stage->map->entries[own->entry].flags, ENTRY_EXPIRES);
+	}
+	half_note(&meta->cost_us,
+		  (uint32_t)(attr->cost_ns / 1000u < UINT32_MAX ? attr->cost_ns / 1000u
+								: UINT32_MAX));
+	short_note(&meta->depth, (uint16_t)(attr->depth < UINT16_MAX ? attr->depth : UINT16_MAX));
+	byte_note(&meta->priority, (uint8_t)attr->priority);
+	up = cache_key_of(&attr->parent, key->space, key->generation);
+	if (up.word[0] == 0 && up.word[1] == 0)
+		return;
+	parent = cached_find(stage->map, &up);
+	if (parent.entry != CACHE_NONE)
+		entry_set_parent(stage->map, &child, &parent);
+}
+
+bool io_entry(struct cache_stage *stage, struct cairn_io *io, struct cache_io *own,
+	      const struct cache_shape *shape)
+{
+	struct cache_lack lack;
+	struct cache_key key;
+	struct cache_ref ref;
+	bool room = true;
+
+	if (!cache_key(stage, io->ns, &io->key, &key))
+		return false;
+	if (own->record == CACHE_NONE)
+		own->record = pin_take(stage->map);
+	if (own->record == CACHE_NONE)
+		return false;
+	for (uint32_t i = 0; i < ROOM_TRIES && room; i++) {
+		ref = cached_add(stage->map, own->record, &key, shape, &own->made, &lack);
+		if (ref.entry != CACHE_NONE)
+			break;
+		room = lack.error == -ENOSPC && make_room(stage, &key, &lack);
+	}
+	if (ref.entry == CACHE_NONE) {
+		background_kick(stage, true);
+		io_unpin(stage, own);
+		return false;
+	}
+	own->entry = ref.entry;
+	own->life = state_life(ref.state);
+	if (own->made || (io->op == CAIRN_OP_DUMP && io->attr.size > 0))
+		tell(stage, io, own, &key);
+	return true;
+}
+
+uint64_t cache_tick(struct cache_stage *stage)
+{
+	return word_add(&stage->map->header->clock, 1) + 1;
+}
+
+void cache_touch(struct cache_stage *stage, uint32_t entry, uint64_t now)
+{
+	struct cache_meta *meta = &stage->map->metas[entry];
+
+	if (stage->policy == POLICY_GDSF)
+		now = word_hint(&stage->map->header->inflation);
+	if (word_hint(&meta->stamp) < now)
+		word_note(&meta->stamp, now);
+	half_note(&meta->hits, half_hint(&meta->hits) + 1);
+}
+
+bool cache_expired(const struct cache_stage *stage, uint32_t entry)
+{
+	uint64_t expires_ns = word_hint(&stage->map->metas[entry].expires_ns);
+
+	return expires_ns != 0 && expires_ns <= stage->sys->realtime_ns();
+}
+
+void copy_to_iov(const struct iovec *iov, uint32_t iov_count, const uint8_t *from)
+{
+	for (uint32_t i = 0; i < iov_count; i++) {
+		copy_cold(iov[i].iov_base, from, iov[i].iov_len);
+		from += iov[i].iov_len;
+	}
+}
+
+void copy_from_iov(uint8_t *to, const struct iovec *iov, uint32_t iov_count)
+{
+	for (uint32_t i = 0; i < iov_count; i++) {
+		memcpy(to, iov[i].iov_base, iov[i].iov_len);
+		to += iov[i].iov_len;
+	}
+}
+
+bool io_late(const struct cache_stage *stage, const struct cairn_io *io)
+{
+	return io->deadline_ns != UINT64_MAX && stage->host->now_ns() >= io->deadline_ns;
+}
+
+void io_pause(struct cache_stage *stage, struct cairn_io *io, struct cache_io *own)
+{
+	uint64_t now_ns = stage->host->now_ns();
+
+	if (own->began_ns == 0)
+		own->began_ns = now_ns;
+	own->pause_ns = own->pause_ns == 0		   ? PAUSE_NS
+			: own->pause_ns * 2 < PAUSE_NS_MAX ? own->pause_ns * 2
+							   : PAUSE_NS_MAX;
+	stage->host->resume_at(io, now_ns + own->pause_ns);
+}

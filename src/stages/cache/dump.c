@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Dumps and removes. A dumped shard is copied into a slot and goes below out of that slot, so
+ * that the next one is copied while this one is written. It is there, for all processes, when
+ * the tier below has taken it: blocks are written once, and who came first is decided there.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "base/crc32c.h"
+#include "stages/cache/cache.h"
+#include "stages/cache/slots.h"
+#include "stages/dump_check.h"
+
+#define BIT(i) (UINT64_C(1) << (i))
+
+/* ---- what may be kept ------------------------------------------------------------ */
+
+/* Blocks that would push everything else out pass by, or are refused. */
+static bool too_large(const struct cache_stage *stage, const struct cairn_io *io,
+		      const struct cairn_part *part)
+{
+	return shard_bytes_needed(part->stored_length, part->meta_length, stage->tails) >
+		       stage->map->chunk_bytes ||
+	       io->shard_count * io->shard_bytes > stage->largest_block;
+}
+
+/* The length of the last shard counts as soon as both sides know it. */
+static bool same_geometry(const struct cache_stage *stage, const struct cairn_io *io,
+			  const struct cairn_part *part, uint32_t entry)
+{
+	const struct cache_entry *at = &stage->map->entries[entry];
+	uint32_t last_bytes = half_hint(&at->last_bytes);
+
+	if (short_hint(&at->shard_count) != io->shard_count ||
+	    half_hint(&at->shard_bytes) != io->shard_bytes)
+		return false;
+	return part->shard + 1 < io->shard_count || last_bytes == 0 ||
+	       last_bytes == part->raw_length;
+}
+
+/* ---- a part -------------------------------------------------------------------------- */
+
+static void seal(const struct cache_stage *stage, const struct cairn_part *part, uint8_t *payload)
+{
+	struct cache_tail *tail;
+
+	if (part->meta_length == 0 && !stage->tails)
+		return;
+	tail = tail_of(payload, part->stored_length);
+	memcpy(tail->meta, part->meta, part->meta_length);
+	tail->checked = stage->tails;
+	tail->crc = stage->tails ? crc32c(0, payload, part->stored_length) : 0;
+}
+
+/* Is the part made in place, for this block as it is now? */
+static bool made_here(struct cache_stage *stage, const struct cache_io *own,
+		      const struct cairn_part *part, struct reservation *ret_made)
+{
+	return reservation_of(stage, part, ret_made) && ret_made->place.entry == own->entry &&
+	       ret_made->place.life == own->life && ret_made->place.shard == part->shard;
+}
+
+/*
+ * Takes the bytes into a slot. 0, or -EAGAIN: another has the shard, or there is no memory
+ * just now.
+ */
+static int take_in(struct cache_stage *stage, struct cache_io *own, struct cairn_part *part,
+		   uint32_t i)
+{
+	struct cache_place *place = &own->places[i];
+	struct reservation made;
+	uint8_t *payload;
+
+	*place = (struct cache_place){.entry = own->entry, .life = own->life, .shard = part->shard};
+	if (made_here(stage, own, part, &made)) {
+		*place = made.place;
+		own->in_place |= BIT(i);
+	} else if (!take_slot(stage, part->stored_length, part->meta_length, &place->slot)) {
+		return -EAGAIN;
+	} else if (!shard_claim(stage->map, place)) {
+		slots_give(stage->map, place->slot);
+		return -EAGAIN;
+	}
+	payload = map_payload(stage->map, place->slot);
+	if (!(own->in_place & BIT(i)))
+		copy_from_iov(payload, part->iov, part->iov_count);
+	seal(stage, part, payload);
+	own->own[i] = (struct iovec){payload, part->stored_length};
+	return 0;
+}
+
+/*
+ * The bytes are kept, or given up: those that a tier below did not take as this dump's are
+ * not the block's. 0, or -ESTALE: the block was removed meanwhile.
+ */
+static int settle(struct cache_stage *stage, struct cache_io *own, struct cairn_part *part,
+		  uint32_t i, bool keep)
+{
+	struct cache_place *place = &own->places[i];
+	bool in_place = own->in_place & BIT(i);
+	bool kept = keep && shard_publish(stage->map, place, (uint32_t)part->raw_length,
+					  (uint32_t)part->stored_length, part->meta_length);
+
+	if (kept)
+		cairn_count(stage->env, CC_DUMPED, 1);
+	if (kept && in_place)
+		reservation_end(stage, own->own[i].iov_base, true);
+	else if (!kept && !in_place)
+		shard_abandon(stage->map, place);
+	return state_lives(word_get(&stage->map->entries[own->entry].state)) ? 0 : -ESTALE;
+}
+
+/* Absent, or being made in place by who dumps it now. */
+static bool may_take(struct cache_stage *stage, const struct cairn_part *part, uint64_t word)
+{
+	struct reservation made;
+
+	return shard_state(word) == SHARD_ABSENT ||
+	       (shard_state(word) == SHARD_FILLING && shard_owner(word) == stage->map->owner &&
+		reservation_of(stage, part, &made) && made.place.slot == shard_slot(word));
+}
+
+/* Below, from the slot: the caller's memory is not needed any more. */
+static void lead_below(struct cache_io *own, struct cairn_part *part, uint32_t i)
+{
+	own->saved[i].iov = part->iov;
+	own->saved[i].iov_count = part->iov_count;
+	own->filling |= BIT(i);
+	part->iov = &own->own[i];
+	part->iov_count = 1;
+}
+
+/* A part of a dump that this tier alone takes. */
+static void dump_alone(struct cache_stage *stage, struct cache_io *own, struct cairn_part *part,
+		       uint32_t i)
+{
+	uint64_t word = shard_look(stage->map, own->entry, part->shard);
+	int ret;
+
+	if (shard_state(word) == SHARD_THERE) {
+		part->status = CAIRN_PRESENT;
+		cairn_count(stage->env, CC_ALREADY, 1);
+		return;
+	}
+	ret = may_take(stage, part, word) ? take_in(stage, own, part, i) : -EAGAIN;
+	if (ret == -EAGAIN)
+		own->waiting |= BIT(i);
+	else
+		part->status = settle(stage, own, part, i, true);
+}
+
+static void dump_both(struct cache_stage *stage, struct cache_io *own, struct cairn_part *part,
+		      uint32_t i)
+{
+	uint64_t word = shard_look(stage->map, own->entry, part->shard);
+
+	if (may_take(stage, part, word) && take_in(stage, own, part, i) == 0)
+		lead_below(own, part, i);
+	else
+		cairn_count(stage->env, CC_BYPASSED, shard_state(word) != SHARD_THERE);
+}
+
+/* ---- an io --------------------------------------------------------------------------- */
+
+static bool check_parts(struct cache_stage *stage, struct cairn_io *io, bool *ret_large)
+{
+	bool pending = false;
+
+	*ret_large = false;
+	for (uint32_t i = 0; i < io->part_count; i++) {
+		struct cairn_part *part = &io->parts[i];
+
+		if (part->status != CAIRN_PENDING)
+			continue;
+		if (stage->env->below == 0 && io->durability > CAIRN_MEMORY)
+			part->status = -EOPNOTSUPP;
+		else if (dump_part_check(io, part) < 0)
+			part->status = -EINVAL;
+		else if (too_large(stage, io, part) && stage->env->below == 0)
+			part->status = -EFBIG;
+		if (part->status != CAIRN_PENDING) {
+			cairn_count(stage->env, CC_REFUSED, 1);
+			continue;
+		}
+		*ret_large |= too_large(stage, io, part);
+		pending = true;
+	}
+	return pending;
+}
+
+static void dump_finish(struct cache_stage *stage, struct cairn_io *io, struct cache_io *own)
+{
+	/* What was made in place, and is there by other hands, is not needed any more. */
+	for (uint32_t i = 0; i < io->part_count; i++)
+		if (io->parts[i].status >= 0 && io->parts[i].iov_count == 1)
+			reservation_end(stage, io->parts[i].iov[0].iov_base, false);
+	io_leave(stage, own);
+	stage->host->complete(io);
+}
+
+static void dump_down(struct cache_stage *stage, struct cairn_io *io, struct cache_io *own)
+{
+	own->down = true;
+	stage->host->forward(io);
+}
+
+static void dump_parts(struct cache_stage *stage, struct cairn_io *io, struct cache_io *own)
+{
+	for (uint32_t i = 0; i < io->part_count; i++) {
+		struct cairn_part *part = &io->parts[i];
+
+		if (part->status != CAIRN_PENDING)
+			continue;
+		if (!same_geometry(stage, io, part, own->entry)) {
+			/* Below they may know nothing of the block any more. */
+			if (stage->env->below == 0)
+				part->status = -EINVAL;
+			continue;
+		}
+		if (stage->env->below == 0)
+			dump_alone(stage, own, part, i);
+		else
+			dump_both(stage, own, part, i);
+	}
+}
+
+void dump_begin(struct cache_stage *stage, struct cairn_io *io, struct cache_io *own)
+{
+	struct cache_shape shape = {KIND_HIDDEN, io->shard_count, (uint32_t)io->shard_bytes};
+	bool large, have;
+
+	own->waiting = 0;
+	own->filling = 0;
+	own->in_place = 0;
+	if (!check_parts(stage, io, &large)) {
+		dump_finish(stage, io, own);
+		return;
+	}
+	have = stage->write == WRITE_THROUGH || stage->env->below == 0;
+	if (!have || large || !io_entry(stage, io, own, &shape)) {
+		cairn_count(stage->env, CC_BYPASSED, io->part_count);
+		if (stage->env->below > 0) {
+			dump_down(stage, io, own);
+			return;
+		}
+		own->waiting = 1;
+	} else {
+		cache_touch(stage, own->entry, cache_tick(stage));
+		dump_parts(stage, io, own);
+		if (stage->env->below > 0) {
+			dump_down(stage, io, own);
+			return;
+		}
+	}
+	if (!own->waiting) {
+		dump_finish(stage, io, own);
+	} else if (io_late(stage, io)) {
+		cairn_count(stage->env, CC_REFUSED, 1);
+		cairn_io_fail(io, -ENOSPC);
+		dump_finish(stage, io, own);
+	} else {
+		io_pause(stage, io, own);
+	}
+}
+
+void dump_done(struct cache_stage *stage, struct cairn_io *io, struct cache_io *own)
+{
+	own->down = false;
+	for (uint32_t i = 0; i < io->part_count; i++) {
+		struct cairn_part *part = &io->parts[i];
+
+		if (!(own->filling & BIT(i)))
+			continue;
+		settle(stage, own, part, i, part->status == 0);
+		part->iov = own->saved[i].iov;
+		part->iov_count = own->saved[i].iov_count;
+	}
+	dump_finish(stage, io, own);
+}
+
+/* ---- removes --------------------------------------------------------------------------- */
+
+void remove_done(struct cache_stage *stage, struct cairn_io *io, struct cache_io *own)
+{
+	struct cache_key key;
+	struct cache_ref ref = {CACHE_NONE, 0};
+
+	own->down = false;
+	if (cache_key(stage, io->ns, &io->key, &key))
+		ref = cached_find(stage->map, &key);
+	if (ref.entry != CACHE_NONE && entry_remove(stage->map, &ref)) {
+		bool was_there =
+			state_kind(ref.state) != KIND_HIDDEN && !cache_expired(stage, ref.entry);
+
+		cairn_count(stage->env, CC_REMOVED, 1);
+		reclaim_gone(stage->map, ref.entry);
+		if (io->status == CAIRN_PENDING || (io->status == -ENOENT && was_there))
+			io->status = was_there ? 0 : -ENOENT;
+	}
+	if (io->status == CAIRN_PENDING)
+		io->status = -ENOENT;
+	stage->host->complete(io);
+}
+
+/* Below first: cache.h, invariant 4. */
+void remove_begin(struct cache_stage *stage, struct cairn_io *io, struct cache_io *own)
+{
+	if (stage->env->below == 0) {
+		remove_done(stage, io, own);
+		return;
+	}
+	own->down = true;
+	stage->host->forward(io);
+}

@@ -1,0 +1,475 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
+#include "stages/cache/block.h"
+#include "stages/cache/evict.h"
+#include "stages/cache/pins.h"
+#include "stages/cache/slots.h"
+
+#define BATCH_MAX    16u  /* blocks that go at once, at the price of one look at the pins */
+#define SAMPLE	     192u /* slots looked at: the victim is among the oldest 2 % or so */
+#define WINDOW	     24u  /* neighbouring slots of a sample: filled together, so of one age */
+#define BATCH_SHARE  512u /* of the blocks that go at once, the part of all */
+#define STEAL_EVERY  32u  /* evictions after which other classes are looked at */
+#define STEAL_PROBES 16u
+#define CHUNK_TRIES  64u
+
+#define NEWEST_LOOKS 64u /* slots of a chunk by which it is judged */
+#define NEWEST_MIN   8u	 /* blocks among them: else it is not known */
+#define PINNED_BITS  65536u
+
+struct victim {
+	uint32_t entry;
+	uint64_t score, state;
+	bool pinned;
+};
+
+struct batch {
+	struct victim victims[BATCH_MAX];
+	uint32_t count, limit;
+	bool parents_too;
+	const struct cache_map *map;
+	enum policy_kind policy;
+	struct policy_now now;
+	uint64_t *pinned; /* bits of hashes of what is pinned, to be passed by; or NULL */
+};
+
+static uint64_t next_random(struct cache_map *map)
+{
+	uint64_t z = word_add(&map->random, UINT64_C(0x9e3779b97f4a7c15));
+
+	z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+	z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+	return z ^ z >> 31;
+}
+
+static void batch_init(struct batch *batch, struct cache_map *map, enum policy_kind policy)
+{
+	memset(batch, 0, sizeof(*batch));
+	batch->map = map;
+	batch->policy = policy;
+	batch->now.now = word_hint(&map->header->clock);
+	batch->now.blocks = map->entry_count;
+	batch->now.life = map->entry_count;
+	batch->limit = 1;
+}
+
+static uint64_t score_of(const struct batch *batch, uint32_t entry)
+{
+	const struct cache_meta *meta = &batch->map->metas[entry];
+	struct policy_block block = {
+		.stamp = word_hint(&meta->stamp),
+		.inserted = word_hint(&meta->inserted),
+		.hits = half_hint(&meta->hits),
+		.depth = short_hint(&meta->depth),
+		.cost_us = half_hint(&meta->cost_us),
+		.priority = byte_hint(&meta->priority),
+		.bytes = (uint64_t)half_hint(&meta->units) * CACHE_UNIT,
+	};
+
+	return policy_score(batch->policy, &block, &batch->now);
+}
+
+static bool has_entry(const struct batch *batch, uint32_t entry)
+{
+	for (uint32_t i = 0; i < batch->count; i++)
+		if (batch->victims[i].entry == entry)
+			return true;
+	return false;
+}
+
+static uint32_t pinned_bit(uint32_t entry)
+{
+	return entry * 2654435761u % PINNED_BITS;
+}
+
+static bool maybe_pinned(const struct batch *batch, uint32_t entry)
+{
+	uint32_t bit = pinned_bit(entry);
+
+	return batch->pinned && (batch->pinned[bit / 64] >> (bit % 64) & 1);
+}
+
+static void note_pinned(void *context, uint64_t link)
+{
+	uint32_t bit = pinned_bit(link_entry(link));
+
+	((uint64_t *)context)[bit / 64] |= UINT64_C(1) << (bit % 64);
+}
+
+/* Keeps the least, in order. */
+static void consider(struct batch *batch, uint32_t entry)
+{
+	uint64_t state = word_get(&batch->map->entries[entry].state);
+	struct victim victim = {.entry = entry, .state = state};
+	uint32_t i;
+
+	if (state_phase(state) != PHASE_LIVE || maybe_pinned(batch, entry) ||
+	    (!batch->parents_too && entry_children(batch->map, entry) > 0) ||
+	    has_entry(batch, entry))
+		return;
+	victim.score = score_of(batch, entry);
+	if (batch->count == batch->limit) {
+		if (victim.score >= batch->victims[batch->count - 1].score)
+			return;
+		batch->count--;
+	}
+	for (i = batch->count++; i > 0 && batch->victims[i - 1].score > victim.score; i--)
+		batch->victims[i] = batch->victims[i - 1];
+	batch->victims[i] = victim;
+}
+
+/* ---- taking them ------------------------------------------------------------- */
+
+static void mark_pinned(void *context, uint64_t link)
+{
+	struct batch *batch = context;
+
+	for (uint32_t i = 0; i < batch->count; i++) {
+		struct victim *victim = &batch->victims[i];
+
+		if (link_entry(link) == victim->entry &&
+		    link_life(link) == state_life(victim->state))
+			victim->pinned = true;
+	}
+}
+
+static void begin_all(struct cache_map *map, struct batch *batch)
+{
+	uint32_t kept = 0;
+
+	for (uint32_t i = 0; i < batch->count; i++) {
+		struct victim *victim = &batch->victims[i];
+		uint64_t to = state_next(victim->state, PHASE_EVICTING, state_kind(victim->state),
+					 map->owner);
+
+		if (!word_cas(&map->entries[victim->entry].state, victim->state, to))
+			continue;
+		victim->state = to;
+		batch->victims[kept++] = *victim;
+	}
+	batch->count = kept;
+}
+
+/* Everybody's pins are known: those that nobody pins go. Returns how many did. */
+static uint32_t end_all(struct cache_map *map, struct batch *batch, struct evicted *ret_evicted)
+{
+	uint32_t went = 0;
+
+	for (uint32_t i = 0; i < batch->count; i++) {
+		struct victim *victim = &batch->victims[i];
+		uint64_t *word = &map->entries[victim->entry].state;
+		enum entry_kind kind = state_kind(victim->state);
+		uint32_t children = entry_children(map, victim->entry);
+
+		if (victim->pinned || (children > 0 && !batch->parents_too)) {
+			word_cas(word, victim->state,
+				 state_next(victim->state, PHASE_LIVE, kind, 0));
+			continue;
+		}
+		if (!word_cas(word, victim->state,
+			      state_next(victim->state, PHASE_DEAD, kind, map->owner)))
+			continue;
+		if (kind == KIND_WHOLE)
+			word_add(&map->header->blocks, UINT64_MAX);
+		entry_take_apart(map, victim->entry);
+		ret_evicted->blocks++;
+		ret_evicted->parents += children > 0;
+		went++;
+	}
+	if (went > 0 && batch->policy == POLICY_GDSF)
+		word_note(&map->header->inflation, batch->victims[0].score >> 12);
+	return went;
+}
+
+static uint32_t take_all(struct cache_map *map, struct batch *batch, struct evicted *ret_evicted)
+{
+	begin_all(map, batch);
+	if (batch->count == 0)
+		return 0;
+	pins_each(map, mark_pinned, batch);
+	return end_all(map, batch, ret_evicted);
+}
+
+/* ---- what has been removed, and was pinned -------------------------------------- */
+
+bool reclaim_gone(struct cache_map *map, uint32_t entry)
+{
+	struct batch batch = {.map = map, .count = 1};
+	uint64_t *word = &map->entries[entry].state;
+	uint64_t state = word_get(word), dead;
+
+	if (state_phase(state) != PHASE_GONE)
+		return false;
+	dead = state_next(state, PHASE_DEAD, state_kind(state), map->owner);
+	if (!word_cas(word, state, dead))
+		return false;
+	batch.victims[0] = (struct victim){.entry = entry, .state = dead};
+	pins_each(map, mark_pinned, &batch);
+	if (batch.victims[0].pinned) {
+		word_cas(word, dead, state_next(dead, PHASE_GONE, state_kind(dead), 0));
+		return false;
+	}
+	entry_take_apart(map, entry);
+	return true;
+}
+
+void reclaim_sweep(struct cache_map *map, uint32_t count)
+{
+	uint64_t first = word_add(&map->sweep_cursor, count);
+
+	for (uint32_t i = 0; i < count; i++) {
+		uint32_t entry = (uint32_t)((first + i) % map->entry_count);
+
+		if (state_phase(word_hint(&map->entries[entry].state)) == PHASE_GONE)
+			reclaim_gone(map, entry);
+	}
+}
+
+/* ---- sampling ------------------------------------------------------------------- */
+
+static bool of_class(const struct cache_map *map, uint32_t chunk, uint32_t units)
+{
+	const struct cache_chunk *at = &map->chunks[chunk];
+
+	return chunk_phase(word_get(&at->state)) == CHUNK_SLOTS &&
+	       (units == 0 || half_hint(&at->units) == units);
+}
+
+static void look_at_slot(struct batch *batch, struct cache_map *map, uint64_t slot)
+{
+	uint64_t word = word_get(map_word(map, slot));
+	uint32_t entry = slot_entry(word);
+
+	if ((word & 3) != SLOT_LINKED || entry >= map->entry_count)
+		return;
+	if (state_phase(word_hint(&map->entries[entry].state)) == PHASE_GONE)
+		reclaim_gone(map, entry);
+	else
+		consider(batch, entry);
+}
+
+static void look_at_window(struct batch *batch, struct cache_map *map, uint32_t chunk,
+			   uint32_t first, uint32_t count)
+{
+	uint32_t slots = half_hint(&map->chunks[chunk].slots);
+
+	if (slots > CACHE_WORDS_FAR)
+		return;
+	for (uint32_t i = 0; i < count && i < slots; i++)
+		look_at_slot(batch, map, slot_of(chunk, (first + i) % slots));
+}
+
+static uint32_t find_chunk(struct cache_map *map, uint32_t units)
+{
+	uint32_t chunk;
+
+	for (uint32_t i = 0; i < CHUNK_TRIES; i++) {
+		chunk = (uint32_t)(next_random(map) % map->chunk_count);
+		if (of_class(map, chunk, units))
+			return chunk;
+	}
+	for (uint32_t i = 0; i < map->chunk_count; i++) {
+		chunk = (uint32_t)((i + map->chunk_cursor) % map->chunk_count);
+		if (of_class(map, chunk, units))
+			return chunk;
+	}
+	return CACHE_NONE;
+}
+
+static void sample_class(struct batch *batch, struct cache_map *map, uint32_t units)
+{
+	for (uint32_t seen = 0; seen < SAMPLE; seen += WINDOW) {
+		uint64_t random = next_random(map);
+		uint32_t chunk = find_chunk(map, units), slots;
+
+		if (chunk == CACHE_NONE)
+			return;
+		slots = half_hint(&map->chunks[chunk].slots);
+		if (slots > 0)
+			look_at_window(batch, map, chunk, (uint32_t)(random >> 32) % slots, WINDOW);
+	}
+}
+
+/* All of the class: where a sample met nothing that can go. */
+static void scan_class(struct batch *batch, struct cache_map *map, uint32_t units)
+{
+	for (uint32_t chunk = 0; chunk < map->chunk_count; chunk++)
+		if (of_class(map, chunk, units))
+			look_at_window(batch, map, chunk, 0, CACHE_WORDS_FAR);
+}
+
+static void sample_entries(struct batch *batch, struct cache_map *map)
+{
+	for (uint32_t seen = 0; seen < SAMPLE; seen += WINDOW) {
+		uint64_t first = next_random(map) % map->entry_count;
+
+		for (uint32_t i = 0; i < WINDOW; i++)
+			consider(batch, (uint32_t)((first + i) % map->entry_count));
+	}
+}
+
+static void scan_entries(struct batch *batch, struct cache_map *map)
+{
+	reclaim_sweep(map, map->entry_count);
+	for (uint32_t entry = 0; entry < map->entry_count; entry++)
+		consider(batch, entry);
+}
+
+/* ---- other classes ---------------------------------------------------------------- */
+
+/* When the newest of some blocks of a chunk was used; UINT64_MAX: too few are there to tell. */
+static uint64_t newest_in(const struct cache_map *map, uint32_t chunk)
+{
+	uint32_t slots = half_hint(&map->chunks[chunk].slots), seen = 0, step;
+	uint64_t newest = 0;
+
+	step = slots < NEWEST_LOOKS ? 1 : slots / NEWEST_LOOKS;
+	for (uint32_t i = 0; i < slots && i < CACHE_WORDS_FAR; i += step) {
+		uint64_t word = word_get(map_word(map, slot_of(chunk, i))), stamp;
+		uint32_t entry = slot_entry(word);
+
+		if ((word & 3) != SLOT_LINKED || entry >= map->entry_count)
+			continue;
+		stamp = word_hint(&map->metas[entry].stamp);
+		newest = stamp > newest ? stamp : newest;
+		seen++;
+	}
+	return seen >= NEWEST_MIN || seen == slots ? newest : UINT64_MAX;
+}
+
+/* A chunk of another class whose blocks were all used before @stamp; the oldest of some. */
+static uint32_t colder_chunk(struct cache_map *map, uint32_t units, uint64_t stamp)
+{
+	uint32_t best = CACHE_NONE;
+
+	for (uint32_t i = 0; i < STEAL_PROBES; i++) {
+		uint32_t chunk = (uint32_t)(next_random(map) % map->chunk_count);
+		uint64_t newest;
+
+		if (!of_class(map, chunk, 0) || of_class(map, chunk, units))
+			continue;
+		newest = newest_in(map, chunk);
+		if (newest >= stamp)
+			continue;
+		stamp = newest;
+		best = chunk;
+	}
+	return best;
+}
+
+/* Everything in the chunk goes; true: it has no class any more. */
+static bool steal(struct cache_map *map, enum policy_kind policy, uint32_t chunk,
+		  struct evicted *ret_evicted)
+{
+	struct batch batch;
+	uint32_t went;
+
+	do {
+		batch_init(&batch, map, policy);
+		batch.limit = BATCH_MAX;
+		batch.parents_too = true;
+		look_at_window(&batch, map, chunk, 0, CACHE_WORDS_FAR);
+		went = take_all(map, &batch, ret_evicted);
+	} while (went > 0);
+	return chunk_empty(map, chunk);
+}
+
+static bool steal_colder(struct cache_map *map, enum policy_kind policy, uint32_t units,
+			 uint64_t stamp, struct evicted *ret_evicted)
+{
+	uint32_t chunk = colder_chunk(map, units, stamp);
+
+	return chunk != CACHE_NONE && steal(map, policy, chunk, ret_evicted);
+}
+
+/* Chunks that have become empty by themselves, or can be made so. */
+static bool steal_any(struct cache_map *map, enum policy_kind policy, uint32_t units,
+		      struct evicted *ret_evicted)
+{
+	for (uint32_t chunk = 0; chunk < map->chunk_count; chunk++) {
+		const struct cache_chunk *at = &map->chunks[chunk];
+
+		if (of_class(map, chunk, 0) &&
+		    half_hint(&at->free_slots) == half_hint(&at->slots) && chunk_empty(map, chunk))
+			return true;
+	}
+	for (uint32_t i = 0; i < 4; i++)
+		if (steal_colder(map, policy, units, UINT64_MAX, ret_evicted))
+			return true;
+	for (uint32_t chunk = 0; chunk < map->chunk_count; chunk++)
+		if (of_class(map, chunk, 0) && !of_class(map, chunk, units) &&
+		    steal(map, policy, chunk, ret_evicted))
+			return true;
+	return false;
+}
+
+/* ---- making room -------------------------------------------------------------------- */
+
+static uint32_t batch_size(const struct cache_map *map, uint32_t units)
+{
+	uint64_t slots = units == 0 ? map->entry_count
+				    : map->chunk_count * (map->chunk_bytes / CACHE_UNIT / units);
+	uint64_t share = slots / BATCH_SHARE;
+
+	return share < 1 ? 1 : share < BATCH_MAX ? (uint32_t)share : BATCH_MAX;
+}
+
+/* What a sample did not give: all is looked at, but what is pinned. */
+static bool evict_any(struct cache_map *map, enum policy_kind policy, uint32_t units,
+		      struct evicted *ret_evicted)
+{
+	uint64_t pinned[PINNED_BITS / 64] = {0};
+	struct batch batch;
+
+	batch_init(&batch, map, policy);
+	batch.limit = batch_size(map, units);
+	batch.pinned = pinned;
+	pins_each(map, note_pinned, pinned);
+	if (units > 0)
+		scan_class(&batch, map, units);
+	else
+		scan_entries(&batch, map);
+	return take_all(map, &batch, ret_evicted) > 0;
+}
+
+bool evict_for(struct cache_map *map, enum policy_kind policy, uint32_t units,
+	       struct evicted *ret_evicted)
+{
+	struct batch batch;
+
+	reclaim_sweep(map, WINDOW);
+	batch_init(&batch, map, policy);
+	batch.limit = batch_size(map, units);
+	if (units > 0)
+		sample_class(&batch, map, units);
+	else
+		sample_entries(&batch, map);
+	if (units > 0 && batch.count > 0 && next_random(map) % STEAL_EVERY == 0 &&
+	    steal_colder(map, policy, units, word_hint(&map->metas[batch.victims[0].entry].stamp),
+			 ret_evicted))
+		return true;
+	return take_all(map, &batch, ret_evicted) > 0 ||
+	       evict_any(map, policy, units, ret_evicted) ||
+	       (units > 0 && steal_any(map, policy, units, ret_evicted));
+}
+
+bool evict_in_buckets(struct cache_map *map, enum policy_kind policy, const struct cache_key *key,
+		      struct evicted *ret_evicted)
+{
+	struct batch batch;
+
+	batch_init(&batch, map, policy);
+	batch.parents_too = true;
+	for (uint32_t b = 0; b < 2; b++) {
+		const uint64_t *ways = cached_ways(map, key, b);
+
+		for (uint32_t i = 0; i < CACHE_BUCKET_WAYS; i++) {
+			uint32_t entry = (uint32_t)word_get(&ways[i]) - 1;
+
+			if (entry < map->entry_count)
+				consider(&batch, entry);
+		}
+	}
+	return take_all(map, &batch, ret_evicted) > 0;
+}

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Eviction: some blocks are looked at, the ones that score least go. Any thread of any
+ * process, any number at once; nothing is kept in order, and nothing is waited for.
+ *
+ * Invariants, numbered:
+ *  1. What goes is live, a leaf (no entry names it as parent), and pinned by nobody: it
+ *     was EVICTING while the pins of all clients were looked at, and is so still.
+ *  2. A chunk that must change its class is emptied of all its blocks but pinned ones,
+ *     parents too: that is the only time that a block with children goes.
+ */
+#ifndef STAGES_CACHE_EVICT_H
+#define STAGES_CACHE_EVICT_H
+
+#include "policy/score.h"
+#include "stages/cache/table.h"
+
+struct evicted {
+	uint32_t blocks, parents; /* parents: of these, that had children */
+};
+
+/*
+ * Makes room for one slot of @units, or, with 0, for an entry. False: all that could go is
+ * pinned, or has children. Adds what went to @ret_evicted.
+ */
+bool evict_for(struct cache_map *map, enum policy_kind policy, uint32_t units,
+	       struct evicted *ret_evicted);
+
+/* Room in the buckets of a key: both are full. */
+bool evict_in_buckets(struct cache_map *map, enum policy_kind policy, const struct cache_key *key,
+		      struct evicted *ret_evicted);
+
+/* GONE: its memory comes back, if nobody pins it any more. */
+bool reclaim_gone(struct cache_map *map, uint32_t entry);
+/* The same for @count entries, going round. */
+void reclaim_sweep(struct cache_map *map, uint32_t count);
+
+#endif

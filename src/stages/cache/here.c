@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a caller does by itself: probe, pin, copy, unpin. No queue, and no system call. */
+#include <errno.h>
+
+#include "base/copy.h"
+#include "stages/cache/cache.h"
+#include "stages/cache/pins.h"
+
+/* The entry of @key, pinned in a record of its own; false: not in memory. */
+static bool find_and_pin(struct cache_stage *stage, const struct cairn_ns_view *ns,
+			 const struct cairn_key *key, uint32_t *ret_record,
+			 struct cache_ref *ret_ref, int *ret_error)
+{
+	struct cache_key mine;
+
+	*ret_error = -ENOENT;
+	if (!cache_key(stage, ns, key, &mine))
+		return false;
+	*ret_ref = cached_find(stage->map, &mine);
+	if (ret_ref->entry == CACHE_NONE || state_kind(ret_ref->state) == KIND_HIDDEN)
+		return false;
+	*ret_record = pin_take(stage->map);
+	if (*ret_record == CACHE_NONE) {
+		*ret_error = -EAGAIN;
+		return false;
+	}
+	if (pin_entry(stage->map, *ret_record, ret_ref)) {
+		if (!(short_hint(&stage->map->entries[ret_ref->entry].flags) & ENTRY_EXPIRES) ||
+		    !cache_expired(stage, ret_ref->entry))
+			return true;
+	}
+	pin_give(stage->map, *ret_record);
+	return false;
+}
+
+static void let_go(struct cache_stage *stage, uint32_t record, uint32_t entry)
+{
+	pin_give(stage->map, record);
+	reclaim_gone(stage->map, entry);
+}
+
+static void copy_out(const struct cairn_xfer *xfer, const uint8_t *from)
+{
+	const struct cairn_stride *stride = &xfer->stride;
+
+	for (uint32_t i = 0; i < xfer->segment_count; i++) {
+		copy_cold(xfer->segments[i].base, from, xfer->segments[i].length);
+		from += xfer->segments[i].length;
+	}
+	for (uint64_t i = 0; xfer->segment_count == 0 && i < stride->count; i++)
+		copy_cold((uint8_t *)stride->base + i * stride->stride, from + i * stride->run,
+			  stride->run);
+}
+
+int cache_serve(void *self, const struct cairn_ns_view *ns, const struct cairn_xfer *xfer)
+{
+	struct cache_stage *stage = (struct cache_stage *)self;
+	struct cache_view view;
+	struct cache_ref ref;
+	uint32_t record;
+	int ret = -EAGAIN, error;
+
+	/* With checks at each hit the reactors share the work. */
+	if (stage->verify_hits || !find_and_pin(stage, ns, &xfer->key, &record, &ref, &error))
+		return -EAGAIN;
+	if (shard_view(stage->map, ref.entry, xfer->shard, &view) && xfer->offset < view.stored &&
+	    xfer->length <= view.stored - xfer->offset) {
+		copy_out(xfer, view.payload + xfer->offset);
+		cache_touch(stage, ref.entry, cache_tick(stage));
+		cairn_count(stage->env, CC_HITS, 1);
+		ret = 0;
+	}
+	let_go(stage, record, ref.entry);
+	return ret;
+}
+
+int cache_pin(void *self, const struct cairn_ns_view *ns, const struct cairn_key *key,
+	      uint32_t shard, struct cairn_pinned *ret_pinned)
+{
+	struct cache_stage *stage = (struct cache_stage *)self;
+	struct cache_view view;
+	struct cache_ref ref;
+	uint32_t record;
+	int error;
+
+	if (!find_and_pin(stage, ns, key, &record, &ref, &error))
+		return error;
+	if (!shard_view(stage->map, ref.entry, shard, &view)) {
+		let_go(stage, record, ref.entry);
+		return -ENOENT;
+	}
+	cache_touch(stage, ref.entry, word_hint(&stage->map->header->clock));
+	*ret_pinned = (struct cairn_pinned){
+		.base = map_lent(stage->map, view.slot),
+		.length = view.stored,
+		.pin = (uint64_t)state_life(ref.state) << 32 | (record + 1ull),
+	};
+	return 0;
+}
+
+int cache_unpin(void *self, uint64_t pin)
+{
+	struct cache_stage *stage = (struct cache_stage *)self;
+	uint32_t record = (uint32_t)pin - 1;
+	uint64_t link;
+
+	if (record >= stage->map->pins_max)
+		return -EINVAL;
+	link = word_hint(&stage->map->my_pins[record]);
+	/* Once only, whoever else gives it back at the same time. */
+	if (link == 0 || link_life(link) != (uint32_t)(pin >> 32) ||
+	    !word_cas(&stage->map->my_pins[record], link, 0))
+		return -EINVAL;
+	let_go(stage, record, link_entry(link));
+	return 0;
+}

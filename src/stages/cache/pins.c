@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "stages/cache/pins.h"
+
+/* Where a thread looks first: its stack says which. */
+static uint32_t my_stripe(void)
+{
+	static __thread char here;
+
+	return (uint32_t)(((uintptr_t)&here >> 12) * UINT64_C(0x9e3779b97f4a7c15) >> 61);
+}
+
+static void push(struct cache_map *map, struct pin_stripe *stripe, uint32_t record)
+{
+	uint64_t head;
+
+	do {
+		head = word_get(&stripe->head);
+		half_note(&map->pin_next[record], (uint32_t)head);
+	} while (!word_cas(&stripe->head, head, ((head >> 32) + 1) << 32 | ((uint64_t)record + 1)));
+}
+
+static uint32_t pop(struct cache_map *map, struct pin_stripe *stripe)
+{
+	uint64_t head;
+	uint32_t record;
+
+	do {
+		head = word_get(&stripe->head);
+		if ((uint32_t)head == 0)
+			return CACHE_NONE;
+		record = (uint32_t)head - 1;
+	} while (!word_cas(&stripe->head, head,
+			   ((head >> 32) + 1) << 32 | half_hint(&map->pin_next[record])));
+	return record;
+}
+
+void pins_init(struct cache_map *map)
+{
+	/* The lowest of each list first: so few records are looked at. */
+	for (uint32_t i = map->pins_max; i-- > 0;)
+		push(map, &map->stripes[i % PIN_STRIPES], i);
+}
+
+uint32_t pin_take(struct cache_map *map)
+{
+	uint32_t first = my_stripe();
+
+	for (uint32_t i = 0; i < PIN_STRIPES; i++) {
+		uint32_t record = pop(map, &map->stripes[(first + i) % PIN_STRIPES]);
+
+		if (record == CACHE_NONE)
+			continue;
+		/* Before the record is set: who looks for pins sees both, or neither. */
+		half_raise(&map->clients[map->client].pins_used, record + 1);
+		return record;
+	}
+	return CACHE_NONE;
+}
+
+void pin_give(struct cache_map *map, uint32_t record)
+{
+	assert(record < map->pins_max);
+	pin_clear(&map->my_pins[record]);
+	push(map, &map->stripes[record % PIN_STRIPES], record);
+}
+
+bool pin_entry(struct cache_map *map, uint32_t record, struct cache_ref *ref)
+{
+	uint64_t *word = &map->entries[ref->entry].state;
+	uint64_t state;
+
+	pin_set(&map->my_pins[record], ref_link(ref));
+	for (;;) {
+		state = word_get_ordered(word);
+		if (state_life(state) != state_life(ref->state))
+			break;
+		if (state_phase(state) == PHASE_LIVE) {
+			ref->state = state;
+			return true;
+		}
+		if (state_phase(state) != PHASE_EVICTING)
+			break;
+		/* Its owner may not have seen this record: it finds the word changed. */
+		word_cas(word, state, state_next(state, PHASE_LIVE, state_kind(state), 0));
+	}
+	pin_clear(&map->my_pins[record]);
+	return false;
+}
+
+void pin_again(struct cache_map *map, uint32_t record, uint64_t link)
+{
+	pin_set(&map->my_pins[record], link);
+}
+
+void pin_drop(struct cache_map *map, uint32_t record)
+{
+	pin_clear(&map->my_pins[record]);
+}
+
+void pins_each(const struct cache_map *map, void (*fn)(void *context, uint64_t link), void *context)
+{
+	for (uint32_t c = 0; c < CACHE_CLIENTS_MAX; c++) {
+		const uint64_t *records = map->pins + (uint64_t)c * map->pins_max;
+		uint32_t used = half_get(&map->clients[c].pins_used);
+
+		for (uint32_t i = 0; i < used && i < map->pins_max; i++) {
+			uint64_t link = word_get_ordered(&records[i]);
+
+			if (link)
+				fn(context, link);
+		}
+	}
+}

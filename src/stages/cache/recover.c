@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "stages/cache/block.h"
+#include "stages/cache/evict.h"
+#include "stages/cache/pins.h"
+#include "stages/cache/recover.h"
+#include "stages/cache/slots.h"
+
+/* Its shards of a pinned entry that were filling are absent again. */
+static void reset_shards(struct cache_map *map, uint32_t owner, uint64_t link)
+{
+	uint32_t entry = link_entry(link), life = link_life(link), count;
+	struct cache_shard *shards;
+
+	if (entry >= map->entry_count || state_life(word_get(&map->entries[entry].state)) != life)
+		return;
+	shards = map_shards(map, entry);
+	count = short_hint(&map->entries[entry].shard_count);
+	for (uint32_t i = 0; shards && i < count; i++) {
+		uint64_t word = word_get(&shards[i].word);
+
+		if (shard_state(word) != SHARD_FILLING || shard_owner(word) != owner ||
+		    !word_cas(&shards[i].word, word, shard_next(word, SHARD_ABSENT, 0, 0, 0)))
+			continue;
+		/* It may have died between linking the slot and telling so. */
+		if (map_slot_ok(map, shard_slot(word), 0))
+			slots_free(map, shard_slot(word), entry, life);
+	}
+}
+
+static void reset_pinned(struct cache_map *map, uint32_t dead)
+{
+	const uint64_t *records = map->pins + (uint64_t)dead * map->pins_max;
+	uint32_t used = half_get(&map->clients[dead].pins_used);
+
+	for (uint32_t i = 0; i < used && i < map->pins_max; i++) {
+		uint64_t link = word_get(&records[i]);
+
+		if (link)
+			reset_shards(map, dead + 1, link);
+	}
+}
+
+static void wipe_pins(struct cache_map *map, uint32_t dead)
+{
+	uint64_t *records = map->pins + (uint64_t)dead * map->pins_max;
+	uint32_t used = half_get(&map->clients[dead].pins_used);
+
+	for (uint32_t i = 0; i < used && i < map->pins_max; i++)
+		pin_clear(&records[i]);
+	half_put(&map->clients[dead].pins_used, 0);
+}
+
+static void finish_entry(struct cache_map *map, uint32_t entry, uint32_t owner)
+{
+	uint64_t *word = &map->entries[entry].state;
+	uint64_t state = word_get(word), to;
+
+	if (state_owner(state) != owner)
+		return;
+	switch (state_phase(state)) {
+	case PHASE_EVICTING:
+		word_cas(word, state, state_next(state, PHASE_LIVE, state_kind(state), 0));
+		break;
+	case PHASE_CLAIMED:
+	case PHASE_DEAD:
+		to = state_next(state, PHASE_DEAD, state_kind(state), map->owner);
+		if (word_cas(word, state, to))
+			entry_take_apart(map, entry);
+		break;
+	case PHASE_FREE:
+	case PHASE_LIVE:
+	case PHASE_GONE:
+		break;
+	}
+}
+
+static void finish_chunk(struct cache_map *map, uint32_t chunk, uint32_t owner)
+{
+	uint64_t *word = &map->chunks[chunk].state;
+	uint64_t state = word_get(word);
+
+	if (chunk_owner(state) != owner)
+		return;
+	if (chunk_phase(state) == CHUNK_BACKING)
+		word_cas(word, state, chunk_next(state, CHUNK_BARE, 0));
+	else if (chunk_phase(state) == CHUNK_CHANGING)
+		word_cas(word, state, chunk_next(state, CHUNK_FREE, 0));
+	else if (chunk_phase(state) == CHUNK_EMPTYING)
+		word_cas(word, state, chunk_next(state, CHUNK_SLOTS, 0));
+}
+
+/* What a slot's word says of the dead, or of a life that is over, is void. */
+static bool word_void(const struct cache_map *map, uint64_t word, uint32_t owner)
+{
+	uint32_t entry = slot_entry(word), life;
+
+	if ((word & 3) == SLOT_RESERVED)
+		return word == slot_reserved(owner);
+	if ((word & 3) != SLOT_LINKED)
+		return word != 0;
+	if (entry >= map->entry_count)
+		return true;
+	life = state_life(word_get(&map->entries[entry].state));
+	return word != slot_linked(entry, life);
+}
+
+static void finish_slots(struct cache_map *map, uint32_t chunk, uint32_t owner)
+{
+	struct cache_chunk *at = &map->chunks[chunk];
+	uint32_t slots = half_hint(&at->slots), free_slots = 0;
+
+	if (chunk_phase(word_get(&at->state)) != CHUNK_SLOTS)
+		return;
+	for (uint32_t i = 0; i < slots && i < CACHE_WORDS_FAR; i++) {
+		uint64_t *word = map_word(map, slot_of(chunk, i));
+		uint64_t now = word_get(word);
+
+		if (now != 0 && word_void(map, now, owner) && word_cas(word, now, 0))
+			now = 0;
+		free_slots += now == 0;
+	}
+	half_note(&at->free_slots, free_slots);
+}
+
+static void clean_buckets(struct cache_map *map)
+{
+	for (uint32_t b = 0; b <= map->bucket_mask; b++)
+		for (uint32_t i = 0; i < CACHE_BUCKET_WAYS; i++) {
+			uint64_t *word = &map->buckets[b].ways[i];
+			uint64_t way = word_get(word);
+
+			if (way != 0 && cached_way_void(map, b, way))
+				word_cas(word, way, 0);
+		}
+}
+
+/* ---- counts ----------------------------------------------------------------------- */
+
+struct census {
+	uint64_t seen; /* the word as it was before children were counted */
+	uint64_t children;
+};
+
+size_t recover_scratch_bytes(const struct cache_map *map)
+{
+	return map->entry_count * sizeof(struct census);
+}
+
+/*
+ * A count that is too high keeps its entry for ever. Others are at work: one that has
+ * changed meanwhile is left, and none is raised, for who has just told a parent may be
+ * about to count itself.
+ */
+static void count_children(struct cache_map *map, struct census *census)
+{
+	for (uint32_t i = 0; i < map->entry_count; i++)
+		census[i].seen = word_get_ordered(&map->metas[i].children);
+	for (uint32_t i = 0; i < map->entry_count; i++) {
+		uint64_t parent = word_get_ordered(&map->metas[i].parent);
+		uint32_t up = link_entry(parent);
+
+		if (parent == 0 || up >= map->entry_count ||
+		    state_phase(word_get(&map->entries[i].state)) == PHASE_FREE)
+			continue;
+		if (state_life(word_get(&map->entries[up].state)) == link_life(parent))
+			census[up].children++;
+	}
+	for (uint32_t i = 0; i < map->entry_count; i++) {
+		uint64_t seen = census[i].seen;
+
+		if ((seen & 0xffffff) > census[i].children)
+			word_cas(&map->metas[i].children, seen,
+				 ((seen >> 24) + 1) << 24 | census[i].children);
+	}
+}
+
+static void count_blocks(struct cache_map *map)
+{
+	uint64_t before = word_get(&map->header->blocks), blocks = 0;
+
+	for (uint32_t i = 0; i < map->entry_count; i++) {
+		uint64_t state = word_hint(&map->entries[i].state);
+
+		blocks += state_lives(state) && state_kind(state) == KIND_WHOLE;
+	}
+	word_cas(&map->header->blocks, before, blocks);
+}
+
+void recover_client(struct cache_map *map, uint32_t dead, void *scratch)
+{
+	uint32_t owner = dead + 1;
+
+	assert(dead < CACHE_CLIENTS_MAX && dead != map->client);
+	for (uint32_t i = 0; i < map->chunk_count; i++)
+		finish_chunk(map, i, owner);
+	reset_pinned(map, dead);
+	for (uint32_t i = 0; i < map->entry_count; i++)
+		finish_entry(map, i, owner);
+	for (uint32_t i = 0; i < map->chunk_count; i++)
+		finish_slots(map, i, owner);
+	clean_buckets(map);
+	wipe_pins(map, dead);
+	reclaim_sweep(map, map->entry_count);
+	if (scratch)
+		count_children(map, scratch);
+	count_blocks(map);
+	half_add(&map->header->repairs, 1);
+	half_put(&map->clients[dead].state, CLIENT_FREE);
+}

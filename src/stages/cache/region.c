@@ -1,0 +1,516 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/crc32c.h"
+#include "stages/cache/pins.h"
+#include "stages/cache/recover.h"
+#include "stages/cache/region.h"
+#include "stages/cache/slots.h"
+#include "stages/error.h"
+
+#define POLL_NS	    1000000u
+#define ALIVE_NS    20000000u /* clients are looked at so often at most */
+#define WORDS_BYTES (CACHE_WORDS_FAR * sizeof(uint64_t))
+
+static uint64_t mib(uint64_t bytes)
+{
+	return bytes >> 20;
+}
+
+/* ---- locks --------------------------------------------------------------------- */
+
+int region_lock(struct region *region, int64_t byte, uint64_t wait_ns)
+{
+	uint64_t until_ns = region->sys->now_ns() + wait_ns;
+	int ret;
+
+	while ((ret = region->sys->byte_lock(region->fd, byte, false)) == -EAGAIN &&
+	       region->sys->now_ns() < until_ns)
+		region->sys->sleep_ns(POLL_NS);
+	return ret == -EAGAIN ? -EBUSY : ret;
+}
+
+void region_unlock(struct region *region, int64_t byte)
+{
+	region->sys->byte_unlock(region->fd, byte);
+}
+
+uint32_t region_clients(const struct region *region)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < CACHE_CLIENTS_MAX; i++)
+		count += half_get(&region->map.clients[i].state) == CLIENT_LIVE;
+	return count;
+}
+
+/* ---- the header ------------------------------------------------------------------ */
+
+static uint32_t header_crc(const struct cache_header *header)
+{
+	return crc32c(0, header, offsetof(struct cache_header, crc));
+}
+
+/* The lowest byte that another process has locked among the clients', or -1. */
+static int64_t live_client(struct region *region)
+{
+	for (uint32_t i = 0; i < CACHE_CLIENTS_MAX; i++) {
+		int64_t byte = CACHE_LOCK_CLIENT + i;
+
+		if (region->sys->byte_lock(region->fd, byte, false) == -EAGAIN)
+			return i;
+		region->sys->byte_unlock(region->fd, byte);
+	}
+	return -1;
+}
+
+static int no_room(struct region *region, uint64_t needed, uint64_t available,
+		   struct cairn_error *reterr)
+{
+	return stage_error(
+		reterr, -ENOSPC,
+		"%s: size= needs %llu MiB of shared memory, and /dev/shm has %llu MiB free; "
+		"a smaller size=, or a larger /dev/shm (docker run --shm-size)",
+		region->env->name, (unsigned long long)mib(needed + (1u << 20) - 1),
+		(unsigned long long)mib(available));
+}
+
+static int region_map(struct region *region, uint64_t bytes, struct cairn_error *reterr)
+{
+	const struct sys *sys = region->sys;
+	int ret = sys->mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, region->fd, 0,
+			    &region->base);
+
+	if (ret == 0) {
+		region->bytes = bytes;
+		ret = sys->mmap(NULL, bytes, PROT_READ, MAP_SHARED, region->fd, 0, &region->lent);
+	}
+	if (ret < 0)
+		return stage_error(
+			reterr, ret, "%s: %llu MiB of shared memory cannot be mapped: %s",
+			region->env->name, (unsigned long long)mib(bytes), strerror(-ret));
+	return 0;
+}
+
+static int plan(struct region *region, const struct region_opts *opts,
+		struct cache_header *ret_header, struct cairn_error *reterr)
+{
+	struct cache_header header = {
+		.magic = CACHE_MAGIC,
+		.version = CACHE_VERSION,
+		.size = opts->size,
+		.entries = opts->entries,
+		.uid = (uint32_t)geteuid(),
+		.below_known = opts->below_known,
+	};
+
+	header.pins_max = opts->entries < CACHE_PINS_MIN   ? CACHE_PINS_MIN
+			  : opts->entries < CACHE_PINS_MAX ? opts->entries
+							   : CACHE_PINS_MAX;
+	memcpy(header.below, opts->below, sizeof(header.below));
+	if (!layout_plan(&header))
+		return stage_error(
+			reterr, -EINVAL,
+			"%s: size= has no room for a chunk of 1 MiB beside its tables for %u "
+			"entries; a larger size=, or fewer entries=",
+			region->env->name, opts->entries);
+	*ret_header = header;
+	return 0;
+}
+
+/* The file is empty, and this process has the lock to make it. */
+static int region_make(struct region *region, const struct region_opts *opts,
+		       struct cairn_error *reterr)
+{
+	const struct sys *sys = region->sys;
+	struct cache_header header;
+	struct statvfs fs;
+	int ret = plan(region, opts, &header, reterr);
+
+	if (ret < 0)
+		return ret;
+	ret = sys->random(&header.seed, sizeof(header.seed));
+	if (ret == 0)
+		ret = sys->random(header.uuid, sizeof(header.uuid));
+	if (ret == 0)
+		ret = sys->ftruncate(region->fd, 0);
+	if (ret == 0)
+		ret = sys->fstatvfs(region->fd, &fs);
+	if (ret == 0 && (uint64_t)fs.f_bavail * fs.f_frsize < header.size)
+		return no_room(region, header.size, (uint64_t)fs.f_bavail * fs.f_frsize, reterr);
+	if (ret == 0)
+		ret = sys->ftruncate(region->fd, (off_t)header.file_bytes);
+	/* Tables have their memory before anybody touches them: no SIGBUS later. */
+	if (ret == 0)
+		ret = sys->fallocate(region->fd, 0, 0, (off_t)header.descs_at);
+	if (ret == -ENOSPC)
+		return no_room(region, header.size, 0, reterr);
+	if (ret < 0)
+		return stage_error(reterr, ret, "%s: shared memory cannot be made: %s",
+				   region->env->name, strerror(-ret));
+	ret = region_map(region, header.file_bytes, reterr);
+	if (ret < 0)
+		return ret;
+	header.spare = header.size - header.descs_at - (uint64_t)header.chunks * header.chunk_bytes;
+	header.crc = header_crc(&header);
+	memcpy(region->base, &header, sizeof(header));
+	half_put(&((struct cache_header *)region->base)->ready, 1);
+	return 0;
+}
+
+/* ---- joining ------------------------------------------------------------------------ */
+
+static int refuse(struct region *region, const struct cache_header *header,
+		  const struct region_opts *opts, struct cairn_error *reterr)
+{
+	const char *name = region->env->name;
+
+	if (header->magic != CACHE_MAGIC || header->version != CACHE_VERSION)
+		return stage_error(
+			reterr, -EPROTO,
+			"%s: the region %s is of another version of cairn; name= another", name,
+			region->name);
+	if (header->crc != header_crc(header))
+		return stage_error(
+			reterr, -EPROTO,
+			"%s: the header of the region %s is damaged; remove /dev/shm%s, or "
+			"name= another",
+			name, region->name, region->name);
+	if (header->uid != (uint32_t)geteuid())
+		return stage_error(reterr, -EACCES,
+				   "%s: the region %s is of user %u; name= another", name,
+				   region->name, header->uid);
+	if (header->size != opts->size || header->entries != opts->entries)
+		return stage_error(
+			reterr, -EINVAL,
+			"%s: the region %s, which others have open, was made with size=%lluMiB, "
+			"entries=%u; take these, or name= another",
+			name, region->name, (unsigned long long)mib(header->size), header->entries);
+	if (header->below_known != (uint32_t)opts->below_known ||
+	    memcmp(header->below, opts->below, sizeof(header->below)) != 0)
+		return stage_error(
+			reterr, -EINVAL,
+			"%s: the region %s, which others have open, lies over another store; "
+			"name= another",
+			name, region->name);
+	return 0;
+}
+
+static int region_join(struct region *region, const struct region_opts *opts, const struct stat *st,
+		       struct cairn_error *reterr)
+{
+	struct cache_header header;
+	int ret = sys_pread_full(region->sys, region->fd, &header, sizeof(header), 0);
+
+	if (ret == 0)
+		ret = refuse(region, &header, opts, reterr);
+	else
+		ret = stage_error(reterr, -EPROTO, "%s: the region %s is damaged; name= another",
+				  region->env->name, region->name);
+	if (ret < 0)
+		return ret;
+	if ((uint64_t)st->st_size != header.file_bytes || !layout_plan(&header))
+		return stage_error(reterr, -EPROTO, "%s: the region %s is damaged; name= another",
+				   region->env->name, region->name);
+	return region_map(region, header.file_bytes, reterr);
+}
+
+/* A made region that nobody has open: is it to be taken as it is? */
+static bool is_made(struct region *region)
+{
+	uint32_t ready = 0;
+
+	return sys_pread_full(region->sys, region->fd, &ready, sizeof(ready),
+			      offsetof(struct cache_header, ready)) == 0 &&
+	       ready == 1;
+}
+
+static int back_words(void *context, uint32_t chunk);
+
+static void become(struct region *region, uint32_t client)
+{
+	struct cache_map *map = &region->map;
+
+	map->client = client;
+	map->owner = client + 1;
+	map->my_pins = map->pins + (uint64_t)client * map->pins_max;
+	half_put(&map->clients[client].pins_used, 0);
+	half_put(&map->clients[client].pid, (uint32_t)getpid());
+	half_put(&map->clients[client].state, CLIENT_LIVE);
+}
+
+/*
+ * This process is client N from now on: a free one, or, where there is none, one that
+ * is dead, and is cleaned up after by this process as one more client.
+ */
+static int claim_client(struct region *region, struct cairn_error *reterr)
+{
+	struct cache_map *map = &region->map;
+
+	for (uint32_t dead = 0; dead < 2; dead++)
+		for (uint32_t i = 0; i < CACHE_CLIENTS_MAX; i++) {
+			bool was_free = half_get(&map->clients[i].state) == CLIENT_FREE;
+
+			if (was_free == (dead == 1) ||
+			    region->sys->byte_lock(region->fd, CACHE_LOCK_CLIENT + i, false) < 0)
+				continue;
+			map->client = CACHE_CLIENTS_MAX;
+			map->owner = CACHE_CLIENTS_MAX + 1;
+			if (!was_free)
+				recover_client(map, i, NULL);
+			become(region, i);
+			return 0;
+		}
+	return stage_error(reterr, -EBUSY,
+			   "%s: %u processes have the region %s open, and no more can",
+			   region->env->name, CACHE_CLIENTS_MAX, region->name);
+}
+
+static int region_enter(struct region *region, struct cairn_error *reterr)
+{
+	struct cache_map *map = &region->map;
+	int ret;
+
+	map_init(map, region->base, region->lent);
+	map->back_words = back_words;
+	map->context = region;
+	map->pin_next = region->sys->alloc(64, map->pins_max * sizeof(uint32_t));
+	if (!map->pin_next)
+		return stage_error(reterr, -ENOMEM, "%s: no memory", region->env->name);
+	ret = claim_client(region, reterr);
+	if (ret < 0)
+		return ret;
+	map->random = region->sys->now_ns() ^ (uint64_t)map->client << 56;
+	map->entry_cursor = map->random % map->entry_count;
+	pins_init(map);
+	region_recover(region);
+	return 0;
+}
+
+/* The file of that name, locked for making it; -EAGAIN: it was taken away meanwhile. */
+static int open_file(struct region *region, const struct region_opts *opts, struct stat *ret_st,
+		     struct cairn_error *reterr)
+{
+	const struct sys *sys = region->sys;
+	int ret = sys->shm_open(region->name, O_RDWR | O_CREAT, 0600);
+
+	if (ret < 0)
+		return stage_error(reterr, ret, "%s: /dev/shm%s cannot be opened: %s",
+				   region->env->name, region->name, strerror(-ret));
+	region->fd = ret;
+	ret = region_lock(region, CACHE_LOCK_CREATE, opts->wait_ns);
+	if (ret == 0)
+		ret = sys->fstat(region->fd, ret_st);
+	if (ret < 0)
+		return stage_error(reterr, ret, "%s: the region %s cannot be locked: %s",
+				   region->env->name, region->name, strerror(-ret));
+	if (ret_st->st_nlink == 0) {
+		sys->close(region->fd);
+		region->fd = -1;
+		return -EAGAIN;
+	}
+	if (ret_st->st_uid != geteuid() || (ret_st->st_mode & 077) != 0)
+		return stage_error(reterr, -EACCES,
+				   "%s: /dev/shm%s is not this user's alone; name= another",
+				   region->env->name, region->name);
+	return 0;
+}
+
+static int make_or_join(struct region *region, const struct region_opts *opts,
+			const struct stat *st, struct cairn_error *reterr)
+{
+	bool made = st->st_size > 0 && is_made(region);
+	bool alone = live_client(region) < 0;
+
+	/* Left behind by processes that were killed, and not to be kept. */
+	if (!made || (alone && !opts->keep))
+		return region_make(region, opts, reterr);
+	return region_join(region, opts, st, reterr);
+}
+
+static void name_it(struct region *region, const struct region_opts *opts)
+{
+	uint8_t random[8] = {0};
+
+	if (opts->name) {
+		snprintf(region->name, sizeof(region->name), "/cairn-cache-%u-%s", geteuid(),
+			 opts->name);
+		return;
+	}
+	region->sys->random(random, sizeof(random));
+	snprintf(region->name, sizeof(region->name), "/cairn-cache-%u-private-%d-%02x%02x%02x%02x",
+		 geteuid(), getpid(), random[0], random[1], random[2], random[3]);
+}
+
+int region_open(struct region *region, const struct cairn_stage_env *env,
+		const struct region_opts *opts, struct cairn_error *reterr)
+{
+	struct stat st;
+	int ret;
+
+	region->env = env;
+	region->sys = stage_env(env)->sys;
+	region->fd = -1;
+	region->huge = opts->huge;
+	region->keep = opts->keep && opts->name;
+	name_it(region, opts);
+	do
+		ret = open_file(region, opts, &st, reterr);
+	while (ret == -EAGAIN);
+	if (ret == 0)
+		ret = make_or_join(region, opts, &st, reterr);
+	if (ret == 0)
+		ret = region_enter(region, reterr);
+	if (region->fd >= 0) {
+		if (!opts->name)
+			region->sys->shm_unlink(region->name);
+		region_unlock(region, CACHE_LOCK_CREATE);
+	}
+	if (ret == 0)
+		ret = stage_env(env)->guard(env, region->fd);
+	if (ret == 0) {
+		stage_env(env)->fork_close(env, region->fd, false);
+		if (region->huge)
+			sys_advise_huge(region->sys, region->map.payload,
+					region->map.chunk_count * region->map.chunk_bytes);
+		return 0;
+	}
+	region_close(region);
+	return ret;
+}
+
+static void leave(struct region *region)
+{
+	struct cache_map *map = &region->map;
+
+	/* Nothing is under way: what is left is what somebody forgot to unpin. */
+	for (uint32_t i = 0; i < map->pins_max; i++)
+		if (word_hint(&map->my_pins[i]))
+			pin_clear(&map->my_pins[i]);
+	half_put(&map->clients[map->client].pins_used, 0);
+	half_put(&map->clients[map->client].state, CLIENT_FREE);
+}
+
+void region_close(struct region *region)
+{
+	const struct sys *sys = region->sys;
+	bool locked = false;
+
+	if (region->fd >= 0)
+		locked = region_lock(region, CACHE_LOCK_CREATE, 1000u * POLL_NS) == 0;
+	if (region->map.my_pins)
+		leave(region);
+	if (region->map.my_pins)
+		region_unlock(region, CACHE_LOCK_CLIENT + region->map.client);
+	/* The last one takes the file away, unless it is to be kept. */
+	if (locked && region->name[0] && !region->keep && live_client(region) < 0)
+		sys->shm_unlink(region->name);
+	if (region->lent)
+		sys->munmap(region->lent, region->bytes);
+	if (region->base)
+		sys->munmap(region->base, region->bytes);
+	if (region->map.pin_next)
+		sys->free(region->map.pin_next);
+	if (region->fd >= 0) {
+		stage_env(region->env)->fork_close(region->env, region->fd, true);
+		sys->close(region->fd); /* and its locks, when all rings have let go of it */
+	}
+	memset(region, 0, sizeof(*region));
+	region->fd = -1;
+}
+
+/* ---- memory ------------------------------------------------------------------------- */
+
+void region_back(struct region *region, uint32_t chunk)
+{
+	const struct sys *sys = region->sys;
+	struct cache_map *map = &region->map;
+	uint64_t at = map->header->payload_at + chunk * map->chunk_bytes;
+	int ret;
+
+	if (!chunk_back_begin(map, chunk))
+		return;
+	ret = sys->fallocate(region->fd, 0, (off_t)at, (off_t)map->chunk_bytes);
+	/* The kernel clears pages as they are touched: here, and not on somebody's way. */
+	if (ret == 0)
+		sys->madvise((uint8_t *)region->base + at, map->chunk_bytes, MADV_POPULATE_WRITE);
+	chunk_back_end(map, chunk, ret == 0);
+}
+
+/* Bytes of the budget for far words; a chunk is given up for them where there are none left. */
+static bool take_spare(struct region *region)
+{
+	struct cache_map *map = &region->map;
+
+	for (;;) {
+		uint64_t spare = word_get(&map->header->spare);
+		uint32_t chunk;
+
+		if (spare >= WORDS_BYTES) {
+			if (word_cas(&map->header->spare, spare, spare - WORDS_BYTES))
+				return true;
+			continue;
+		}
+		chunk = chunk_give_up(map);
+		if (chunk == CACHE_NONE)
+			return false;
+		region->sys->fallocate(region->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				       (off_t)(map->header->payload_at + chunk * map->chunk_bytes),
+				       (off_t)map->chunk_bytes);
+		word_add(&map->header->spare, map->chunk_bytes);
+	}
+}
+
+static int back_words(void *context, uint32_t chunk)
+{
+	struct region *region = context;
+	uint64_t at = region->map.header->words_at + chunk * (uint64_t)WORDS_BYTES;
+	int ret;
+
+	if (!take_spare(region))
+		return -ENOSPC;
+	ret = region->sys->fallocate(region->fd, 0, (off_t)at, WORDS_BYTES);
+	if (ret < 0)
+		word_add(&region->map.header->spare, WORDS_BYTES);
+	return ret < 0 ? -ENOSPC : 0;
+}
+
+/* ---- the dead --------------------------------------------------------------------------- */
+
+static bool recover_one(struct region *region, uint32_t client)
+{
+	struct cache_map *map = &region->map;
+	size_t bytes = recover_scratch_bytes(map);
+	void *scratch = NULL;
+
+	if (client == map->client || half_get(&map->clients[client].state) == CLIENT_FREE ||
+	    region->sys->byte_lock(region->fd, CACHE_LOCK_CLIENT + client, false) < 0)
+		return false;
+	if (half_get(&map->clients[client].state) != CLIENT_FREE) {
+		if (sys_reserve(region->sys, bytes, &scratch) < 0)
+			scratch = NULL;
+		recover_client(map, client, scratch);
+		if (scratch)
+			region->sys->munmap(scratch, bytes);
+	}
+	region_unlock(region, CACHE_LOCK_CLIENT + client);
+	return true;
+}
+
+uint32_t region_recover(struct region *region)
+{
+	uint64_t now_ns = region->sys->now_ns(), last_ns = word_hint(&region->checked_ns);
+	uint32_t count = 0;
+
+	if (now_ns - last_ns < ALIVE_NS && last_ns != 0)
+		return 0;
+	word_note(&region->checked_ns, now_ns);
+	for (uint32_t i = 0; i < CACHE_CLIENTS_MAX; i++)
+		count += recover_one(region, i);
+	return count;
+}

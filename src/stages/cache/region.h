@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A region: a file of POSIX shared memory that some processes have mapped.
+ *
+ * Whoever comes first makes it, the others check it. Each is a client, and has byte
+ * CACHE_LOCK_CLIENT + N of the file locked by its own open file description, which all
+ * rings of its hold, too: the lock is free only when the process is gone and all I/O that
+ * it had under way has ended. Making, joining and leaving are done under one more such
+ * lock, so they meet nobody half-way; that is the only thing that anybody waits for, for
+ * at most @wait_ns.
+ */
+#ifndef STAGES_CACHE_REGION_H
+#define STAGES_CACHE_REGION_H
+
+#include <cairn/stage.h>
+
+#include "core/stage_env.h"
+#include "stages/cache/map.h"
+
+#define REGION_NAME_MAX 64u
+
+struct region_opts {
+	const char *name; /* NULL: nobody else's, and gone at close */
+	uint64_t size;
+	uint32_t entries;
+	bool below_known;
+	uint8_t below[16];
+	uint64_t wait_ns;
+	bool huge;
+	bool keep;
+};
+
+struct region {
+	const struct sys *sys;
+	const struct cairn_stage_env *env;
+	char name[REGION_NAME_MAX + 40]; /* "" : private */
+	int fd;
+	void *base, *lent;
+	uint64_t bytes;
+	bool huge, keep;
+	struct cache_map map;
+	uint64_t checked_ns; /* when clients were looked at last: a hint */
+};
+
+int region_open(struct region *region, const struct cairn_stage_env *env,
+		const struct region_opts *opts, struct cairn_error *reterr);
+void region_close(struct region *region);
+
+/* Gets the chunk its memory, and touches it. Blocks for some ms: a worker's. */
+void region_back(struct region *region, uint32_t chunk);
+
+/* Cleans up after clients that are dead; how many. Blocks: a worker's, or an open. */
+uint32_t region_recover(struct region *region);
+
+/* The locks of control calls: spaces. 0, or -EBUSY. */
+int region_lock(struct region *region, int64_t byte, uint64_t wait_ns);
+void region_unlock(struct region *region, int64_t byte);
+
+uint32_t region_clients(const struct region *region);
+
+#endif

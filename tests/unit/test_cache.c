@@ -1,0 +1,529 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The cache stage through the public calls: bytes in place, sharing, leaves, the dead. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cairn/pin.h>
+
+#include "random.h"
+
+#define BYTES	 20000u
+#define SHARDS	 3u
+#define LINKS	 40u
+#define MANY	 4000u
+#define SPEC_MAX 256u
+
+struct shop {
+	struct cairn_store *store;
+	struct cairn_namespace *ns;
+};
+
+static char region[64]; /* a name of this process's own */
+
+/* @options, and behind them, where @shared says so, the region's name. */
+static void spec_of(char *ret_spec, const char *options, bool shared, const char *below)
+{
+	if (shared)
+		snprintf(ret_spec, SPEC_MAX, "cache(%s, name=%s)%s", options, region, below);
+	else
+		snprintf(ret_spec, SPEC_MAX, "cache(%s)%s", options, below);
+}
+
+static int shop_try(struct shop *shop, const char *spec, struct cairn_error *reterr)
+{
+	struct cairn_namespace_desc desc = {
+		.size = sizeof(desc),
+		.model = "m",
+		.shard_count = SHARDS,
+		.shard_bytes = BYTES,
+	};
+	int ret;
+
+	memset(shop, 0, sizeof(*shop));
+	ret = cairn_store_open(spec, NULL, &shop->store, reterr);
+	if (ret == 0)
+		ret = cairn_namespace_open(shop->store, &desc, &shop->ns, reterr);
+	return ret;
+}
+
+static void shop_open_spec(struct shop *shop, const char *spec)
+{
+	struct cairn_error error;
+	int ret = shop_try(shop, spec, &error);
+
+	if (ret < 0)
+		print_error("%s\n", error.text);
+	assert_int_equal(ret, 0);
+}
+
+static void shop_open(struct shop *shop, const char *options)
+{
+	char spec[SPEC_MAX];
+
+	spec_of(spec, options, false, "");
+	shop_open_spec(shop, spec);
+}
+
+static void shop_share(struct shop *shop, const char *options)
+{
+	char spec[SPEC_MAX];
+
+	spec_of(spec, options, true, "");
+	shop_open_spec(shop, spec);
+}
+
+static int shop_refused(const char *options, bool shared, const char *below,
+			struct cairn_error *reterr)
+{
+	char spec[SPEC_MAX];
+	struct shop shop;
+
+	spec_of(spec, options, shared, below);
+	return shop_try(&shop, spec, reterr);
+}
+
+static void shop_close(struct shop *shop)
+{
+	assert_int_equal(cairn_store_close(shop->store, 0), 0);
+}
+
+static struct cairn_key key_of(const struct shop *shop, uint32_t number)
+{
+	struct cairn_key key;
+
+	assert_int_equal(cairn_key_derive(shop->ns, &number, sizeof(number), &key), 0);
+	return key;
+}
+
+/* A function of the key and the shard, so that any wrong byte is seen. */
+static void content(const struct cairn_key *key, uint32_t shard, uint8_t *ret_bytes)
+{
+	struct random random;
+
+	memcpy(&random.state, key->bytes, sizeof(random.state));
+	random.state += shard;
+	for (uint32_t i = 0; i < BYTES; i++)
+		ret_bytes[i] = (uint8_t)random_next(&random);
+}
+
+static bool is_content(const struct cairn_key *key, uint32_t shard, const void *bytes)
+{
+	static uint8_t want[BYTES];
+
+	content(key, shard, want);
+	return memcmp(want, bytes, BYTES) == 0;
+}
+
+static struct cairn_xfer xfer_of(const struct cairn_key *key, uint32_t shard, void *memory)
+{
+	return (struct cairn_xfer){
+		.key = *key,
+		.shard = shard,
+		.length = BYTES,
+		.stride = {.base = memory, .run = BYTES, .stride = BYTES, .count = 1},
+	};
+}
+
+static int dump_with(const struct shop *shop, uint32_t number, const struct cairn_block_attr *attr)
+{
+	static uint8_t memory[SHARDS][BYTES];
+	struct cairn_key key = key_of(shop, number);
+	struct cairn_xfer xfers[SHARDS];
+
+	for (uint32_t i = 0; i < SHARDS; i++) {
+		content(&key, i, memory[i]);
+		xfers[i] = xfer_of(&key, i, memory[i]);
+		xfers[i].attr = attr;
+	}
+	return cairn_dump(shop->ns, xfers, SHARDS, NULL, NULL);
+}
+
+static int dump(const struct shop *shop, uint32_t number)
+{
+	return dump_with(shop, number, NULL);
+}
+
+/* 0 with the right bytes, or an error; wrong bytes fail the test. */
+static int load(const struct shop *shop, uint32_t number)
+{
+	static uint8_t memory[SHARDS][BYTES];
+	struct cairn_key key = key_of(shop, number);
+	struct cairn_xfer xfers[SHARDS];
+	int ret;
+
+	memset(memory, 0, sizeof(memory));
+	for (uint32_t i = 0; i < SHARDS; i++)
+		xfers[i] = xfer_of(&key, i, memory[i]);
+	ret = cairn_load(shop->ns, xfers, SHARDS, NULL, NULL);
+	for (uint32_t i = 0; i < SHARDS; i++)
+		if (xfers[i].result.status == 0)
+			assert_true(is_content(&key, i, memory[i]));
+	return ret;
+}
+
+static bool present(const struct shop *shop, uint32_t number)
+{
+	struct cairn_key key = key_of(shop, number);
+	struct cairn_found found;
+
+	return cairn_lookup(shop->ns, &key, 1, &found, NULL, NULL) == 1;
+}
+
+static int add_counter(void *context, const struct cairn_counter *counter)
+{
+	struct {
+		const char *name;
+		uint64_t value;
+	} *wanted = context;
+
+	if (strcmp(counter->stage, "cache") == 0 && strcmp(counter->name, wanted->name) == 0)
+		wanted->value = counter->value;
+	return 0;
+}
+
+static uint64_t counted(const struct shop *shop, const char *name)
+{
+	struct {
+		const char *name;
+		uint64_t value;
+	} wanted = {name, UINT64_MAX};
+
+	cairn_counters(shop->store, add_counter, &wanted);
+	assert_true(wanted.value != UINT64_MAX);
+	return wanted.value;
+}
+
+/* Until so many others have pushed out what can go. */
+static void press(const struct shop *shop, uint32_t from)
+{
+	uint64_t before = counted(shop, "evicted_blocks");
+
+	for (uint32_t i = 0; counted(shop, "evicted_blocks") < before + 600; i++) {
+		assert_true(i < MANY);
+		assert_int_equal(dump(shop, from + i), 0);
+	}
+}
+
+/* ---- in place ----------------------------------------------------------------------- */
+
+static void pins(void **state)
+{
+	struct cairn_pinned pinned, other;
+	struct cairn_key key;
+	struct shop shop;
+
+	(void)state;
+	shop_open(&shop, "size=16MiB, entries=2000");
+	key = key_of(&shop, 1);
+	assert_int_equal(cairn_pin(shop.ns, &key, 0, &pinned), -ENOENT);
+	assert_int_equal(dump(&shop, 1), 0);
+	assert_int_equal(cairn_pin(shop.ns, &key, SHARDS, &pinned), -EINVAL);
+	assert_int_equal(cairn_pin(shop.ns, &key, 2, &pinned), 0);
+	assert_int_equal(pinned.length, BYTES);
+	assert_int_equal((uintptr_t)pinned.base % 4096, 0);
+	assert_true(is_content(&key, 2, pinned.base));
+	/* Neither eviction nor a remove takes the bytes away, or changes them. */
+	press(&shop, 100);
+	assert_true(present(&shop, 1));
+	assert_int_equal(cairn_remove(shop.ns, &key, 1, NULL, NULL, NULL), 0);
+	assert_false(present(&shop, 1));
+	assert_int_equal(cairn_pin(shop.ns, &key, 2, &other), -ENOENT);
+	press(&shop, 20000);
+	assert_true(is_content(&key, 2, pinned.base));
+	assert_int_equal(cairn_unpin(shop.store, pinned.pin), 0);
+	assert_int_equal(cairn_unpin(shop.store, pinned.pin), -EINVAL);
+	assert_int_equal(cairn_unpin(shop.store, 0), -EINVAL);
+	assert_int_equal(cairn_unpin(shop.store, UINT64_MAX), -EINVAL);
+	shop_close(&shop);
+}
+
+static void pins_need_memory(void **state)
+{
+	struct cairn_reserved reserved;
+	struct cairn_pinned pinned;
+	struct cairn_xfer xfer;
+	struct cairn_key key;
+	struct shop shop;
+
+	(void)state;
+	shop_open_spec(&shop, "null()");
+	key = key_of(&shop, 1);
+	xfer = xfer_of(&key, 0, NULL);
+	assert_int_equal(cairn_pin(shop.ns, &key, 0, &pinned), -EOPNOTSUPP);
+	assert_int_equal(cairn_reserve(shop.ns, &xfer, &reserved), -EOPNOTSUPP);
+	assert_int_equal(cairn_commit(shop.ns, &xfer, 1, NULL, NULL), -EOPNOTSUPP);
+	assert_int_equal(cairn_pin(NULL, &key, 0, &pinned), -EINVAL);
+	assert_int_equal(cairn_pin(shop.ns, NULL, 0, &pinned), -EINVAL);
+	assert_int_equal(cairn_unpin(shop.store, 1), -EINVAL);
+	assert_int_equal(cairn_abort(shop.store, &key), -EINVAL);
+	shop_close(&shop);
+}
+
+static void make_in_place(const struct shop *shop)
+{
+	struct cairn_reserved reserved[SHARDS], again;
+	struct cairn_key key = key_of(shop, 7);
+	struct cairn_xfer xfers[SHARDS];
+
+	for (uint32_t i = 0; i < SHARDS; i++) {
+		xfers[i] = xfer_of(&key, i, NULL);
+		assert_int_equal(cairn_reserve(shop->ns, &xfers[i], &reserved[i]), 0);
+		assert_int_equal(reserved[i].length, BYTES);
+		content(&key, i, reserved[i].base);
+		xfers[i] = xfer_of(&key, i, reserved[i].base);
+	}
+	assert_int_equal(cairn_reserve(shop->ns, &xfers[0], &again), -EAGAIN);
+	assert_false(present(shop, 7));
+	assert_int_equal(cairn_commit(shop->ns, xfers, SHARDS, NULL, NULL), 0);
+	assert_true(present(shop, 7));
+	assert_int_equal(load(shop, 7), 0);
+	/* Gone with the commit: nothing is left to give back. */
+	for (uint32_t i = 0; i < SHARDS; i++)
+		assert_int_equal(cairn_abort(shop->store, reserved[i].base), -EINVAL);
+	assert_int_equal(cairn_commit(shop->ns, xfers, SHARDS, NULL, NULL), -EINVAL);
+	assert_int_equal(cairn_reserve(shop->ns, &xfers[0], &again), CAIRN_PRESENT);
+}
+
+static void reserves(void **state)
+{
+	struct cairn_reserved reserved;
+	struct cairn_xfer xfer;
+	struct cairn_key key;
+	struct shop shop;
+
+	(void)state;
+	shop_open(&shop, "size=16MiB, entries=2000");
+	make_in_place(&shop);
+	key = key_of(&shop, 8);
+	xfer = xfer_of(&key, 1, NULL);
+	assert_int_equal(cairn_reserve(shop.ns, &xfer, &reserved), 0);
+	assert_int_equal(cairn_abort(shop.store, reserved.base), 0);
+	assert_int_equal(cairn_abort(shop.store, reserved.base), -EINVAL);
+	/* Nothing of it is left: the block can be dumped, and is whole. */
+	assert_int_equal(load(&shop, 8), -ENOENT);
+	assert_int_equal(dump(&shop, 8), 0);
+	assert_int_equal(load(&shop, 8), 0);
+	xfer.length = 0;
+	assert_int_equal(cairn_reserve(shop.ns, &xfer, &reserved), -EINVAL);
+	/* Closed with a reservation that nobody gave back. */
+	key = key_of(&shop, 9);
+	xfer = xfer_of(&key, 1, NULL);
+	assert_int_equal(cairn_reserve(shop.ns, &xfer, &reserved), 0);
+	shop_close(&shop);
+	shop_open_spec(&shop, "cache(size=16MiB, entries=2000) | null()");
+	make_in_place(&shop);
+	shop_close(&shop);
+}
+
+/* ---- sharing -------------------------------------------------------------------------- */
+
+static void shares(void **state)
+{
+	struct cairn_error error;
+	struct shop one, two;
+
+	(void)state;
+	shop_share(&one, "size=16MiB, entries=2000");
+	shop_share(&two, "size=16MiB, entries=2000");
+	for (uint32_t i = 0; i < 20; i++)
+		assert_int_equal(dump(i % 2 ? &one : &two, i), 0);
+	for (uint32_t i = 0; i < 20; i++) {
+		assert_true(present(&one, i) && present(&two, i));
+		assert_int_equal(load(&one, i), 0);
+		assert_int_equal(load(&two, i), 0);
+	}
+	assert_int_equal(shop_refused("size=32MiB, entries=2000", true, "", &error), -EINVAL);
+	assert_non_null(strstr(error.text, "size="));
+	assert_int_equal(shop_refused("size=16MiB, entries=2000", true, " | null()", &error),
+			 -EINVAL);
+	assert_non_null(strstr(error.text, "another store"));
+	/* Whose leaving leaves the region to the other. */
+	shop_close(&one);
+	assert_int_equal(load(&two, 3), 0);
+	shop_share(&one, "size=16MiB, entries=2000");
+	assert_int_equal(load(&one, 4), 0);
+	shop_close(&two);
+	shop_close(&one);
+	/* And the last one took it away. */
+	shop_share(&one, "size=32MiB, entries=2000");
+	assert_false(present(&one, 3));
+	shop_close(&one);
+}
+
+static void kept(void **state)
+{
+	struct shop shop;
+
+	(void)state;
+	shop_share(&shop, "size=16MiB, entries=2000, keep=yes");
+	assert_int_equal(dump(&shop, 5), 0);
+	shop_close(&shop);
+	shop_share(&shop, "size=16MiB, entries=2000, keep=yes");
+	assert_true(present(&shop, 5));
+	assert_int_equal(load(&shop, 5), 0);
+	shop_close(&shop);
+	shop_share(&shop, "size=16MiB, entries=2000");
+	shop_close(&shop);
+}
+
+static void refused(void **state)
+{
+	struct cairn_error error;
+
+	(void)state;
+	assert_int_equal(shop_refused("size=8TiB", false, "", &error), -ENOSPC);
+	assert_non_null(strstr(error.text, "/dev/shm"));
+	assert_int_equal(shop_refused("size=16MiB, name=a/b", false, "", &error), -EINVAL);
+	assert_non_null(strstr(error.text, "name="));
+	assert_int_equal(shop_refused("size=16MiB, entries=1000000", false, "", &error), -EINVAL);
+	assert_non_null(strstr(error.text, "entries="));
+	assert_int_equal(shop_refused("size=16MiB, keep=yes", false, "", &error), -EINVAL);
+}
+
+/* ---- eviction -------------------------------------------------------------------------- */
+
+/* What is there of each chain is a prefix of it, whatever the policy. */
+static void leaves(void **state)
+{
+	static const char *const policies[] = {"lru", "fifo", "lfu", "slru", "s3fifo", "gdsf"};
+	struct random random = {7};
+
+	(void)state;
+	for (size_t p = 0; p < sizeof(policies) / sizeof(policies[0]); p++) {
+		char options[SPEC_MAX / 2];
+		struct shop shop;
+
+		snprintf(options, sizeof(options), "size=16MiB, entries=2000, policy=%s",
+			 policies[p]);
+		shop_open(&shop, options);
+		for (uint32_t i = 0; i < 900; i++) {
+			uint32_t chain = random_below(&random, 30), n = 0;
+			struct cairn_block_attr attr = {.size = sizeof(attr)};
+
+			while (n < LINKS && present(&shop, chain * LINKS + n))
+				n++;
+			if (n == LINKS)
+				continue;
+			if (n > 0)
+				attr.parent = key_of(&shop, chain * LINKS + n - 1);
+			attr.depth = n;
+			assert_int_equal(dump_with(&shop, chain * LINKS + n, &attr), 0);
+			if (n > 0 && i % 3 == 0)
+				load(&shop, chain * LINKS + n / 2);
+		}
+		assert_true(counted(&shop, "evicted_blocks") > 0);
+		assert_int_equal(counted(&shop, "evicted_parents"), 0);
+		for (uint32_t chain = 0; chain < 30; chain++)
+			for (uint32_t n = 1; n < LINKS; n++)
+				if (present(&shop, chain * LINKS + n))
+					assert_true(present(&shop, chain * LINKS + n - 1));
+		shop_close(&shop);
+	}
+}
+
+static void expires(void **state)
+{
+	struct cairn_block_attr attr = {.size = sizeof(attr), .ttl_ns = 1};
+	struct shop shop;
+
+	(void)state;
+	shop_open(&shop, "size=16MiB, entries=2000");
+	assert_int_equal(dump_with(&shop, 1, &attr), 0);
+	assert_false(present(&shop, 1));
+	assert_int_equal(load(&shop, 1), -ENOENT);
+	shop_close(&shop);
+}
+
+/* ---- the dead ---------------------------------------------------------------------------- */
+
+/* Pins, holds and half-made shards, and then nothing more. */
+static void die(int tell)
+{
+	struct cairn_lookup_opts hold = {.size = sizeof(hold), .flags = CAIRN_LOOKUP_HOLD};
+	struct cairn_found found;
+	struct shop shop;
+	uint64_t held;
+
+	shop_share(&shop, "size=16MiB, entries=2000");
+	for (uint32_t i = 0; i < 100; i++) {
+		struct cairn_key key = key_of(&shop, i), other = key_of(&shop, 5000 + i);
+		struct cairn_xfer xfer = xfer_of(&other, 0, NULL);
+		struct cairn_reserved reserved;
+		struct cairn_pinned pinned;
+
+		if (dump(&shop, i) < 0 || cairn_pin(shop.ns, &key, 1, &pinned) < 0 ||
+		    cairn_lookup(shop.ns, &key, 1, &found, &hold, &held) != 1 ||
+		    cairn_reserve(shop.ns, &xfer, &reserved) < 0)
+			_exit(1);
+	}
+	if (write(tell, "x", 1) != 1)
+		_exit(1);
+	for (;;)
+		pause();
+}
+
+static void the_dead(void **state)
+{
+	struct shop shop;
+	int tell[2], status;
+	char byte;
+	pid_t pid;
+
+	(void)state;
+	assert_int_equal(pipe(tell), 0);
+	pid = fork();
+	if (pid == 0)
+		die(tell[1]);
+	close(tell[1]);
+	assert_int_equal(read(tell[0], &byte, 1), 1);
+	shop_share(&shop, "size=16MiB, entries=2000");
+	press(&shop, 10000);
+	for (uint32_t i = 0; i < 100; i++)
+		assert_true(present(&shop, i)); /* held by a process that lives */
+	kill(pid, SIGKILL);
+	waitpid(pid, &status, 0);
+	close(tell[0]);
+	/* With the next need: what it pinned goes as all else does, and the memory is whole. */
+	for (uint32_t round = 0; counted(&shop, "repairs") == 0; round++) {
+		assert_true(round < 100);
+		for (uint32_t i = 0; i < 40; i++)
+			assert_int_equal(dump(&shop, 100000 + round * 40 + i), 0);
+		usleep(10000);
+	}
+	press(&shop, 30000);
+	press(&shop, 50000);
+	for (uint32_t i = 0; i < 100; i++) {
+		assert_int_equal(dump(&shop, 5000 + i), 0);
+		assert_int_equal(load(&shop, 5000 + i), 0);
+	}
+	shop_close(&shop);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(pins),	    cmocka_unit_test(pins_need_memory),
+		cmocka_unit_test(reserves), cmocka_unit_test(shares),
+		cmocka_unit_test(kept),	    cmocka_unit_test(refused),
+		cmocka_unit_test(leaves),   cmocka_unit_test(expires),
+		cmocka_unit_test(the_dead),
+	};
+
+	snprintf(region, sizeof(region), "test-%d", getpid());
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
