@@ -284,7 +284,7 @@ struct cairn_stage_ops {
 	void (*done)(void *self, struct cairn_io *io, void *scratch);	/* NULL: never forwards */
 	void (*resume)(void *self, struct cairn_io *io, void *scratch); /* NULL: never waits */
 
-	/* Tiers only. The binding lives until close(). */
+	/* Tiers only. The binding lives until close(). lookup() finds its probes zeroed. */
 	int (*bind)(void *self, const struct cairn_ns_view *ns, void **ret_binding,
 		    struct cairn_error *reterr);
 	int (*clear)(void *self, const struct cairn_ns_view *ns, uint32_t durability);

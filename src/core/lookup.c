@@ -167,18 +167,18 @@ int64_t lookup_run(struct cairn_namespace *ns, const struct cairn_key *keys, siz
 		   bool chain, struct cairn_found *found, uint64_t hold_ns, uint64_t *ret_hold)
 {
 	struct hold_builder builder;
-	struct lookup lookup = {
-		.ns = ns,
-		.store = ns->store,
-		.chain = chain,
-		.hold = ret_hold ? &builder : NULL,
-	};
+	struct lookup lookup; /* its probes are zeroed as they are used */
 	struct cairn_store *store = ns->store;
 	uint64_t times = count_lookup(store, count);
 	uint64_t begin_ns = times > 0 ? store->sys->now_ns() : 0;
 	size_t hits = 0;
 	bool end = false;
 
+	lookup.ns = ns;
+	lookup.store = store;
+	lookup.chain = chain;
+	lookup.later = false;
+	lookup.hold = ret_hold ? &builder : NULL;
 	if (ret_hold)
 		hold_begin(store, &builder);
 	for (size_t at = 0; at < count && !end; at += CHUNK) {

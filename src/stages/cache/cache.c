@@ -316,7 +316,7 @@ static void cache_lookup(void *self, const struct cairn_ns_view *ns, const struc
 	struct cache_key batch[CACHED_BATCH];
 	struct cache_ref refs[CACHED_BATCH];
 
-	memset(ret_probes, 0, count * sizeof(*ret_probes));
+	/* The probes are zero already. */
 	if (!cache_key(stage, ns, &keys[0], &batch[0]))
 		return;
 	if (flags & CAIRN_PROBE_BEFORE) {

@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <string.h>
 
+#include "base/atomic.h"
 #include "stages/cache/block.h"
 #include "stages/cache/evict.h"
 #include "stages/cache/pins.h"
 #include "stages/cache/slots.h"
 
-#define BATCH_MAX    16u  /* blocks that go at once, at the price of one look at the pins */
-#define SAMPLE	     192u /* slots looked at: the victim is among the oldest 2 % or so */
-#define WINDOW	     24u  /* neighbouring slots of a sample: filled together, so of one age */
-#define BATCH_SHARE  512u /* of the blocks that go at once, the part of all */
-#define STEAL_EVERY  32u  /* evictions after which other classes are looked at */
+#define BATCH_MAX    16u   /* blocks that go at once, at the price of one look at the pins */
+#define SAMPLE	     192u  /* slots looked at: the victim is among the oldest 2 % or so */
+#define WINDOW	     24u   /* neighbouring slots of a sample: filled together, so of one age */
+#define BATCH_SHARE  2048u /* of the blocks that go at once, the part of all */
+#define SCOOP_LEAVES 16u   /* put into the pool for each batch that goes */
+#define SCOOP_LOOKS  1024u /* entries looked at for them at most */
+#define STEAL_EVERY  32u   /* evictions after which other classes are looked at */
 #define STEAL_PROBES 16u
 #define CHUNK_TRIES  64u
 
@@ -19,9 +22,9 @@
 #define PINNED_BITS  65536u
 
 struct victim {
-	uint32_t entry;
-	uint64_t score, state;
-	bool pinned;
+	uint32_t entry, units;
+	uint64_t score, state, parent;
+	bool pinned, went;
 };
 
 struct batch {
@@ -172,6 +175,8 @@ static uint32_t end_all(struct cache_map *map, struct batch *batch, struct evict
 			continue;
 		if (kind == KIND_WHOLE)
 			word_add(&map->header->blocks, UINT64_MAX);
+		victim->parent = word_get(&map->metas[victim->entry].parent);
+		victim->went = true;
 		entry_take_apart(map, victim->entry);
 		ret_evicted->blocks++;
 		ret_evicted->parents += children > 0;
@@ -316,6 +321,134 @@ static void scan_entries(struct batch *batch, struct cache_map *map)
 		consider(batch, entry);
 }
 
+static uint32_t batch_size(const struct cache_map *map, uint32_t units)
+{
+	uint64_t slots = units == 0 ? map->entry_count
+				    : map->chunk_count * (map->chunk_bytes / CACHE_UNIT / units);
+	uint64_t share = slots / BATCH_SHARE;
+
+	return share < 1 ? 1 : share < BATCH_MAX ? (uint32_t)share : BATCH_MAX;
+}
+
+/* ---- the pool -------------------------------------------------------------------------- */
+
+struct scoop {
+	struct batch *batch; /* its policy and time */
+	struct cache_map *map;
+	uint32_t units, leaves, looked;
+};
+
+static void scoop_up(struct scoop *scoop, uint32_t entry, uint32_t units)
+{
+	uint64_t state = word_get(&scoop->map->entries[entry].state);
+	struct candidate candidate = {.link = link_of(entry, state_life(state)), .units = units};
+
+	scoop->looked++;
+	if (state_phase(state) != PHASE_LIVE || entry_children(scoop->map, entry) > 0)
+		return;
+	candidate.score = score_of(scoop->batch, entry);
+	pool_add(&scoop->map->pool, &candidate);
+	scoop->leaves++;
+}
+
+static void scoop_slots(struct scoop *scoop)
+{
+	struct cache_map *map = scoop->map;
+	uint32_t chunk = find_chunk(map, scoop->units), slots, first;
+
+	scoop->looked++;
+	if (chunk == CACHE_NONE)
+		return;
+	slots = half_hint(&map->chunks[chunk].slots);
+	if (slots == 0 || slots > CACHE_WORDS_FAR)
+		return;
+	first = (uint32_t)next_random(map) % slots;
+	for (uint32_t i = 0; i < WINDOW && i < slots; i++) {
+		uint64_t word = word_get(map_word(map, slot_of(chunk, (first + i) % slots)));
+		uint32_t entry = slot_entry(word);
+
+		if ((word & 3) == SLOT_LINKED && entry < map->entry_count)
+			scoop_up(scoop, entry, scoop->units);
+	}
+}
+
+static void scoop_entries(struct scoop *scoop)
+{
+	struct cache_map *map = scoop->map;
+	uint64_t first = next_random(map) % map->entry_count;
+
+	for (uint32_t i = 0; i < WINDOW; i++)
+		scoop_up(scoop, (uint32_t)((first + i) % map->entry_count), 0);
+}
+
+/* The coldest of the pool that can still go, up to the batch's limit. */
+static void pick(struct batch *batch, struct cache_map *map, uint32_t units)
+{
+	struct pool *pool = &map->pool;
+
+	for (uint32_t i = 0; i < pool->count && batch->count < batch->limit;) {
+		struct candidate candidate = pool->at[i];
+		uint32_t entry = link_entry(candidate.link);
+		uint64_t state = word_get(&map->entries[entry].state), score;
+
+		if (units > 0 && candidate.units != units) {
+			i++;
+			continue;
+		}
+		pool_remove(pool, i);
+		if (state_life(state) != link_life(candidate.link) ||
+		    state_phase(state) != PHASE_LIVE || entry_children(map, entry) > 0)
+			continue;
+		score = score_of(batch, entry);
+		if (score > candidate.score) { /* used since it was seen */
+			candidate.score = score;
+			pool_add(pool, &candidate);
+			continue;
+		}
+		batch->victims[batch->count++] = (struct victim){
+			.entry = entry, .units = candidate.units, .score = score, .state = state};
+	}
+}
+
+/* Whose last child went is a leaf now, and as old. */
+static void pool_parents(struct batch *batch, struct cache_map *map)
+{
+	struct scoop scoop = {.batch = batch, .map = map};
+
+	for (uint32_t i = 0; i < batch->count; i++) {
+		const struct victim *victim = &batch->victims[i];
+		uint32_t up = link_entry(victim->parent);
+
+		if (victim->went && victim->parent != 0 && up < map->entry_count &&
+		    state_life(word_get(&map->entries[up].state)) == link_life(victim->parent))
+			scoop_up(&scoop, up, victim->units);
+	}
+}
+
+static bool evict_of_pool(struct cache_map *map, enum policy_kind policy, uint32_t units,
+			  struct evicted *ret_evicted)
+{
+	struct batch batch;
+	struct scoop scoop = {.batch = &batch, .map = map, .units = units};
+	bool went;
+
+	if (!flag_raise(&map->pool.taken))
+		return false;
+	batch_init(&batch, map, policy);
+	while (scoop.leaves < SCOOP_LEAVES && scoop.looked < SCOOP_LOOKS) {
+		if (units > 0)
+			scoop_slots(&scoop);
+		else
+			scoop_entries(&scoop);
+	}
+	batch.limit = batch_size(map, units);
+	pick(&batch, map, units);
+	went = take_all(map, &batch, ret_evicted) > 0;
+	pool_parents(&batch, map);
+	flag_lower(&map->pool.taken);
+	return went;
+}
+
 /* ---- other classes ---------------------------------------------------------------- */
 
 /* When the newest of some blocks of a chunk was used; UINT64_MAX: too few are there to tell. */
@@ -406,15 +539,6 @@ static bool steal_any(struct cache_map *map, enum policy_kind policy, uint32_t u
 
 /* ---- making room -------------------------------------------------------------------- */
 
-static uint32_t batch_size(const struct cache_map *map, uint32_t units)
-{
-	uint64_t slots = units == 0 ? map->entry_count
-				    : map->chunk_count * (map->chunk_bytes / CACHE_UNIT / units);
-	uint64_t share = slots / BATCH_SHARE;
-
-	return share < 1 ? 1 : share < BATCH_MAX ? (uint32_t)share : BATCH_MAX;
-}
-
 /* What a sample did not give: all is looked at, but what is pinned. */
 static bool evict_any(struct cache_map *map, enum policy_kind policy, uint32_t units,
 		      struct evicted *ret_evicted)
@@ -439,6 +563,8 @@ bool evict_for(struct cache_map *map, enum policy_kind policy, uint32_t units,
 	struct batch batch;
 
 	reclaim_sweep(map, WINDOW);
+	if (evict_of_pool(map, policy, units, ret_evicted))
+		return true;
 	batch_init(&batch, map, policy);
 	batch.limit = batch_size(map, units);
 	if (units > 0)

@@ -8,6 +8,7 @@
 #ifndef STAGES_CACHE_MAP_H
 #define STAGES_CACHE_MAP_H
 
+#include "stages/cache/pool.h"
 #include "stages/cache/state.h"
 
 #define PIN_STRIPES 8u	/* lists of free pin records, so that threads do not meet */
@@ -45,6 +46,7 @@ struct cache_map {
 	uint64_t stash[ENTRY_STASH]; /* entry + 1 of some that were freed */
 	uint64_t stash_at;
 	uint64_t random; /* where sampling goes on */
+	struct pool pool;
 
 	/* Memory for far words: 0, or -ENOSPC. Called with the chunk in CHANGING. */
 	int (*back_words)(void *context, uint32_t chunk);

@@ -88,16 +88,31 @@ static uint64_t has_key(const struct cache_map *map, uint32_t entry, const struc
 	return state;
 }
 
+/* Which words of the bucket have the tag, a bit each: without a branch to mispredict. */
+static inline uint32_t tagged(const struct cache_bucket *bucket, uint32_t tag)
+{
+	uint32_t mask = 0;
+
+	for (uint32_t i = 0; i < CACHE_BUCKET_WAYS; i++)
+		mask |= (uint32_t)(word_get(&bucket->ways[i]) >> 32 == tag) << i;
+	return mask;
+}
+
+static inline uint32_t way_entry(const struct cache_bucket *bucket, uint32_t mask)
+{
+	return (uint32_t)word_hint(&bucket->ways[__builtin_ctz(mask)]) - 1;
+}
+
 static struct cache_ref find_in(const struct cache_map *map, uint32_t bucket, uint32_t tag,
 				const struct cache_key *key)
 {
 	const struct cache_bucket *at = &map->buckets[bucket];
 
-	for (uint32_t i = 0; i < CACHE_BUCKET_WAYS; i++) {
-		uint64_t way = word_get(&at->ways[i]), state;
-		uint32_t entry = (uint32_t)way - 1;
+	for (uint32_t mask = tagged(at, tag); mask; mask &= mask - 1) {
+		uint32_t entry = way_entry(at, mask);
+		uint64_t state;
 
-		if (way >> 32 != tag || entry >= map->entry_count)
+		if (entry >= map->entry_count)
 			continue;
 		state = has_key(map, entry, key);
 		if (state_lives(state))
@@ -123,17 +138,19 @@ struct cache_ref cached_find(const struct cache_map *map, const struct cache_key
 	return find_at(map, &place, key);
 }
 
-/* The entry that a bucket's word of that tag names is read soon. */
-static void fetch_entry(const struct cache_map *map, const struct place *place)
+/* The entry that the first word of that tag names, fetched ahead; CACHE_NONE: none. */
+static uint32_t guess(const struct cache_map *map, const struct place *place)
 {
 	const struct cache_bucket *at = &map->buckets[place->bucket[0]];
+	uint32_t mask = tagged(at, place->tag), entry;
 
-	for (uint32_t i = 0; i < CACHE_BUCKET_WAYS; i++) {
-		uint64_t way = word_hint(&at->ways[i]);
-
-		if (way >> 32 == place->tag && (uint32_t)way - 1 < map->entry_count)
-			__builtin_prefetch(&map->entries[(uint32_t)way - 1]);
-	}
+	if (mask == 0)
+		return CACHE_NONE;
+	entry = way_entry(at, mask);
+	if (entry >= map->entry_count)
+		return CACHE_NONE;
+	__builtin_prefetch(&map->entries[entry]);
+	return entry;
 }
 
 void cached_find_batch(const struct cache_map *map, const struct cache_key *keys, uint32_t count,
@@ -147,9 +164,16 @@ void cached_find_batch(const struct cache_map *map, const struct cache_key *keys
 		__builtin_prefetch(&map->buckets[places[i].bucket[0]]);
 	}
 	for (uint32_t i = 0; i < count; i++)
-		fetch_entry(map, &places[i]);
-	for (uint32_t i = 0; i < count; i++)
-		ret_refs[i] = find_at(map, &places[i], &keys[i]);
+		ret_refs[i].entry = guess(map, &places[i]);
+	for (uint32_t i = 0; i < count; i++) {
+		uint32_t entry = ret_refs[i].entry;
+		uint64_t state = entry == CACHE_NONE ? 0 : has_key(map, entry, &keys[i]);
+
+		if (state_lives(state))
+			ret_refs[i].state = state;
+		else
+			ret_refs[i] = find_at(map, &places[i], &keys[i]);
+	}
 }
 
 /* ---- putting in --------------------------------------------------------------- */
