@@ -152,6 +152,11 @@ def engine_rows(short, name, target, **more):
     return add
 
 
+def memory_of(pipeline):
+    """Options of a bench: the rows of the posix stage are of memory that is not registered."""
+    return ("--registered", "no") if "posix(" in pipeline else ()
+
+
 class Bench:
     """Where things are, and how they are run."""
 
@@ -183,7 +188,8 @@ class Bench:
         return json.loads(done.stdout)
 
     def cairn(self, *arguments):
-        return self.run(self.program("cairn"), *arguments, "--json")
+        more = memory_of(arguments[1]) if arguments[0] == "bench" else ()
+        return self.run(self.program("cairn"), *arguments, *more, "--json")
 
     def once(self, key, function):
         """What several rows take their figures from is measured once."""
@@ -230,8 +236,8 @@ class Turns:
 
     def __init__(self, bench, pipeline, op, block, total, *options, pairs=None):
         command = [bench.program("cairn"), "bench", pipeline, "--op", op, "--block", block,
-                   "--count", max(total // block, 1), "--pairs", pairs or bench.pairs, *options,
-                   "--turns", "--json"]
+                   "--count", max(total // block, 1), "--pairs", pairs or bench.pairs,
+                   *memory_of(pipeline), *options, "--turns", "--json"]
         bench.note(command)
         self.process = subprocess.Popen([str(c) for c in command], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -485,6 +491,13 @@ def flash_blocks(op, mode, size, words, block):
     name = f"flash {op} {words}, depth 32"
     row(f"flash-{op}-{size}", f"{name}, against fio {mode}",
         Target(">=", 0.97 if op == "load" else 0.95), group="flash")(fio)
+    if op == "load":
+        def copied(b):
+            ours = Turns(b, b.flash(), op, block, b.bytes, "--depth", 32, "--registered", "no")
+            return turns_figure(b, ours, Fio(b, mode, block, b.bytes))
+
+        row(f"flash-{op}-{size}-copied", f"{name}, not registered, against fio {mode}",
+            Target(">=", 0.97), group="flash")(copied)
     row(f"flash-{op}-{size}-aio", f"{name}, without io_uring (aio), against the ring",
         Target(">=", RING_SHARE), group="flash", slow=True)(without)
 
@@ -535,14 +548,19 @@ def flash_beside(b):
                        f"{r['missed']} loads missed, {r['refused']} dumps refused")
 
 
-@row("flash-cpu", "flash load 256 KiB, depth 32: CPU", Target("<=", 0.15, "core-s/GB"),
-     group="flash")
-def flash_cpu(b):
-    turns = Turns(b, b.flash(), "load", 256 * KIB, b.bytes, "--depth", 32)
-    try:
-        return Figure([turns.step()["cpu_s_per_gb"] for _ in range(b.pairs)], digits=3)
-    finally:
-        turns.end()
+for _short, _words, _registered in (("", "", "yes"), ("-copied", ", not registered", "no")):
+    @row("flash-cpu" + _short, f"flash load 256 KiB{_words}, depth 32: CPU",
+         None if _short else Target("<=", 0.15, "core-s/GB"), group="flash", unit="core-s/GB")
+    def flash_cpu(b, registered=_registered):
+        turns = Turns(b, b.flash(), "load", 256 * KIB, b.bytes, "--depth", 32, "--registered",
+                      registered)
+        try:
+            runs = [turns.step() for _ in range(b.pairs)]
+        finally:
+            turns.end()
+        return Figure([run["cpu_s_per_gb"] for run in runs],
+                      more=f"{interval([run['bytes_per_s'] for run in runs])[0] / 1e9:.2f} GB/s",
+                      digits=3)
 
 
 def flash_alone(b, name, *arguments, stdin=None):

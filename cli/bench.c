@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/units.h"
 #include "bench.h"
@@ -20,6 +21,8 @@
 #define LOOKUP_KEYS   1000u
 #define LOOKUP_BYTES  64u /* a lookup does not care: a block costs a file all the same */
 #define PERIOD	      0x9e3779b97f4a7c15u
+#define PAGE_BYTES    4096u
+#define HUGE_BYTES    (2u << 20)
 
 void bench_note(struct bench_worker *worker, uint64_t start_ns, uint64_t bytes)
 {
@@ -31,6 +34,19 @@ void bench_note(struct bench_worker *worker, uint64_t start_ns, uint64_t bytes)
 	worker->bytes += bytes;
 	if (plan->spaced_ns)
 		figures_sleep_until(now + plan->spaced_ns);
+}
+
+void *bench_memory(const struct bench_plan *plan, size_t bytes)
+{
+	size_t page = plan->small ? PAGE_BYTES : HUGE_BYTES;
+	void *p = NULL;
+
+	bytes = (bytes + page - 1) / page * page;
+	if (posix_memalign(&p, page, bytes))
+		out_die("no memory for blocks in flight: less --depth or --clients");
+	if (!plan->small)
+		madvise(p, bytes, MADV_HUGEPAGE); /* refused: on small ones */
+	return p;
 }
 
 void bench_stamp(const struct cairn_key *key, void *buffer, uint64_t bytes)
@@ -335,6 +351,10 @@ static int parse(struct bench_plan *plan, struct given *given, int argc, char **
 		 "lookup: blocks known (default: as --count)", 1, 1u << 28, &given->fill},
 		{"durability", OPTION_CHOICE, &plan->durability, "memory|written|durable",
 		 "how far a dump must get (default: memory)", 0, 0, NULL},
+		{"registered", OPTION_CHOICE, &plan->small, "yes|no",
+		 "whether blocks lie in memory that is registered, on\nhuge pages where there are "
+		 "any, bare too (default: yes)",
+		 0, 0, NULL},
 		{"pairs", OPTION_COUNT, &plan->pairs, "N",
 		 "runs of each, in turns (default: 9; one more warms up)", 1, 10000, NULL},
 		{"bare-dir", OPTION_TEXT, &plan->bare_dir, "DIR",

@@ -41,7 +41,8 @@ struct bench_plan {
 	uint64_t pairs;
 	const char *bare_dir;
 	bool json;
-	bool turns; /* nothing bare; a line on the standard input before each run */
+	uint32_t small; /* position in "yes|no": memory is not registered, on small pages */
+	bool turns;	/* nothing bare; a line on the standard input before each run */
 	/*
 	 * Dumps: what was written stays until the end. A file system may pass over what
 	 * was freed a moment ago, at a cost that grows with it and falls on either side.
@@ -128,6 +129,12 @@ int bench_files_open(const struct bench_plan *plan, const struct bench_last *las
 
 /* Notes that one operation that began at @start_ns has ended now; pauses where asked. */
 void bench_note(struct bench_worker *worker, uint64_t start_ns, uint64_t bytes);
+
+/*
+ * Memory that either side reads into and writes from, on huge pages where it is to be
+ * registered and they can be had; ends the program when there is none. free() takes it.
+ */
+void *bench_memory(const struct bench_plan *plan, size_t bytes);
 
 /* Bytes for a block that are not its content: its key, then a fixed pattern. */
 void bench_stamp(const struct cairn_key *key, void *buffer, uint64_t bytes);

@@ -512,11 +512,9 @@ static void make_buffers(struct bench_side *side, uint64_t blocks)
 	if (!files->buffers)
 		out_die("no memory for %u threads", side->threads);
 	for (uint32_t i = 0; i < side->threads; i++) {
-		void *buffer = NULL;
 		uint64_t bytes = (blocks * files->io_bytes + ALIGN - 1) / ALIGN * ALIGN;
+		void *buffer = bench_memory(side->plan, bytes);
 
-		if (posix_memalign(&buffer, ALIGN, bytes))
-			out_die("no memory for blocks in flight: less --depth or --clients");
 		/* zeros might be stored for nothing */
 		content_fill(&side->plan->keys[0], i, buffer, bytes);
 		files->buffers[i] = buffer;

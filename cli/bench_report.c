@@ -87,6 +87,7 @@ static void report_json(const struct bench_plan *plan, const struct bench_side *
 	out_json_count(o, "depth", plan->depth);
 	out_json_count(o, "clients", plan->clients);
 	out_json_count(o, "pairs", plan->pairs);
+	out_json_set(o, "registered", json_boolean(!plan->small));
 	out_json_number(o, "bytes_per_s", per_second(r->ours.bytes, &r->ours));
 	out_json_number(o, "ops_per_s", per_second(r->ours.ops, &r->ours));
 	out_json_number(o, "p50_us", percentile_us(&r->ours, 50));

@@ -25,6 +25,7 @@
 #define CALLS_MAX     20000u
 #define CALLS_SPACED  100u
 #define WAIT_NS	      1000000u /* until a task slot is tried for again */
+#define PAGE_BYTES    4096u    /* that blocks begin at: what direct I/O may ask for */
 
 struct slot {
 	struct client *client;
@@ -39,6 +40,7 @@ struct client {
 	struct store_side *own;
 	struct bench_worker *worker; /* while a run lasts */
 	struct cairn_queue *queue;
+	uint8_t *memory;	    /* of the slots */
 	struct slot *slots, **free; /* depth of them */
 	uint32_t free_count;
 };
@@ -78,13 +80,10 @@ static void pattern(void *buffer, uint64_t bytes)
 	content_fill(&none, 0, buffer, bytes);
 }
 
-static void slot_init(struct client *client, struct slot *slot)
+static void slot_init(struct client *client, struct slot *slot, uint8_t *buffer)
 {
 	const struct bench_plan *plan = client->own->plan;
-	void *buffer = NULL;
 
-	if (posix_memalign(&buffer, 4096, (plan->block_bytes + 4095) & ~4095ull))
-		out_die("no memory for blocks in flight: less --depth or --clients");
 	pattern(buffer, plan->block_bytes);
 	*slot = (struct slot){.client = client, .buffer = buffer};
 	slot->xfers = memory(plan->shard_count, sizeof(*slot->xfers));
@@ -96,7 +95,6 @@ static void slot_init(struct client *client, struct slot *slot)
 
 static void slot_fini(struct slot *slot)
 {
-	free(slot->buffer);
 	free(slot->xfers);
 	free(slot->segments);
 }
@@ -528,9 +526,22 @@ static int fill_check(struct store_side *own, uint64_t total)
 	return -ENOSPC;
 }
 
+/* Its memory: registered as an engine does it with its pool, if that is asked for. */
+static void client_memory(struct client *client, size_t bytes)
+{
+	const struct bench_plan *plan = client->own->plan;
+	int rc;
+
+	client->memory = bench_memory(plan, bytes);
+	rc = plan->small ? 0 : cairn_memory_register(client->own->store, client->memory, bytes);
+	if (rc < 0)
+		out_die("memory could not be registered: %s", cairn_strerror(rc));
+}
+
 static void open_clients(struct store_side *own)
 {
 	const struct bench_plan *plan = own->plan;
+	size_t room = (plan->block_bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
 
 	own->clients = memory(plan->clients, sizeof(*own->clients));
 	for (uint64_t i = 0; i < plan->clients; i++) {
@@ -541,8 +552,9 @@ static void open_clients(struct store_side *own)
 		client->free = memory(plan->depth, sizeof(struct slot *));
 		if (cairn_queue_open(own->store, &client->queue) < 0)
 			out_die("no queue for client %llu", (unsigned long long)i + 1);
+		client_memory(client, plan->depth * room);
 		for (uint64_t s = 0; s < plan->depth; s++) {
-			slot_init(client, &client->slots[s]);
+			slot_init(client, &client->slots[s], client->memory + s * room);
 			client->free[client->free_count++] = &client->slots[s];
 		}
 	}
@@ -567,6 +579,9 @@ static void close_side(struct bench_side *side)
 	for (uint64_t i = 0; own->clients && i < plan->clients; i++) {
 		for (uint64_t s = 0; s < plan->depth; s++)
 			slot_fini(&own->clients[i].slots[s]);
+		if (!plan->small)
+			cairn_memory_unregister(own->store, own->clients[i].memory, DRAIN_NS);
+		free(own->clients[i].memory);
 		cairn_queue_close(own->clients[i].queue);
 		free(own->clients[i].slots);
 		free(own->clients[i].free);

@@ -37,6 +37,9 @@ _cairn()
     --durability)
         mapfile -t COMPREPLY < <(compgen -W "memory written durable" -- "$word")
         return ;;
+    --registered)
+        mapfile -t COMPREPLY < <(compgen -W "yes no" -- "$word")
+        return ;;
     --op)
         mapfile -t COMPREPLY < <(compgen -W "load dump lookup mixed" -- "$word")
         return ;;

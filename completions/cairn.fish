@@ -36,6 +36,7 @@ complete -c cairn -F \
 complete -c cairn -n 'string match -q -- "-*" (commandline -ct)' -a '(__cairn_options)'
 complete -c cairn -n '__cairn_after --generate' -a 'chat rag agent'
 complete -c cairn -n '__cairn_after --durability' -a 'memory written durable'
+complete -c cairn -n '__cairn_after --registered' -a 'yes no'
 complete -c cairn -n '__cairn_after --op' -a 'load dump lookup mixed'
 complete -c cairn -n '__cairn_after --trace --pipelines --bare-dir --stage-path' -F
 complete -c cairn -F \

@@ -139,6 +139,14 @@ struct cairn_ns_view {
  * geometry is -ENOENT.
  */
 #define CAIRN_IO_PARTIAL 0x4u
+/*
+ * The memory of the parts is good for I/O by itself: registered by the caller
+ * (cairn_memory_register()), or the host's own. A tier may aim its reads and writes
+ * at it, and check what it read there; without the flag it rather has them in memory of
+ * buffer_get(), on larger pages. The host's own flag: a stage below one that hands down other
+ * iovs than came does not see it. Since minor version 3.
+ */
+#define CAIRN_IO_AIMABLE 0x8u
 
 struct cairn_io {
 	uint32_t op;	/* enum cairn_op */

@@ -98,6 +98,39 @@ struct cairn_xfer {
 	struct cairn_result result;	     /* out */
 };
 
+/* ---- registered memory ---------------------------------------------------- */
+
+/*
+ * Registers [@base, @base + @bytes): memory that the caller keeps for long, and that I/O may
+ * be aimed at, as an engine's pool of host memory. Xfers whose bytes lie in registered
+ * ranges, each segment in one, are read by a tier straight to where they belong, where else
+ * they would be copied there. So what such an xfer names may hold any bytes until it ended
+ * with 0, and after another end. Worth it where the memory is on huge pages: a virtual disk
+ * is slower with small ones (docs/architecture.md, "Memory"). With CAIRN_TASK_DETACH nothing
+ * is aimed at it, as always; what does not lie at cairn_stat.alignment is copied.
+ *
+ * The memory is the caller's, lent until cairn_memory_unregister() returned 0, or the
+ * store is closed: it stays mapped, readable and writable. Nothing of it is touched by
+ * the call, nor locked: it costs no RLIMIT_MEMLOCK. For tasks submitted from then on.
+ * Any thread, a lock for an instant; ranges are as many as there is memory for, a few bytes
+ * each, and copied at each call. A child after a fork has none registered.
+ *
+ * Errors: -EINVAL (NULL, no bytes, beyond the address space, or it meets a range that is
+ * registered), -ENOMEM, -ECANCELED (closing), -EOWNERDEAD.
+ */
+CAIRN_API int cairn_memory_register(struct cairn_store *store, void *base, size_t bytes);
+
+/*
+ * Takes back the range that was registered at @base. Tasks that are submitted from then on
+ * do not aim at it; the call waits for those before it until they are released, up to
+ * @timeout_ns (0: asks only; UINT64_MAX: as long as it takes). 0: no I/O targets the memory
+ * for having been registered. -ETIMEDOUT: some may still; it is no longer registered, but
+ * not free, and this call may be made again. -ENOENT: nothing is registered at @base, and
+ * no such task is left. -ENOMEM: nothing was done. -EOWNERDEAD. Any thread; from a
+ * task's callback with @timeout_ns 0 only.
+ */
+CAIRN_API int cairn_memory_unregister(struct cairn_store *store, void *base, uint64_t timeout_ns);
+
 /* ---- submission -------------------------------------------------------- */
 
 enum cairn_durability {

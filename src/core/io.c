@@ -43,12 +43,30 @@ static bool any_pending(const struct cairn_io *io)
 	return false;
 }
 
+/*
+ * What a stage hands down in place of what came may be anybody's: a slot that others share, which
+ * I/O of a process that was killed must not reach.
+ */
+static bool aimable(const struct io_slot *slot)
+{
+	for (uint32_t i = 0; i < slot->io.part_count; i++) {
+		const struct iovec *iov = slot->io.parts[i].iov;
+
+		if (slot->io.parts[i].status == CAIRN_PENDING &&
+		    (iov < slot->iovs || iov >= slot->iovs + IO_IOVS_MAX))
+			return false;
+	}
+	return slot->aimable;
+}
+
 void io_submit_to(struct io_slot *slot, uint32_t index)
 {
 	struct level *level = &slot->reactor->store->levels[index];
 	uint8_t *scratch = slot->scratch + level->scratch_offset;
 
 	slot->io.level = index;
+	slot->io.flags &= ~CAIRN_IO_AIMABLE;
+	slot->io.flags |= aimable(slot) ? CAIRN_IO_AIMABLE : 0;
 	slot->live = 0;
 	for (uint32_t i = 0; i < slot->io.part_count; i++)
 		if (slot->io.parts[i].status == CAIRN_PENDING)

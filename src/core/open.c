@@ -10,6 +10,7 @@
 #include "core/counters.h"
 #include "core/engines.h"
 #include "core/holds.h"
+#include "core/memory.h"
 #include "core/namespace.h"
 #include "core/pipeline.h"
 #include "core/reactor.h"
@@ -196,6 +197,7 @@ static void take_apart(struct cairn_store *store)
 	fork_forget(store);
 	namespaces_fini(store);
 	tasks_fini(store);
+	memory_fini(store);
 	counters_fini(store);
 	pipeline_fini(store);
 	pthread_mutex_destroy(&store->lock);

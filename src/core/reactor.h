@@ -53,6 +53,7 @@ struct io_slot {
 	uint32_t resume_posted; /* a flag of base/atomic.h */
 	bool abandoned;		/* its items have their results */
 	bool caller_memory;	/* iovs name the caller's memory */
+	bool aimable;		/* I/O may be aimed at what iovs name */
 	bool wants_buffer;
 	bool united; /* not a load, and union_find() had the block when it came */
 	uint32_t iov_count;

@@ -6,6 +6,7 @@
 
 #include "base/attr.h"
 #include "core/io.h"
+#include "core/memory.h"
 
 void *io_buffer_get(struct reactor *reactor, size_t bytes)
 {
@@ -245,11 +246,26 @@ static void fill_header(struct io_slot *slot, struct task_part *part)
 	slot->part = part;
 	slot->abandoned = false;
 	slot->caller_memory = false;
+	slot->aimable = false;
 	slot->bounce = NULL;
 	slot->iov_count = 0;
 	slot->status_stage = CAIRN_STAGE_NONE;
 	slot->best[0] = CAIRN_PENDING;
 	slot->item[0] = part->cursor;
+}
+
+/*
+ * Whether I/O may be aimed at all of the io's memory: it is registered by the caller, or it is
+ * the reactor's own, in which the bytes of bounced xfers lie.
+ */
+static bool aimable(const struct io_slot *slot, const struct task *task)
+{
+	if (slot->bounce)
+		return true;
+	for (uint32_t i = 0; task->memory && i < slot->iov_count; i++)
+		if (!memory_has(task->memory, slot->iovs[i].iov_base, slot->iovs[i].iov_len))
+			return false;
+	return task->memory != NULL;
 }
 
 /* False: no bounce memory now. */
@@ -272,6 +288,7 @@ static bool fill_parts(struct io_slot *slot, struct task_part *part, uint32_t *r
 		at += task->xfers[part->cursor + i].length;
 	}
 	slot->caller_memory = !bounce;
+	slot->aimable = aimable(slot, task);
 	*ret_items = n;
 	return true;
 }

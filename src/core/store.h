@@ -87,6 +87,7 @@ enum store_setting {
 struct reactor;
 struct task;
 struct holds;
+struct memory_map;
 struct page;
 
 struct place {
@@ -170,6 +171,9 @@ struct cairn_store {
 	bool closing;
 	struct cairn_namespace *namespaces;
 	uint32_t queues;
+	/* What callers have registered; and had, when a task began that runs still. core/memory.h
+	 */
+	struct memory_map *memory, *memory_before;
 
 	pthread_mutex_t bind_lock; /* one namespace is bound at a time */
 	uint64_t sequence;	   /* under lock */

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "core/memory.h"
 #include "core/reactor.h"
 
 int cond_init_monotonic(pthread_cond_t *cond)
@@ -121,6 +122,7 @@ int task_take(struct cairn_store *store, uint64_t until_ns, struct task **ret_ta
 		show_tasks(store);
 		store->tasks_running++;
 		task->sequence = ++store->sequence;
+		task->memory = memory_map_take(store);
 		*ret_task = task;
 	}
 	if (!node || until_ns == 0)
@@ -278,22 +280,26 @@ void task_item_ended(struct task *task, uint32_t item, int32_t status, uint16_t 
 	pthread_mutex_unlock(&task->lock);
 }
 
-static void count_running_locked(struct cairn_store *store, uint32_t events)
+static void count_running_locked(struct cairn_store *store, struct task *task, uint32_t events)
 {
 	bool result = events & CAIRN_EVENT_RESULT, release = events & CAIRN_EVENT_RELEASE;
 
 	if (result != release)
 		store->tasks_unreleased += result ? 1u : -1u;
-	store->tasks_running -= release;
+	if (!release)
+		return;
+	store->tasks_running--;
+	memory_map_put(store, task->memory);
+	task->memory = NULL;
 }
 
 void tasks_tell(struct cairn_store *store, struct list *told)
 {
 	pthread_mutex_lock(&store->lock);
 	for (struct list *node = told->next; node != told; node = node->next) {
-		const struct task *task = list_entry(node, struct task, free_link);
+		struct task *task = list_entry(node, struct task, free_link);
 
-		count_running_locked(store, task->told);
+		count_running_locked(store, task, task->told);
 	}
 	pthread_cond_broadcast(&store->changed);
 	pthread_mutex_unlock(&store->lock);
@@ -301,10 +307,12 @@ void tasks_tell(struct cairn_store *store, struct list *told)
 		queue_post_all(told);
 }
 
-static void count_running(struct cairn_store *store, uint32_t events)
+static void count_running(struct task *task, uint32_t events)
 {
+	struct cairn_store *store = task->store;
+
 	pthread_mutex_lock(&store->lock);
-	count_running_locked(store, events);
+	count_running_locked(store, task, events);
 	pthread_cond_broadcast(&store->changed);
 	pthread_mutex_unlock(&store->lock);
 }
@@ -318,7 +326,7 @@ static void emit(struct task *task, uint32_t events)
 	bool forget;
 
 	/* Counted first: who sees the event may ask for what is left at once. */
-	count_running(task->store, events);
+	count_running(task, events);
 	if (task->queue) {
 		queue_post(task->queue, task, events);
 	} else if (done) {

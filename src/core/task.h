@@ -48,6 +48,7 @@ struct task {
 	uint64_t submitted_ns;
 	uint64_t deadline_ns; /* absolute; UINT64_MAX: none */
 	uint64_t sequence;
+	struct memory_map *memory; /* registered when it began; NULL: nothing, or it is released */
 	struct cairn_queue *queue;
 	void (*done)(void *context, uint64_t task, uint32_t events);
 	void *context;

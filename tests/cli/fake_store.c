@@ -183,6 +183,19 @@ int cairn_stat(struct cairn_store *store, struct cairn_stat *st)
 	return 0;
 }
 
+int cairn_memory_register(struct cairn_store *store, void *base, size_t bytes)
+{
+	(void)store;
+	return base && bytes ? 0 : -EINVAL;
+}
+
+int cairn_memory_unregister(struct cairn_store *store, void *base, uint64_t timeout_ns)
+{
+	(void)store;
+	(void)timeout_ns;
+	return base ? 0 : -ENOENT;
+}
+
 int cairn_counters(struct cairn_store *store,
 		   int (*fn)(void *context, const struct cairn_counter *counter), void *context)
 {

@@ -19,9 +19,9 @@ COMMANDS = ["replay", "bench", "fsck", "flash", "stat", "ls", "rm", "stages", "v
 REPLAY_FIELDS = """requests prompt_tokens tokens_saved blocks blocks_hit hit_share bytes_dumped
     bytes_loaded load_p50_us load_p99_us seconds bytes_per_s wrong_bytes damaged failed_xfers
     refused evicted_blocks cpu_seconds peak_rss_bytes counters""".split()
-BENCH_FIELDS = """op block_bytes count depth clients pairs bytes_per_s ops_per_s p50_us p99_us
-    p999_us cpu_s_per_gb bare ratio ratio_lo ratio_hi ratio_p50 ratio_p50_lo ratio_p50_hi
-    runs""".split()
+BENCH_FIELDS = """op block_bytes count depth clients pairs registered bytes_per_s ops_per_s
+    p50_us p99_us p999_us cpu_s_per_gb bare ratio ratio_lo ratio_hi ratio_p50 ratio_p50_lo
+    ratio_p50_hi runs""".split()
 RUN_FIELDS = "bytes_per_s ops_per_s p50_us p99_us cpu_s_per_gb".split()
 
 
@@ -158,6 +158,9 @@ class Bench(unittest.TestCase):
             r = self.bench("null", "--op", op, "--count", "40", "--block", "12KiB",
                            "--clients", "2", "--shards", "3", "--depth", "4")
             self.assertEqual((r["op"], r["bare"]["what"], r["depth"]), (op, "memcpy", 4))
+            self.assertIs(r["registered"], True)
+        r = self.bench("null", "--count", "10", "--registered", "no")
+        self.assertIs(r["registered"], False)
         r = self.bench("null", "--op", "lookup", "--count", "10", "--fill", "35", "--spaced", "1us")
         self.assertEqual(r["bare"]["what"], "serial probes of a hash table in memory")
         self.assertEqual(r["bytes_per_s"], 0)

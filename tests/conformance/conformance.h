@@ -69,7 +69,7 @@ struct case_list {
 };
 
 extern const struct case_list cases_keys, cases_blocks, cases_parts, cases_tasks, cases_limits,
-	cases_arguments, cases_threads, cases_store;
+	cases_arguments, cases_memory, cases_threads, cases_store;
 
 /* Notes why and where; the verdict to return. */
 __attribute__((format(printf, 4, 5))) enum verdict ctx_fail(struct ctx *ctx, const char *file,

@@ -17,8 +17,8 @@
 #define SMALL_BYTES  (1ull << 20) /* what a case needs that says nothing */
 
 static const struct case_list *const lists[] = {
-	&cases_keys,   &cases_blocks,	 &cases_parts,	 &cases_tasks,
-	&cases_limits, &cases_arguments, &cases_threads, &cases_store,
+	&cases_keys,	  &cases_blocks, &cases_parts,	 &cases_tasks, &cases_limits,
+	&cases_arguments, &cases_memory, &cases_threads, &cases_store,
 };
 
 static const char usage[] =

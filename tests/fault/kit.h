@@ -118,8 +118,8 @@ int kit_dump(struct cairn_namespace *ns, struct kit_shape shape, uint64_t id, ui
 	     uint32_t count, uint32_t durability);
 
 /*
- * Loads the whole block and compares every byte of every shard that came; a
- * wrong one ends the program. 0, or the first failure.
+ * Loads the whole block, an even one into memory that is registered for it, and compares
+ * every byte of every shard that came; a wrong one ends the program. 0, or the first failure.
  */
 int kit_load(struct cairn_namespace *ns, struct kit_shape shape, uint64_t id);
 

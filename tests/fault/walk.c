@@ -27,7 +27,7 @@
 #define IDS    64
 #define ERRORS 5
 
-static const struct kit_shape shapes[] = {{4, 20000}, {1, 8192}};
+static const struct kit_shape shapes[] = {{4, 20480}, {1, 8191}};
 static const char *const models[] = {"large", "small"};
 
 enum fate { FREE, MUST, GONE }; /* FREE: nothing was promised */

@@ -58,6 +58,7 @@ static const struct cairn_option options[OPT_COUNT] = {
 static const struct cairn_counter_row counters[CNT_COUNT] = {
 	[CNT_LOADS] = {"load_hits", "shards and parts of shards loaded", 0},
 	[CNT_LOAD_BYTES] = {"load_bytes", "bytes loaded", 0},
+	[CNT_STRAIGHT_BYTES] = {"straight_bytes", "bytes read into registered memory", 0},
 	[CNT_LOAD_MISSES] = {"load_misses", "loads of what was absent", 0},
 	[CNT_DUMPS] = {"dumps", "shards written", 0},
 	[CNT_DUMP_BYTES] = {"dump_bytes", "bytes of shards written", 0},

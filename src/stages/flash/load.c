@@ -2,12 +2,13 @@
 /*
  * Loads, and what asks for the heads alone.
  *
- *	look, pin -> memory -> rounds of reads -> check -> copy -> unpin
+ *	look, pin -> memory -> rounds of reads -> check -> [copy] -> unpin
  *
  * Invariants, numbered:
  *  1. A region with a reader is not written to again before the reader is gone.
- *  2. Nothing is copied to the caller that was not checked: the head against the
- *     whole identity, every piece against its CRC.
+ *  2. A part ends 0 only when what is in the caller's memory was checked: the head
+ *     against the whole identity, every piece against its CRC. Memory that is not
+ *     registered gets nothing else.
  *  3. Head and payload of a record, and records that lie side by side, are one
  *     read.
  *  4. The io holds one buffer, and waits for nothing but its reads while it does.
@@ -53,6 +54,25 @@ static void span_of(const struct fio *f, uint32_t i, uint64_t *ret_start, uint64
 	*ret_end = end < all ? end : all;
 }
 
+/*
+ * Whether the part can be read to where it belongs: whole pieces, in whole units, into memory
+ * that I/O may be aimed at.
+ */
+static bool goes_straight(const struct fio *f, uint32_t i)
+{
+	const struct cairn_part *part = &f->io->parts[i];
+	uint64_t start, end, odd = 0;
+
+	if (!(f->io->flags & CAIRN_IO_AIMABLE) || part->length < STRAIGHT_MIN ||
+	    part->iov_count > STRAIGHT_IOV_MAX)
+		return false;
+	for (uint32_t k = 0; k < part->iov_count; k++)
+		odd |= (uintptr_t)part->iov[k].iov_base | part->iov[k].iov_len;
+	span_of(f, i, &start, &end);
+	return odd % f->tier->layout.unit == 0 && start == part->offset &&
+	       end == part->offset + part->length;
+}
+
 /* ---- the end ------------------------------------------------------------------------- */
 
 static void unpin(struct fio *f)
@@ -78,7 +98,7 @@ static void unpin(struct fio *f)
 
 static void load_end(struct fio *f)
 {
-	uint64_t bytes = 0, loads = 0, misses = 0;
+	uint64_t bytes = 0, straight = 0, loads = 0, misses = 0;
 
 	unpin(f);
 	for (uint32_t i = 0; i < f->io->part_count; i++) {
@@ -87,11 +107,13 @@ static void load_end(struct fio *f)
 		loads += part->status == 0;
 		misses += part->status == -ENOENT;
 		bytes += part->status == 0 ? part->length : 0;
+		straight += part->status == 0 && f->straight >> i & 1 ? part->length : 0;
 	}
 	if (!head_only(f)) {
 		cairn_count(f->tier->env, CNT_LOADS, loads);
 		cairn_count(f->tier->env, CNT_LOAD_MISSES, misses);
 		cairn_count(f->tier->env, CNT_LOAD_BYTES, bytes);
+		cairn_count(f->tier->env, CNT_STRAIGHT_BYTES, straight);
 	}
 	fio_complete(f);
 }
@@ -196,17 +218,23 @@ static bool head_take(struct fio *f, uint32_t i)
 	return true;
 }
 
-/* Stored bytes [from, to) at @memory, of one piece: checked, and what of it was asked for copied.
- */
+/* Stored bytes [from, to), of one piece: checked, and copied what of it was asked for. */
 static bool piece_take(struct fio *f, const struct grain *grain, uint64_t from, uint64_t to)
 {
 	struct cairn_part *part = &f->io->parts[grain->part];
 	const uint8_t *head = f->heads + f->claims[grain->part].head_at;
-	const uint8_t *memory = grain->at + (from - grain->start);
+	uint32_t crc, told = flash_piece_crc(head, (uint32_t)(from / CAIRN_PIECE));
 	uint64_t skip = from < part->offset ? part->offset - from : 0;
 	uint64_t end = part->offset + part->length;
+	const uint8_t *memory;
 
-	if (crc32c(0, memory, to - from) != flash_piece_crc(head, (uint32_t)(from / CAIRN_PIECE)))
+	if (!grain->at) {
+		crc32c_pieces(part->iov, part->iov_count, from - part->offset, to - from,
+			      CAIRN_PIECE, &crc);
+		return crc == told;
+	}
+	memory = grain->at + (from - grain->start);
+	if (crc32c(0, memory, to - from) != told)
 		return false;
 	from += skip;
 	to = to < end ? to : end;
@@ -347,38 +375,69 @@ static bool read_add(struct fio *f, uint64_t offset, void *memory, uint64_t leng
 	return true;
 }
 
+/* Stored bytes from @start on, at @offset of the file, to where they belong. There is room. */
+static void straight_add(struct fio *f, uint32_t i, uint64_t offset, uint64_t start, uint64_t take)
+{
+	const struct cairn_part *part = &f->io->parts[i];
+	struct iov_walk walk = {part->iov, part->iov_count, start - part->offset, take};
+	uint64_t bytes;
+	uint8_t *base;
+
+	for (; iov_next(&walk, &base, &bytes); offset += bytes) {
+		bool added = read_add(f, offset, base, bytes);
+
+		assert(added);
+		(void)added;
+	}
+	f->straight_used += take;
+}
+
+/* The head of part @i, in its first round; false: the round is full. */
+static bool head_add(struct fio *f, uint32_t i, uint64_t base, uint32_t head_bytes)
+{
+	uint32_t most = f->straight >> i & 1 ? f->io->parts[i].iov_count : 1;
+
+	if (f->slot_count + 2 > LOAD_READS ||
+	    f->iov_count + 1 + most > sizeof(f->iov) / sizeof(f->iov[0]))
+		return false;
+	if (f->one_round) { /* as it lies in the file */
+		f->claims[i].head_at = (uint32_t)f->payload_used;
+		f->payload_used += head_bytes;
+	}
+	if (!read_add(f, base, f->heads + f->claims[i].head_at, head_bytes))
+		return false;
+	f->mine |= 1ull << i;
+	return true;
+}
+
 /* Puts what is left of part @i into the round; false: it is full. */
 static bool part_add(struct fio *f, uint32_t i)
 {
 	uint64_t base = flash_byte_of(&f->tier->layout, f->claims[i].place.unit), start, end, take;
 	uint32_t head_bytes = head_bytes_of(f, i);
-	uint8_t *memory = f->payload + f->payload_used;
+	bool straight = f->straight >> i & 1;
+	uint64_t room;
+	uint8_t *memory;
 
-	if (!(f->mine >> i & 1)) { /* its first round */
-		if (f->slot_count + 2 > LOAD_READS ||
-		    f->iov_count + 2 > sizeof(f->iov) / sizeof(f->iov[0]))
-			return false;
-		if (f->one_round) { /* as it lies in the file */
-			f->claims[i].head_at = (uint32_t)f->payload_used;
-			f->payload_used += head_bytes;
-			memory += head_bytes;
-		}
-		if (!read_add(f, base, f->heads + f->claims[i].head_at, head_bytes))
-			return false;
-		f->mine |= 1ull << i;
-	}
+	if (!(f->mine >> i & 1) && !head_add(f, i, base, head_bytes))
+		return false;
 	if (head_only(f))
 		return true;
+	memory = straight ? NULL : f->payload + f->payload_used;
+	room = straight ? LOAD_ROUND - f->straight_used : f->payload_bytes - f->payload_used;
 	span_of(f, i, &start, &end);
 	start += f->cursor_at;
 	take = end - start;
-	if (take > f->payload_bytes - f->payload_used)
-		take = (f->payload_bytes - f->payload_used) / CAIRN_PIECE * CAIRN_PIECE;
-	if (!take || !read_add(f, base + head_bytes + start, memory, take))
+	if (take > room)
+		take = room / CAIRN_PIECE * CAIRN_PIECE;
+	if (!take || (!straight && !read_add(f, base + head_bytes + start, memory, take)))
 		return false;
+	if (straight)
+		straight_add(f, i, base + head_bytes + start, start, take);
+	else
+		f->payload_used += take;
 	f->grains[f->grain_count++] =
 		(struct grain){.part = i, .start = start, .length = take, .at = memory};
-	f->payload_used += take;
 	f->cursor_at += take;
 	return start + take == end;
 }
@@ -386,7 +445,7 @@ static bool part_add(struct fio *f, uint32_t i)
 static void load_round(struct fio *f)
 {
 	f->slot_count = f->iov_count = f->grain_count = 0;
-	f->payload_used = 0;
+	f->payload_used = f->straight_used = 0;
 	for (; f->cursor < f->io->part_count; f->cursor++, f->cursor_at = 0)
 		if (active(f, f->cursor) && !part_add(f, f->cursor))
 			break;
@@ -413,26 +472,34 @@ static void load_memory_step(struct waiter *waiter)
 static void load_memory(struct fio *f)
 {
 	const struct cairn_stage_host *host = f->tier->host;
-	uint64_t payload = 0, start, end;
+	uint64_t payload = 0, straight = 0, start, end;
 	size_t heads = 0;
 
+	f->straight = 0;
 	for (uint32_t i = 0; i < f->io->part_count; i++) {
 		if (!active(f, i))
 			continue;
 		f->claims[i].head_at = (uint32_t)heads;
 		heads += head_bytes_of(f, i);
+		if (head_only(f))
+			continue;
 		span_of(f, i, &start, &end);
-		payload += head_only(f) ? 0 : end - start;
+		if (goes_straight(f, i)) {
+			f->straight |= 1ull << i;
+			straight += end - start;
+		} else {
+			payload += end - start;
+		}
 	}
 	/* Heads stay over the rounds; if there is one, each lies before its payload. */
-	f->one_round =
-		heads + payload <= LOAD_ROUND + FLASH_PAGE && heads + payload <= host->buffer_max;
+	f->one_round = heads + payload + straight <= LOAD_ROUND + FLASH_PAGE &&
+		       heads + payload <= host->buffer_max && straight <= LOAD_ROUND;
 	heads = f->one_round ? heads : flash_round_up(heads, FLASH_PAGE);
 	if (payload > LOAD_ROUND)
 		payload = LOAD_ROUND;
 	if (heads + payload > host->buffer_max)
 		payload = (host->buffer_max - heads) / CAIRN_PIECE * CAIRN_PIECE;
-	assert(head_only(f) || payload > 0);
+	assert(head_only(f) || payload > 0 || f->straight);
 	f->wait.step = load_memory_step; /* before asking: what comes back meanwhile resumes */
 	f->ws = host->buffer_get(f->io, heads + payload);
 	if (!f->ws)

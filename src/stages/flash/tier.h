@@ -54,6 +54,12 @@
 #define LOAD_ROUND	 (2u << 20)
 /* Reads of a load under way at once. */
 #define LOAD_READS	 6u
+/*
+ * Of a part that is read straight to where it belongs: bytes at least, for to copy a few costs
+ * less than a second segment of the read does; pieces of memory at most.
+ */
+#define STRAIGHT_MIN	 (16u << 10)
+#define STRAIGHT_IOV_MAX 64u
 /* Submissions that one open may see; 2^20 unclean ends until it wraps. */
 #define SEQUENCE_AHEAD	 (1ull << 44)
 /* Uses of regions, likewise: a header that is lost may have had the latest of them. */
@@ -89,6 +95,7 @@ enum direct_choice { DIRECT_AUTO, DIRECT_YES, DIRECT_NO };
 enum flash_counter {
 	CNT_LOADS,
 	CNT_LOAD_BYTES,
+	CNT_STRAIGHT_BYTES,
 	CNT_LOAD_MISSES,
 	CNT_DUMPS,
 	CNT_DUMP_BYTES,
@@ -337,7 +344,7 @@ struct slot {
 struct grain {
 	uint32_t part;
 	uint64_t start, length; /* of the stored bytes: whole pieces, the last may be short */
-	uint8_t *at;
+	uint8_t *at;		/* NULL: where the caller wants it */
 };
 
 /* The tier's scratch in an io. Owner: the io's reactor. */
@@ -376,8 +383,9 @@ struct fio {
 	uint64_t cursor_at;  /* stored bytes of it that are loaded */
 	uint64_t heads_read; /* parts whose head is in memory and checked */
 	uint32_t grain_count, iov_count;
-	size_t payload_used;
-	uint64_t pinned; /* parts whose region has this io as a reader */
+	size_t payload_used, straight_used;
+	uint64_t straight; /* parts whose payload is read straight to where it belongs */
+	uint64_t pinned;   /* parts whose region has this io as a reader */
 	struct grain grains[CAIRN_PARTS_MAX];
 	struct iovec iov[2 * CAIRN_PARTS_MAX + 2];
 	uint64_t birth;

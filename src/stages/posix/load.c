@@ -111,7 +111,7 @@ static void span_of(const struct pio *p, const struct cairn_part *part, struct s
 		ret_span->end = stored;
 	ret_span->copied =
 		ret_span->start != part->offset || ret_span->end != end ||
-		part->iov_count > PART_IOV_MAX || staged(p->tier, part->length) ||
+		part->iov_count > PART_IOV_MAX || staged(p->tier, p->io, part->length) ||
 		(p->tier->direct && !segs_aligned(part->iov, part->iov_count, 0, part->length));
 }
 
@@ -128,7 +128,7 @@ static void bounce_plan(const struct pio *p, uint32_t *ret_iov_max, size_t *ret_
 		if (!active(p, i))
 			continue;
 		most = round_up(most < raw ? most : raw, FORMAT_PAGE);
-		if (part->iov_count <= PART_IOV_MAX && !staged(p->tier, part->length) &&
+		if (part->iov_count <= PART_IOV_MAX && !staged(p->tier, p->io, part->length) &&
 		    part->offset % CAIRN_PIECE == 0 &&
 		    (part->length == raw || part->length % CAIRN_PIECE == 0) &&
 		    (!p->tier->direct || segs_aligned(part->iov, part->iov_count, 0, part->length)))

@@ -581,10 +581,10 @@ uint8_t *load_head_at(const struct pio *p, uint32_t offset);
 /* set_aside.c: the block of p->id, which did not check, goes to quarantine/; then @after. */
 void set_aside(struct pio *p, void (*after)(struct pio *));
 
-/* Is a transfer of @bytes to or from the caller's memory copied through huge pages? */
-static inline bool staged(const struct posix *tier, uint64_t bytes)
+/* Is a transfer of @bytes to or from the memory of @io copied through huge pages? */
+static inline bool staged(const struct posix *tier, const struct cairn_io *io, uint64_t bytes)
 {
-	return tier->staging && bytes >= STAGED_MIN;
+	return tier->staging && bytes >= STAGED_MIN && !(io->flags & CAIRN_IO_AIMABLE);
 }
 
 static inline bool shard_test(const uint64_t *words, uint32_t shard)

@@ -106,7 +106,8 @@ void dump_seal(struct pio *p, uint8_t *image, const struct cairn_block_attr *att
 static bool part_copied(const struct pio *p, const struct cairn_part *part)
 {
 	if (part->iov_count > PART_IOV_MAX ||
-	    (p->tier->staging && part->stored_length >= p->tier->staged_dump_min))
+	    (p->tier->staging && part->stored_length >= p->tier->staged_dump_min &&
+	     !(p->io->flags & CAIRN_IO_AIMABLE)))
 		return true;
 	return p->tier->direct && !segs_aligned(part->iov, part->iov_count, 0, part->stored_length);
 }
