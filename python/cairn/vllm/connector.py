@@ -111,6 +111,10 @@ class CairnConnector(KVConnectorBase_V1, SupportsHMA):
         assert isinstance(connector_metadata, CairnMetadata)
         self._worker.begin(connector_metadata)
 
+    def has_connector_metadata(self) -> bool:
+        """vLLM asks before each layer: in most steps none is loaded or saved."""
+        return self._worker.step is not None or bool(self._worker.layerwise)
+
     def start_load_kv(self, forward_context: ForwardContext, **kwargs: Any) -> None:
         meta = self._get_connector_metadata()
         assert isinstance(meta, CairnMetadata)

@@ -362,7 +362,8 @@ class WorkerSide:
             self._save_ended(context)
 
     def finished(self) -> tuple[set[str] | None, set[str] | None]:
-        received = self._drain()
+        # Most steps move nothing: they ask for nothing.
+        received = self._drain() if self.loads or self.active else None
         sent = None
         if self.finishing:
             sent = {request for request in self.finishing if request not in self.savings}

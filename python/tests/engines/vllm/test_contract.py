@@ -29,7 +29,7 @@ LEFT = {
     "get_handshake_metadata", "set_xfer_handshake_metadata",
     "set_xfer_handshake_metadata_pp_aware", "get_finished_count",  # of peers
     "finish_forward", "reset_capture_state",  # nothing to do
-    "clear_connector_metadata", "has_connector_metadata", "get_transfer_results", "role",
+    "clear_connector_metadata", "get_transfer_results", "role",
     "get_kv_connector_kv_cache_events",  # the scheduler's side tells them
     "bind_kv_cache_manager", "bind_gpu_block_pool", "get_loaded_kv_cache_group_ids",
     "get_external_cache_hit_sources", "on_new_request", "register_finished_partial_tail",
