@@ -17,8 +17,10 @@ FORMATTED = find include src cli python tests bench examples -name '*.[ch]' 2>/d
 
 # The engines that test-engines runs against; empty: all that python/engines/ has pins of.
 ENGINES =
+# Options of bench/engines/side_by_side.py.
+SIDES =
 
-.PHONY: all deps run check test test-engines bench soak asan tsan fuzz fmt tidy install clean help wheel
+.PHONY: all deps run check test test-engines bench bench-engines soak asan tsan fuzz fmt tidy install clean help wheel
 
 all: build/build.ninja ## the libraries, the program and the tests, into build/; what `make` does
 	@$(NINJA)
@@ -59,6 +61,13 @@ bench: ## the figures of bench/README.md, each with its command (ROW="words of a
 	@test -f build-release/build.ninja || meson setup build-release --buildtype=release
 	@ninja -C build-release
 	@bench/figures.py --build build-release $(ROW)
+
+bench-engines: ## cairn beside LMCache, vLLM's tiers and RocksDB, a table (SIDES="--only flash,rocksdb"); needs pip
+	@tools/deps.sh build sides
+	@meson setup $$(test ! -f build-release/build.ninja || echo --reconfigure) build-release \
+		--buildtype=release >/dev/null
+	@ninja -C build-release
+	@bench/engines/side_by_side.py $(SIDES)
 
 soak: ## the long forms of the tests: more kills, rounds and seeds
 	@tools/deps.sh build

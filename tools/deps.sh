@@ -1,9 +1,10 @@
 #!/bin/sh
-# deps.sh [GROUP...]          installs what is missing of the groups (default: all of them)
+# deps.sh [GROUP...]          installs what is missing of the groups (default: build and test)
 # deps.sh --check [GROUP...]  only says what is missing; status 1 if anything is
 # deps.sh --which TOOL        prints the name under which the LLVM 14 tool is found here
 #
-# Groups: build (what the library and the program need), test (what `make test` needs besides).
+# Groups: build (what the library and the program need), test (what `make test` needs besides),
+# sides (what `make bench-engines` measures beside the engines; only when it is named).
 set -eu
 
 # The version is fixed: another clang-format lays out the same tree differently.
@@ -60,6 +61,7 @@ test|cppcheck|has_tool cppcheck|static analysis
 test|mandoc|has_tool mandoc|checks the manual pages
 test?|xfsprogs|has_admin_tool mkfs.xfs|a file system to test on
 test?|btrfs-progs|has_admin_tool mkfs.btrfs|one that copies on write
+sides?|librocksdb-dev|has_library rocksdb|RocksDB, as what somebody would take instead
 ROWS
 }
 
@@ -81,7 +83,7 @@ missing=
 needed=
 for group in "$@"; do
     rows=$(table | grep "^$group?\{0,1\}|") || {
-        echo "deps: no group \"$group\"; there are build and test" >&2
+        echo "deps: no group \"$group\"; there are build, test and sides" >&2
         exit 2
     }
     while IFS='|' read -r kind package probe why; do

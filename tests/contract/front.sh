@@ -5,7 +5,7 @@
 unset MAKEFLAGS MAKELEVEL # of the make that runs the tests
 cd "$1" || exit 1
 bad=0
-for target in run test check test-engines bench soak asan tsan fuzz fmt tidy wheel; do
+for target in run test check test-engines bench bench-engines soak asan tsan fuzz fmt tidy wheel; do
 	first=$(make -n "$target" 2>&1 | head -n 1)
 	case $first in
 	"tools/deps.sh "*) ;;
