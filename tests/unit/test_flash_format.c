@@ -633,19 +633,142 @@ static void the_document_is_right(void **state)
 	assert_int_equal(at, used);
 }
 
+/* A field of a struct, as the document has it in a row of a table. */
+struct field {
+	size_t at, bytes;
+};
+#define FIELD(type, name)                                                                          \
+	{                                                                                          \
+		offsetof(type, name), sizeof(((type *)0)->name)                                    \
+	}
+#define SUPER(name)   FIELD(struct flash_super, name)
+#define SPACE(name)   FIELD(struct flash_space_head, name)
+#define MARKS(name)   FIELD(struct flash_marks, name)
+#define HEAD(name)    FIELD(struct flash_region_head, name)
+#define TRAILER(name) FIELD(struct flash_trailer, name)
+#define RECORD(name)  FIELD(struct flash_record, name)
+
+static const struct field super_fields[] = {
+	SUPER(magic),
+	SUPER(version),
+	SUPER(flags),
+	SUPER(id.uuid),
+	SUPER(id.seed),
+	SUPER(counter),
+	SUPER(file_bytes),
+	SUPER(space_offset),
+	SUPER(marks_offset),
+	SUPER(regions_offset),
+	SUPER(created_ns),
+	SUPER(sequence),
+	SUPER(region_seq),
+	SUPER(unit),
+	SUPER(region_bytes),
+	SUPER(region_count),
+	SUPER(space_bytes),
+	SUPER(mark_pages),
+	SUPER(epoch),
+	SUPER(owner_pid),
+	SUPER(retired_count),
+	SUPER(retired_crc),
+	SUPER(zero),
+	SUPER(crc),
+	{sizeof(struct flash_super), sizeof(uint32_t)}, /* of each retired region */
+};
+static const struct field space_fields[] = {
+	SPACE(magic),	SPACE(version), SPACE(count), SPACE(uuid),
+	SPACE(counter), SPACE(bytes),	SPACE(zero),  SPACE(crc),
+};
+static const struct field marks_fields[] = {
+	MARKS(magic), MARKS(version), MARKS(region), MARKS(region_seq), MARKS(counter),
+	MARKS(page),  MARKS(zero),    MARKS(crc),    MARKS(marks),
+};
+static const struct field head_fields[] = {
+	HEAD(magic),	  HEAD(version),	  HEAD(flags),	    HEAD(id),	HEAD(seq),
+	HEAD(file_bytes), HEAD(store_created_ns), HEAD(created_ns), HEAD(unit), HEAD(region_bytes),
+	HEAD(region),	  HEAD(stream),		  HEAD(epoch),	    HEAD(zero), HEAD(crc),
+};
+static const struct field trailer_fields[] = {
+	TRAILER(magic),	       TRAILER(version),     TRAILER(region),	 TRAILER(seq),
+	TRAILER(record_count), TRAILER(table_bytes), TRAILER(table_crc), TRAILER(records_end),
+	TRAILER(epoch),	       TRAILER(zero32),	     TRAILER(sealed_ns), TRAILER(sequence_max),
+	TRAILER(zero),	       TRAILER(crc),
+};
+static const struct field record_fields[] = {
+	RECORD(magic),	     RECORD(version),	  RECORD(flags),      RECORD(key),
+	RECORD(space),	     RECORD(generation),  RECORD(region_seq), RECORD(birth),
+	RECORD(sequence),    RECORD(unit),	  RECORD(number),     RECORD(shard),
+	RECORD(shard_count), RECORD(shard_bytes), RECORD(raw_length), RECORD(stored_length),
+	RECORD(expiry_s),    RECORD(meta_length), RECORD(depth),      RECORD(priority),
+	RECORD(parent),	     RECORD(ttl_ns),	  RECORD(cost_ns),    RECORD(created_ns),
+	RECORD(meta),	     RECORD(zero),	  RECORD(crc),
+};
+
+#define TABLE(fields)                                                                              \
+	{                                                                                          \
+		fields, sizeof(fields) / sizeof((fields)[0])                                       \
+	}
+static const struct {
+	const struct field *fields;
+	size_t count;
+} documented_tables[] = {
+	TABLE(super_fields), TABLE(space_fields),   TABLE(marks_fields),
+	TABLE(head_fields),  TABLE(trailer_fields), TABLE(record_fields),
+};
+
+/* The tables of the document's flash part, row by row: where each field stands, and how long. */
+static void the_tables_are_right(void **state)
+{
+	const char *path = getenv("FORMAT_MD");
+	FILE *document = path ? fopen(path, "r") : NULL;
+	size_t table = 0, row = 0;
+	bool flash = false, inside = false;
+	char line[1024];
+
+	(void)state;
+	if (!document)
+		fail_msg("FORMAT_MD must name docs/format.md");
+	while (fgets(line, sizeof(line), document)) {
+		unsigned long at, bytes;
+
+		if (strncmp(line, "## ", 3) == 0)
+			flash = strstr(line, "flash tier") != NULL;
+		if (!flash)
+			continue;
+		if (inside && sscanf(line, "| %lu | %lu", &at, &bytes) == 2) {
+			assert_true(row < documented_tables[table].count);
+			assert_int_equal(at, documented_tables[table].fields[row].at);
+			assert_int_equal(bytes, documented_tables[table].fields[row].bytes);
+			row++;
+		} else if (inside && line[0] != '|') {
+			assert_int_equal(row, documented_tables[table].count);
+			table++;
+			inside = false;
+		} else if (strcmp(line, "| offset | bytes | |\n") == 0) {
+			assert_true(table <
+				    sizeof(documented_tables) / sizeof(documented_tables[0]));
+			inside = true;
+			row = 0;
+		}
+	}
+	fclose(document);
+	assert_int_equal(table, sizeof(documented_tables) / sizeof(documented_tables[0]));
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		CASE(superblocks),	   CASE(retired_regions),
-		CASE(namespaces),	   CASE(namespaces_need_room),
-		CASE(mark_pages),	   CASE(region_headers),
-		CASE(tables_and_trailers), CASE(entries_have_bounds),
-		CASE(record_heads),	   CASE(records_of_other_versions),
-		CASE(piece_checksums),	   CASE(layouts),
-		CASE(layouts_refused),	   CASE(lengths_and_units),
-		CASE(fingerprints),	   CASE(the_document_is_right),
+		CASE(superblocks),	    CASE(retired_regions),
+		CASE(namespaces),	    CASE(namespaces_need_room),
+		CASE(mark_pages),	    CASE(region_headers),
+		CASE(tables_and_trailers),  CASE(entries_have_bounds),
+		CASE(record_heads),	    CASE(records_of_other_versions),
+		CASE(piece_checksums),	    CASE(layouts),
+		CASE(layouts_refused),	    CASE(lengths_and_units),
+		CASE(fingerprints),	    CASE(the_document_is_right),
+		CASE(the_tables_are_right),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
