@@ -16,14 +16,14 @@
  *     regions that were begun last are read first.
  */
 #include "stages/flash/ahead.h"
+#include "stages/flash/found.h"
 #include "stages/flash/scan.h"
 #include "stages/flash/tier.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-#define BATCH	     64u	/* records whose entries are fetched at once */
-#define FOUND_HUGE   (8u << 20) /* what is kept of entries is on huge pages from there on */
+#define BATCH	     64u /* records whose entries are fetched at once */
 /* The writes of a page of marks are counted on from there when one copy could not be read. */
 #define UNREAD_AHEAD 65536u
 
@@ -32,21 +32,18 @@
 
 static_assert(BATCH <= TABLE_FETCH_MAX, "one fetch");
 
-/* What is kept of each entry, by its id, in as many arrays: most stores never touch the last. */
-struct found {
-	uint64_t *births;
-	uint32_t *spaces;
-	uint64_t *parents; /* that are told when all blocks are in; 0: none, or it was */
+/* Blocks of one shard, one behind the other in a region, of one epoch and namespace. */
+struct run {
+	uint32_t epoch, space;
+	uint32_t units, blocks;
 };
-#define FOUND_BYTES (sizeof(uint64_t) + sizeof(uint32_t) + sizeof(uint64_t))
 
 struct recovery {
 	struct flash *tier;
 	struct flash_scanner scanner;
 	struct ahead *ahead; /* NULL: cannot be had */
 	struct found found;
-	void *found_base; /* on huge pages: what to unmap */
-	size_t found_bytes;
+	struct run run;
 	struct flash_region_found *looked; /* by region */
 	size_t looked_bytes;
 	uint32_t *order;		   /* of regions, the latest use first */
@@ -164,6 +161,16 @@ static void parent_take(struct recovery *r, uint32_t id, uint64_t parent)
 	r->untold = true;
 }
 
+/* What the first record of a block says of all. */
+static void entry_tell(struct recovery *r, uint32_t id, const struct flash_table_entry *entry)
+{
+	r->found.births[id] = entry->birth;
+	r->found.spaces[id] = entry->space;
+	if (entry->expiry_s)
+		table_set_expiry(r->tier->table, id, entry->expiry_s);
+	parent_take(r, id, entry->parent);
+}
+
 /* The entry for a record; TABLE_NONE: it does not count. */
 static uint32_t entry_for(struct recovery *r, const struct flash_table_entry *entry,
 			  uint64_t fingerprint, uint32_t epoch, bool *ret_made)
@@ -186,11 +193,7 @@ static uint32_t entry_for(struct recovery *r, const struct flash_table_entry *en
 		return TABLE_NONE;
 	}
 	if (*ret_made) {
-		r->found.births[id] = entry->birth;
-		r->found.spaces[id] = entry->space;
-		if (entry->expiry_s)
-			table_set_expiry(table, id, entry->expiry_s);
-		parent_take(r, id, entry->parent);
+		entry_tell(r, id, entry);
 	} else if (geometry.last_bytes &&
 		   table_set_last(table, id, geometry.last_bytes) != TABLE_OK) {
 		return TABLE_NONE;
@@ -233,20 +236,42 @@ static void block_used(struct flash *tier, uint32_t id, uint32_t epoch)
 		table_touch(tier->table, id, (uint16_t)epoch, &before);
 }
 
-/* The one record of a new block: what record_replaces() and block_count() come to. */
-static void single_take(struct recovery *r, uint32_t id, const struct table_place *place,
-			uint32_t epoch)
+/* What the blocks since the last time come to, in their region and their namespace. */
+static void run_end(struct recovery *r)
 {
 	struct flash *tier = r->tier;
 	struct region *region = &tier->regions[r->region];
+	struct run *run = &r->run;
 
-	table_place(tier->table, id, 0, place);
-	table_publish(tier->table, id);
-	region->live += place->length;
-	tier->live_units += place->length;
-	policy_add(&tier->policy, r->region, (uint16_t)epoch, place->length);
+	if (!run->blocks)
+		return;
+	region->live += run->units;
+	tier->live_units += run->units;
+	policy_add(&tier->policy, r->region, (uint16_t)run->epoch, run->units);
 	assert(region->live <= tier->layout.region_units);
-	space_of(r, id, true);
+	tier->spaces[run->space]->blocks += run->blocks;
+	tier->blocks += run->blocks;
+	run->units = run->blocks = 0;
+}
+
+/* The one record of a new block: what comes to record_replaces() and block_count() otherwise. */
+static bool single_take(struct recovery *r, const struct flash_table_entry *entry,
+			uint64_t fingerprint, const struct table_place *place, uint32_t epoch)
+{
+	struct table_geometry geometry = geometry_of(entry);
+	struct table *table = r->tier->table;
+	uint32_t id;
+
+	if (!table_add_whole(table, fingerprint, &geometry, (uint16_t)epoch, place, &id))
+		return false;
+	entry_tell(r, id, entry);
+	if (r->run.epoch != epoch || r->run.space != entry->space)
+		run_end(r);
+	r->run.epoch = epoch;
+	r->run.space = entry->space;
+	r->run.units += place->length;
+	r->run.blocks++;
+	return true;
 }
 
 static void record_take(struct recovery *r, const struct flash_table_entry *entry, uint32_t number,
@@ -259,14 +284,20 @@ static void record_take(struct recovery *r, const struct flash_table_entry *entr
 		.number = number,
 	};
 	bool made;
-	uint32_t id = entry_for(r, entry, fingerprint, epoch, &made);
+	uint32_t id;
 
-	if (id != TABLE_NONE && made && entry->shard_count == 1)
-		single_take(r, id, &place, epoch);
-	else if (id == TABLE_NONE || !record_replaces(r, id, entry->shard, &place))
+	if (entry->shard_count == 1 && single_take(r, entry, fingerprint, &place, epoch))
+		return;
+	run_end(r);
+	id = entry_for(r, entry, fingerprint, epoch, &made);
+	if (id != TABLE_NONE && made && entry->shard_count == 1) {
+		table_place(tier->table, id, 0, &place);
+		block_count(r, id);
+	} else if (id == TABLE_NONE || !record_replaces(r, id, entry->shard, &place)) {
 		record_dies(tier, &place);
-	else if (!made)
+	} else if (!made) {
 		block_used(tier, id, epoch);
+	}
 }
 
 /* Records of a region that are neither dead nor of a namespace that is not there, some at once. */
@@ -290,6 +321,7 @@ static void batch_take(struct recovery *r, struct batch *batch,
 		record_take(r, &entries[number], number, batch->fingerprints[i],
 			    epoch_of(tier, marks[number], region_epoch));
 	}
+	run_end(r);
 	batch->count = batch->parents = 0;
 }
 
@@ -468,6 +500,7 @@ static void expect_blocks(struct recovery *r, const struct flash_table_entry *en
 		blocks += !entries[i].shard && !flash_entry_is_hole(&entries[i]);
 	blocks = count ? records * blocks / count : 0;
 	table_expect(r->tier->table, blocks);
+	found_expect(&r->found, r->tier, blocks);
 	r->roomy = records < r->tier->entries_max / 4; /* whatever they are of */
 	r->expected = true;
 }
@@ -568,6 +601,7 @@ static int sealed_scan(struct recovery *r, bool clean)
 		wanted = wanted > i ? wanted : i + 1;
 		r->region = r->order[i];
 		rc = region_sealed(r, &r->looked[r->region], clean);
+		found_told(&r->found, r->tier);
 		if (r->ahead)
 			ahead_give(r->ahead);
 	}
@@ -642,29 +676,6 @@ static void regions_look(struct recovery *r)
 
 /* ---- all of it ------------------------------------------------------------------------------ */
 
-static int found_memory(struct recovery *r)
-{
-	uint64_t count = flash_round_up(r->tier->entries_room, 2); /* so that parents are aligned */
-	size_t bytes = (size_t)count * FOUND_BYTES;
-	void *memory;
-	int rc;
-
-	if (bytes >= FOUND_HUGE) {
-		rc = sys_reserve_huge(r->tier->sys, bytes, &memory, &r->found_base,
-				      &r->found_bytes);
-	} else {
-		rc = sys_reserve(r->tier->sys, bytes, &memory);
-		r->found_base = rc == 0 ? memory : NULL;
-		r->found_bytes = bytes;
-	}
-	if (rc < 0)
-		return rc;
-	r->found.births = memory;
-	r->found.spaces = (uint32_t *)(void *)(r->found.births + count);
-	r->found.parents = (uint64_t *)(void *)(r->found.spaces + count);
-	return 0;
-}
-
 /* Reads ahead, by memory that nothing else needs yet; or one after the other, then. */
 static void ahead_begin(struct recovery *r)
 {
@@ -704,7 +715,7 @@ static int recovery_memory(struct recovery *r)
 	int rc = flash_scanner_init(&r->scanner, tier->sys, tier->fd, &super);
 
 	if (rc == 0)
-		rc = found_memory(r);
+		rc = found_init(&r->found, r->tier);
 	if (rc < 0)
 		return rc;
 	r->looked_bytes = tier->layout.region_count * sizeof(*r->looked);
@@ -726,8 +737,7 @@ static int recovery_release(struct recovery *r)
 	const struct sys *sys = r->tier->sys;
 	int rc = ahead_end(r);
 
-	if (r->found_base)
-		sys->munmap(r->found_base, r->found_bytes);
+	found_fini(&r->found, r->tier);
 	if (r->looked)
 		sys->munmap(r->looked, r->looked_bytes);
 	if (r->entries)

@@ -7,8 +7,6 @@
 #include "stages/flash/table_parts.h"
 
 #define PARENT_STEPS_MAX 64u /* the header's promise */
-#define BATCH_MIN	 8u
-#define BATCH_MAX	 128u /* lines in flight hide the memory's latency; more do not fit */
 
 size_t table_bytes(uint32_t entries_max, uint64_t shards_max)
 {
@@ -56,28 +54,6 @@ void table_limit(struct table *table, uint32_t entries_max, uint64_t shards_max)
 }
 
 /* ---- the hash ------------------------------------------------------------- */
-
-static uint64_t fold(uint64_t a, uint64_t b)
-{
-	unsigned __int128 product = (unsigned __int128)a * b;
-
-	return (uint64_t)product ^ (uint64_t)(product >> 64);
-}
-
-/* Space and generation as one word, scrambled once a batch. */
-static uint64_t hash_space(uint32_t space, uint32_t generation)
-{
-	return scramble((uint64_t)space << 32 | generation);
-}
-
-static uint64_t hash_key(const struct table *table, const struct cairn_key *key, uint64_t space)
-{
-	uint64_t words[2];
-
-	memcpy(words, key->bytes, sizeof(words));
-	return fold(fold(words[0] ^ table->seed[0], words[1] ^ table->seed[1]) ^ space,
-		    table->seed[2]);
-}
 
 uint64_t table_fingerprint(const struct table *table, const struct cairn_key *key, uint32_t space,
 			   uint32_t generation)
@@ -140,6 +116,18 @@ void table_expect(struct table *table, uint64_t entries)
 		table->bucket_mask = table->bucket_mask * 2 + 1;
 }
 
+void table_arrays(const struct table *table, struct table_array ret_arrays[TABLE_ARRAYS])
+{
+	ret_arrays[0] = (struct table_array){table->hot, sizeof(*table->hot)};
+	ret_arrays[1] = (struct table_array){table->cold, sizeof(*table->cold)};
+}
+
+void table_buckets(const struct table *table, void **ret_base, size_t *ret_bytes)
+{
+	*ret_base = table->buckets;
+	*ret_bytes = table->bucket_count * sizeof(*table->buckets);
+}
+
 static void set_state(struct table *table, uint32_t id, enum table_state state)
 {
 	table->counts[state_of(table, id)]--;
@@ -197,117 +185,6 @@ static void ghost_settle(struct table *table, uint32_t id)
 {
 	if (state_of(table, id) == TABLE_GHOST && !table->cold[id].children && !table->hot[id].pins)
 		entry_free(table, id);
-}
-
-/* ---- batches ---------------------------------------------------------------- */
-
-struct batch {
-	uint32_t at[BATCH_MAX];	     /* the entry to look at next, plus one; 0: absent */
-	uint16_t pending[BATCH_MAX]; /* positions that are not answered yet */
-	uint64_t fingerprint[BATCH_MAX];
-	uint64_t space;
-	uint32_t now_s;
-};
-
-/*
- * One step along the chain of each key that is not answered; what comes next is
- * fetched ahead. Whether a chain goes on is a coin's toss: nothing here branches on it.
- */
-static uint32_t batch_round(const struct table *table, struct batch *batch, uint32_t pending_count,
-			    uint32_t *ret_ids)
-{
-	uint32_t left = 0;
-
-	for (uint32_t i = 0; i < pending_count; i++) {
-		uint16_t p = batch->pending[i];
-		uint32_t id = batch->at[p] - 1;
-		const struct hot *hot = &table->hot[id];
-		bool same = hot->fingerprint == batch->fingerprint[p];
-		uint32_t next = same ? 0 : hot->next;
-
-		if (hot->state & FLAG_EXPIRES && same && table->cold[id].expiry <= batch->now_s)
-			continue;
-		same &= (hot->state & STATE_MASK) == TABLE_WHOLE;
-		ret_ids[p] = same ? id : TABLE_NONE;
-		batch->at[p] = next;
-		batch->pending[left] = p;
-		left += next > 0;
-		__builtin_prefetch(&table->hot[next ? next - 1 : id]);
-	}
-	return left;
-}
-
-/* Answers @count <= BATCH_MAX keys. */
-static void batch_find(const struct table *table, struct batch *batch, const struct cairn_key *keys,
-		       uint32_t count, uint32_t *ret_ids)
-{
-	const uint32_t *buckets[BATCH_MAX];
-	uint32_t pending_count = 0;
-
-	for (uint32_t i = 0; i < count; i++) {
-		batch->fingerprint[i] = hash_key(table, &keys[i], batch->space);
-		buckets[i] = bucket_of(table, batch->fingerprint[i]);
-		__builtin_prefetch(buckets[i]);
-	}
-	for (uint32_t i = 0; i < count; i++) {
-		ret_ids[i] = TABLE_NONE;
-		batch->at[i] = *buckets[i];
-		if (!batch->at[i])
-			continue;
-		__builtin_prefetch(&table->hot[batch->at[i] - 1]);
-		batch->pending[pending_count++] = (uint16_t)i;
-	}
-	while (pending_count)
-		pending_count = batch_round(table, batch, pending_count, ret_ids);
-}
-
-void table_fetch(const struct table *table, const uint64_t *fingerprints, uint32_t count)
-{
-	uint32_t at[TABLE_FETCH_MAX], left = 0;
-
-	assert(table->magic == TABLE_MAGIC && count <= TABLE_FETCH_MAX);
-	for (uint32_t i = 0; i < count; i++)
-		__builtin_prefetch(bucket_of(table, fingerprints[i]));
-	for (uint32_t i = 0; i < count; i++) {
-		at[left] = *bucket_of(table, fingerprints[i]);
-		__builtin_prefetch(&table->hot[at[left] ? at[left] - 1 : 0]);
-		left += at[left] > 0;
-	}
-	while (left) {
-		count = left;
-		left = 0;
-		for (uint32_t i = 0; i < count; i++) {
-			at[left] = table->hot[at[i] - 1].next;
-			__builtin_prefetch(&table->hot[at[left] ? at[left] - 1 : 0]);
-			left += at[left] > 0;
-		}
-	}
-}
-
-size_t table_find_batch(const struct table *table, uint32_t space, uint32_t generation,
-			const struct cairn_key *keys, size_t count, bool chain, uint32_t now_s,
-			uint32_t *ret_ids)
-{
-	struct batch batch = {.space = hash_space(space, generation), .now_s = now_s};
-	/* A chain often ends early: begin small. */
-	size_t size = chain ? BATCH_MIN : BATCH_MAX;
-	size_t found = 0;
-
-	assert(table->magic == TABLE_MAGIC);
-	for (size_t done = 0; done < count;) {
-		size_t n = count - done < size ? count - done : size;
-
-		batch_find(table, &batch, keys + done, (uint32_t)n, ret_ids + done);
-		for (size_t i = 0; i < n; i++) {
-			if (ret_ids[done + i] != TABLE_NONE)
-				found++;
-			else if (chain)
-				return found;
-		}
-		done += n;
-		size = size * 2 < BATCH_MAX ? size * 2 : BATCH_MAX;
-	}
-	return found;
 }
 
 /* ---- geometries, and the array of places --------------------------------------- */
@@ -477,6 +354,34 @@ enum table_answer table_add(struct table *table, uint64_t fingerprint,
 	table->cold[*ret_id].epoch = epoch;
 	*ret_made = true;
 	return TABLE_OK;
+}
+
+bool table_add_whole(struct table *table, uint64_t fingerprint,
+		     const struct table_geometry *geometry, uint16_t epoch,
+		     const struct table_place *place, uint32_t *ret_id)
+{
+	uint32_t id, others = 0;
+	uint16_t number;
+	uint8_t flags;
+
+	assert(geometry->shard_count == 1 && geometry->last_bytes);
+	if (find_any(table, fingerprint) != TABLE_NONE)
+		return false;
+	number = geometry_take(table, geometry, &flags, &others);
+	if (!number)
+		return false;
+	id = entry_make(table, fingerprint, TABLE_WHOLE);
+	if (id == TABLE_NONE) {
+		geometry_give(table, number);
+		return false;
+	}
+	table->hot[id].geometry = number & GEOMETRY_OWN;
+	table->hot[id].state |= flags & FLAGS_MASK;
+	table->cold[id].others = others;
+	table->cold[id].epoch = epoch;
+	place_encode(place, table->cold[id].place);
+	*ret_id = id;
+	return true;
 }
 
 enum table_answer table_set_last(struct table *table, uint32_t id, uint32_t last_bytes)

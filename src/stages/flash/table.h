@@ -129,6 +129,18 @@ size_t table_find_batch(const struct table *table, uint32_t space, uint32_t gene
 void table_expect(struct table *table, uint64_t entries);
 
 /*
+ * The arrays that are filled from their start: an element of each for each entry that is new.
+ */
+struct table_array {
+	void *base;
+	size_t each;
+};
+#define TABLE_ARRAYS 2u
+void table_arrays(const struct table *table, struct table_array ret_arrays[TABLE_ARRAYS]);
+/* The buckets that there are, of which all are used at once. */
+void table_buckets(const struct table *table, void **ret_base, size_t *ret_bytes);
+
+/*
  * Fetches what table_find() and table_add() of these will read, of all at once.
  * @count is TABLE_FETCH_MAX at most. Changes nothing.
  */
@@ -157,6 +169,14 @@ uint32_t table_parent(const struct table *table, uint32_t id);
 enum table_answer table_add(struct table *table, uint64_t fingerprint,
 			    const struct table_geometry *geometry, uint16_t epoch, bool *ret_made,
 			    uint32_t *ret_id);
+
+/*
+ * The same for a block of one shard, which is whole at once; for an open. False: the entry is
+ * there, as anything, or cannot be made: nothing has changed.
+ */
+bool table_add_whole(struct table *table, uint64_t fingerprint,
+		     const struct table_geometry *geometry, uint16_t epoch,
+		     const struct table_place *place, uint32_t *ret_id);
 
 /* last_bytes becomes known; the same once more is TABLE_OK. Whole or partial entries. */
 enum table_answer table_set_last(struct table *table, uint32_t id, uint32_t last_bytes);

@@ -22,6 +22,7 @@
 #include <assert.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "stages/flash/intern.h"
 #include "stages/flash/places.h"
@@ -100,6 +101,29 @@ static inline uint64_t scramble(uint64_t x)
 	x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
 	x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
 	return x ^ (x >> 31);
+}
+
+static inline uint64_t fold(uint64_t a, uint64_t b)
+{
+	unsigned __int128 product = (unsigned __int128)a * b;
+
+	return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
+/* Space and generation as one word, scrambled once a batch. */
+static inline uint64_t hash_space(uint32_t space, uint32_t generation)
+{
+	return scramble((uint64_t)space << 32 | generation);
+}
+
+static inline uint64_t hash_key(const struct table *table, const struct cairn_key *key,
+				uint64_t space)
+{
+	uint64_t words[2];
+
+	memcpy(words, key->bytes, sizeof(words));
+	return fold(fold(words[0] ^ table->seed[0], words[1] ^ table->seed[1]) ^ space,
+		    table->seed[2]);
 }
 
 static inline uint32_t *bucket_of(const struct table *table, uint64_t fingerprint)
