@@ -7,7 +7,7 @@ FUZZ_SECONDS ?= 60
 
 # The main job: a chat trace from the embedded generator, every loaded byte compared. More is dumped
 # than the budget holds.
-RUN = replay "flash(path=$$path/kv, size=512MiB)" --generate chat --seed 1 --limit 3000 \
+RUN = replay "cache(size=32MiB) | flash(path=$$path/kv, size=512MiB)" --generate chat --seed 1 --limit 3000 \
 	--block 64KiB --clients 2
 
 # On a terminal ninja shows how far it is on one line; elsewhere only what went wrong is wanted.

@@ -2,6 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 # run.sh PROGRAM ARGUMENT...: runs it with @TMP@ in the last argument a fresh folder, removed after.
 set -eu
+# Shared memory, which containers have little of: 64 MiB are usual.
+case "$*" in
+*"cache("*)
+	free=$(df -k --output=avail /dev/shm 2>/dev/null | tail -n 1)
+	[ "${free:-0}" -ge 524288 ] || { echo "/dev/shm has less than 512 MiB free"; exit 77; }
+	;;
+esac
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/conformance.XXXXXX")
 trap 'rm -rf "$tmp"' EXIT
 trap 'exit 130' INT TERM

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -449,6 +450,53 @@ static void expires(void **state)
 	shop_close(&shop);
 }
 
+/* Brought up, and used; or brought up in vain. */
+static void prefetches(void **state)
+{
+	struct shop shop;
+
+	(void)state;
+	shop_open_spec(&shop, "cache(size=16MiB, entries=2000, write=around) | null(size=256MiB)");
+	for (uint32_t i = 0; i < 40; i++) {
+		struct cairn_key key = key_of(&shop, i);
+		struct cairn_pinned pinned;
+
+		assert_int_equal(dump(&shop, i), 0);
+		assert_int_equal(cairn_pin(shop.ns, &key, 0, &pinned), -ENOENT);
+		assert_int_equal(cairn_prefetch(shop.ns, &key, 1, NULL, NULL, NULL), 0);
+		assert_int_equal(cairn_pin(shop.ns, &key, 0, &pinned), 0);
+		assert_true(is_content(&key, 0, pinned.base));
+		assert_int_equal(cairn_unpin(shop.store, pinned.pin), 0);
+		assert_int_equal(load(&shop, i), 0);
+	}
+	assert_int_equal(counted(&shop, "prefetched_blocks"), 40);
+	assert_int_equal(counted(&shop, "prefetched_used"), 40);
+	for (uint32_t i = 100; counted(&shop, "prefetched_wasted") == 0; i++) {
+		struct cairn_key key = key_of(&shop, i);
+
+		assert_true(i < MANY);
+		assert_int_equal(dump(&shop, i), 0);
+		assert_int_equal(cairn_prefetch(shop.ns, &key, 1, NULL, NULL, NULL), 0);
+	}
+	shop_close(&shop);
+}
+
+/* Two keys whose buckets are full cost one block, not one batch of others after another. */
+static void full_buckets(void **state)
+{
+	struct shop shop;
+	uint32_t there = 0;
+
+	(void)state;
+	shop_open(&shop, "size=64MiB, entries=600");
+	for (uint32_t i = 0; i < 560; i++)
+		assert_int_equal(dump(&shop, i), 0);
+	for (uint32_t i = 0; i < 560; i++)
+		there += present(&shop, i);
+	assert_true(there >= 555);
+	shop_close(&shop);
+}
+
 /* ---- the dead ---------------------------------------------------------------------------- */
 
 /* Pins, holds and half-made shards, and then nothing more. */
@@ -517,13 +565,18 @@ static void the_dead(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(pins),	    cmocka_unit_test(pins_need_memory),
-		cmocka_unit_test(reserves), cmocka_unit_test(shares),
-		cmocka_unit_test(kept),	    cmocka_unit_test(refused),
-		cmocka_unit_test(leaves),   cmocka_unit_test(expires),
+		cmocka_unit_test(pins),	      cmocka_unit_test(pins_need_memory),
+		cmocka_unit_test(reserves),   cmocka_unit_test(shares),
+		cmocka_unit_test(kept),	      cmocka_unit_test(refused),
+		cmocka_unit_test(leaves),     cmocka_unit_test(expires),
+		cmocka_unit_test(prefetches), cmocka_unit_test(full_buckets),
 		cmocka_unit_test(the_dead),
 	};
 
+	struct statvfs fs;
+
+	if (statvfs("/dev/shm", &fs) < 0 || fs.f_bavail * fs.f_frsize < 256u << 20)
+		return 77; /* a container: shared memory is small there */
 	snprintf(region, sizeof(region), "test-%d", getpid());
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

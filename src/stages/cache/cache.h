@@ -56,6 +56,7 @@ enum cache_counter {
 	CC_REFUSED,
 	CC_PREFETCHED,
 	CC_PREFETCH_USED,
+	CC_PREFETCH_WASTED,
 	CC_REPAIRS,
 	CC_CLIENTS,
 	CC_CHUNKS,
@@ -115,8 +116,8 @@ struct cache_io {
 	/* Parts that fill, that wait, that go their own way below, that were made in place. */
 	uint64_t filling, waiting, apart, in_place;
 	uint32_t tries;
-	bool prefetch;
-	uint32_t next_shard; /* of a prefetch */
+	bool prefetch, brought; /* brought: a shard of the block */
+	uint32_t next_shard;	/* of a prefetch */
 	struct cache_place places[CAIRN_PARTS_MAX];
 	struct cache_saved saved[CAIRN_PARTS_MAX];
 	struct iovec own[CAIRN_PARTS_MAX];

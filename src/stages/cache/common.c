@@ -62,6 +62,8 @@ static void count_evicted(struct cache_stage *stage, const struct evicted *evict
 {
 	if (evicted->blocks > 0)
 		cairn_count(stage->env, CC_EVICTED, evicted->blocks);
+	if (evicted->fetched > 0)
+		cairn_count(stage->env, CC_PREFETCH_WASTED, evicted->fetched);
 	if (evicted->parents > 0)
 		cairn_count(stage->env, CC_EVICTED_PARENTS, evicted->parents);
 }
@@ -108,12 +110,12 @@ static bool make_room(struct cache_stage *stage, const struct cache_key *key,
 	bool room;
 
 	look_for_dead(stage);
-	if (lack->units > 0 && background_pending(stage))
+	if (lack->place) /* both buckets of this key are full: others would go in vain */
+		room = evict_in_buckets(stage->map, stage->policy, key, &evicted);
+	else if (lack->units > 0 && background_pending(stage))
 		room = false;
 	else
-		room = evict_for(stage->map, stage->policy, lack->units, &evicted) ||
-		       (lack->units == 0 &&
-			evict_in_buckets(stage->map, stage->policy, key, &evicted));
+		room = evict_for(stage->map, stage->policy, lack->units, &evicted);
 	count_evicted(stage, &evicted);
 	return room;
 }
@@ -189,6 +191,10 @@ void cache_touch(struct cache_stage *stage, uint32_t entry, uint64_t now)
 	if (word_hint(&meta->stamp) < now)
 		word_note(&meta->stamp, now);
 	half_note(&meta->hits, half_hint(&meta->hits) + 1);
+	if (byte_hint(&meta->fetched)) {
+		byte_note(&meta->fetched, 0);
+		cairn_count(stage->env, CC_PREFETCH_USED, 1);
+	}
 }
 
 bool cache_expired(const struct cache_stage *stage, uint32_t entry)

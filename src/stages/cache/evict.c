@@ -177,6 +177,7 @@ static uint32_t end_all(struct cache_map *map, struct batch *batch, struct evict
 			word_add(&map->header->blocks, UINT64_MAX);
 		victim->parent = word_get(&map->metas[victim->entry].parent);
 		victim->went = true;
+		ret_evicted->fetched += byte_hint(&map->metas[victim->entry].fetched);
 		entry_take_apart(map, victim->entry);
 		ret_evicted->blocks++;
 		ret_evicted->parents += children > 0;

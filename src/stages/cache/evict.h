@@ -16,7 +16,9 @@
 #include "stages/cache/table.h"
 
 struct evicted {
-	uint32_t blocks, parents; /* parents: of these, that had children */
+	uint32_t blocks;
+	uint32_t parents; /* of these, that had children */
+	uint32_t fetched; /* ... that a prefetch brought up, and nobody used */
 };
 
 /*

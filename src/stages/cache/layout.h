@@ -126,7 +126,9 @@ struct cache_meta {
 	uint32_t hits, units;	  /* units: its slots' sizes in all */
 	uint16_t depth;		  /* saturated */
 	uint8_t priority, klass;  /* klass: of request, for hints */
-	uint16_t rank, reserved;
+	uint16_t rank;
+	uint8_t fetched; /* 1: brought up by a prefetch, and not used since */
+	uint8_t reserved;
 };
 
 struct cache_chunk {

@@ -15,6 +15,10 @@ static void end(struct cache_stage *stage, struct cairn_io *io, struct cache_io 
 	io->op = CAIRN_OP_PREFETCH;
 	io->part_count = 0;
 	io->status = status;
+	if (own->brought && status == 0) {
+		byte_note(&stage->map->metas[own->entry].fetched, 1);
+		cairn_count(stage->env, CC_PREFETCHED, 1);
+	}
 	io_leave(stage, own);
 	stage->host->complete(io);
 }
@@ -162,8 +166,7 @@ void prefetch_done(struct cache_stage *stage, struct cairn_io *io, struct cache_
 					     (uint32_t)part->length, 0);
 		if (!kept)
 			shard_abandon(stage->map, place);
-		else
-			cairn_count(stage->env, CC_PREFETCHED, 1);
+		own->brought |= kept;
 		if (part->status < 0 && failed == 0)
 			failed = part->status;
 	}

@@ -251,6 +251,7 @@ static void wipe_meta(struct cache_map *map, uint32_t entry)
 	half_note(&meta->units, 0);
 	short_note(&meta->depth, 0);
 	byte_note(&meta->priority, 0);
+	byte_note(&meta->fetched, 0);
 }
 
 /* CLAIMED: what it is to be. False: no memory for the shards of a block of several. */
@@ -334,7 +335,7 @@ static struct cache_ref insert(struct cache_map *map, uint32_t record, const str
 	uint32_t entry = claim_one(map);
 	uint64_t *way;
 
-	*ret_lack = (struct cache_lack){-ENOSPC, 0};
+	*ret_lack = (struct cache_lack){.error = -ENOSPC};
 	if (entry == CACHE_NONE)
 		return none;
 	ref = (struct cache_ref){entry, word_get(&map->entries[entry].state)};
@@ -350,7 +351,7 @@ static struct cache_ref insert(struct cache_map *map, uint32_t record, const str
 		ret_lack->error = 0;
 		return ref;
 	}
-	*ret_lack = (struct cache_lack){way ? -EAGAIN : -ENOSPC, 0};
+	*ret_lack = (struct cache_lack){.error = way ? -EAGAIN : -ENOSPC, .place = !way};
 	pin_drop(map, record);
 	if (way)
 		word_put(way, 0);
@@ -367,7 +368,7 @@ struct cache_ref cached_add(struct cache_map *map, uint32_t record, const struct
 	struct cache_ref ref = {CACHE_NONE, 0};
 
 	assert(shape->shard_count > 0 && shape->shard_count <= CAIRN_SHARD_COUNT_MAX);
-	*ret_lack = (struct cache_lack){-EAGAIN, 0};
+	*ret_lack = (struct cache_lack){.error = -EAGAIN};
 	*ret_made = false;
 	for (uint32_t tries = 0; tries < CLAIM_TRIES && ret_lack->error == -EAGAIN; tries++) {
 		ref = find_at(map, &place, key);

@@ -43,10 +43,11 @@ struct cache_shape {
 	uint32_t shard_bytes;
 };
 
-/* Why cached_add() did not: -EAGAIN, -ENOSPC; `units` of the slot that was missing, 0: an entry. */
+/* Why cached_add() did not: -EAGAIN, or -ENOSPC and what was missing. */
 struct cache_lack {
 	int error;
-	uint32_t units;
+	uint32_t units; /* of a slot; 0: an entry, or, with @place, a place in its buckets */
+	bool place;
 };
 
 /*
