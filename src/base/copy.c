@@ -9,7 +9,6 @@
 #include <immintrin.h>
 
 #define LINE  64u
-#define PAGE  4096u
 #define AHEAD 512u /* bytes fetched before they are copied */
 
 __attribute__((target("avx512f"))) static inline void line_512(uint8_t *to, const uint8_t *from)
@@ -18,15 +17,10 @@ __attribute__((target("avx512f"))) static inline void line_512(uint8_t *to, cons
 	_mm512_stream_si512((__m512i *)(void *)to, _mm512_loadu_si512(from));
 }
 
-/* @to is aligned to a line. Two pages at once keep twice as many reads under way. */
+/* @to is aligned to a line. */
 __attribute__((target("avx512f"))) static void copy_512(uint8_t *to, const uint8_t *from,
 							size_t bytes)
 {
-	for (; bytes >= 2 * PAGE; bytes -= 2 * PAGE, to += 2 * PAGE, from += 2 * PAGE)
-		for (size_t i = 0; i < PAGE; i += LINE) {
-			line_512(to + i, from + i);
-			line_512(to + PAGE + i, from + PAGE + i);
-		}
 	for (; bytes >= LINE; bytes -= LINE, to += LINE, from += LINE)
 		line_512(to, from);
 	_mm_sfence();
@@ -45,11 +39,6 @@ __attribute__((target("avx2"))) static inline void line_256(uint8_t *to, const u
 
 __attribute__((target("avx2"))) static void copy_256(uint8_t *to, const uint8_t *from, size_t bytes)
 {
-	for (; bytes >= 2 * PAGE; bytes -= 2 * PAGE, to += 2 * PAGE, from += 2 * PAGE)
-		for (size_t i = 0; i < PAGE; i += LINE) {
-			line_256(to + i, from + i);
-			line_256(to + PAGE + i, from + PAGE + i);
-		}
 	for (; bytes >= LINE; bytes -= LINE, to += LINE, from += LINE)
 		line_256(to, from);
 	_mm_sfence();

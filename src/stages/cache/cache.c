@@ -12,8 +12,8 @@
 
 #define ENTRY_BYTES    65536u /* entries= by default: one for so much of size= */
 #define ENTRIES_MIN    256u
-#define LARGEST_SHARE  4u /* of the chunks, what one block may take */
-#define BACKED_AT_OPEN 4u /* chunks: a few ms */
+#define LARGEST_SHARE  4u	  /* of the chunks, what one block may take */
+#define BACKED_AT_OPEN (8u << 20) /* bytes: a few ms */
 
 static const struct cairn_option cache_options[OPT_ROWS] = {
 	[OPT_SIZE] = {"size", CAIRN_OPTION_SIZE, 0, "1GiB", "8MiB", "8TiB", NULL,
@@ -148,7 +148,8 @@ static int cache_open(void *self, const struct cairn_stage_env *env, struct cair
 	if (stage->largest_block < stage->map->chunk_bytes)
 		stage->largest_block = stage->map->chunk_bytes;
 	/* What comes at once finds memory. */
-	for (uint32_t i = 0; i < BACKED_AT_OPEN && i < stage->map->chunk_count; i++)
+	for (uint32_t i = 0;
+	     i < stage->map->chunk_count && i * stage->map->chunk_bytes < BACKED_AT_OPEN; i++)
 		region_back(&stage->region, i);
 	stage->magic = CACHE_STAGE_MAGIC;
 	return 0;

@@ -199,7 +199,7 @@ static uint32_t take_all(struct cache_map *map, struct batch *batch, struct evic
 
 /* ---- what has been removed, and was pinned -------------------------------------- */
 
-bool reclaim_gone(struct cache_map *map, uint32_t entry)
+static bool take_gone(struct cache_map *map, uint32_t entry)
 {
 	struct batch batch = {.map = map, .count = 1};
 	uint64_t *word = &map->entries[entry].state;
@@ -218,6 +218,13 @@ bool reclaim_gone(struct cache_map *map, uint32_t entry)
 	}
 	entry_take_apart(map, entry);
 	return true;
+}
+
+bool reclaim_gone(struct cache_map *map, uint32_t entry)
+{
+	/* Asked at each unpin: most have nothing to do. */
+	return state_phase(word_get(&map->entries[entry].state)) == PHASE_GONE &&
+	       take_gone(map, entry);
 }
 
 void reclaim_sweep(struct cache_map *map, uint32_t count)

@@ -36,7 +36,7 @@ static uint64_t lay(uint64_t *at, uint64_t bytes)
 
 bool layout_plan(struct cache_header *header)
 {
-	uint64_t at = 0, fixed, chunks, chunk_bytes;
+	uint64_t at = 0, fixed, chunks, chunk_bytes, pins;
 
 	header->header_bytes = sizeof(*header);
 	header->buckets = bucket_count(header->entries);
@@ -46,9 +46,9 @@ bool layout_plan(struct cache_header *header)
 	header->buckets_at = lay(&at, header->buckets * sizeof(struct cache_bucket));
 	header->entries_at = lay(&at, header->entries * sizeof(struct cache_entry));
 	header->metas_at = lay(&at, header->entries * sizeof(struct cache_meta));
-	header->pins_at =
-		lay(&at, (uint64_t)CACHE_CLIENTS_MAX * header->pins_max * sizeof(uint64_t));
-	fixed = at;
+	pins = round_up((uint64_t)CACHE_CLIENTS_MAX * header->pins_max * sizeof(uint64_t),
+			CACHE_PAGE);
+	fixed = at + pins;
 	if (header->size <= fixed)
 		return false;
 	chunk_bytes = chunk_size(header->size - fixed);
@@ -63,6 +63,7 @@ bool layout_plan(struct cache_header *header)
 	header->chunks = (uint32_t)chunks;
 	header->chunks_at = lay(&at, chunks * sizeof(struct cache_chunk));
 	/* What follows has memory only as far as it is used. */
+	header->pins_at = lay(&at, pins);
 	header->descs_at = lay(&at, (uint64_t)CACHE_SPACES_MAX * CACHE_DESC_MAX);
 	header->words_at = lay(&at, chunks * CACHE_WORDS_FAR * sizeof(uint64_t));
 	at = round_up(at, CACHE_CHUNK_MAX);

@@ -147,7 +147,7 @@ static int region_make(struct region *region, const struct region_opts *opts,
 		ret = sys->ftruncate(region->fd, (off_t)header.file_bytes);
 	/* Tables have their memory before anybody touches them: no SIGBUS later. */
 	if (ret == 0)
-		ret = sys->fallocate(region->fd, 0, 0, (off_t)header.descs_at);
+		ret = sys->fallocate(region->fd, 0, 0, (off_t)header.pins_at);
 	if (ret == -ENOSPC)
 		return no_room(region, header.size, 0, reterr);
 	if (ret < 0)
@@ -232,16 +232,22 @@ static bool is_made(struct region *region)
 
 static int back_words(void *context, uint32_t chunk);
 
-static void become(struct region *region, uint32_t client)
+static int become(struct region *region, uint32_t client, struct cairn_error *reterr)
 {
 	struct cache_map *map = &region->map;
+	uint64_t bytes = map->pins_max * sizeof(uint64_t);
+	uint64_t at = map->header->pins_at + client * bytes;
+	int ret = region->sys->fallocate(region->fd, 0, (off_t)at, (off_t)bytes);
 
+	if (ret < 0)
+		return no_room(region, bytes, 0, reterr);
 	map->client = client;
 	map->owner = client + 1;
 	map->my_pins = map->pins + (uint64_t)client * map->pins_max;
 	half_put(&map->clients[client].pins_used, 0);
 	half_put(&map->clients[client].pid, (uint32_t)getpid());
 	half_put(&map->clients[client].state, CLIENT_LIVE);
+	return 0;
 }
 
 /*
@@ -263,8 +269,7 @@ static int claim_client(struct region *region, struct cairn_error *reterr)
 			map->owner = CACHE_CLIENTS_MAX + 1;
 			if (!was_free)
 				recover_client(map, i, NULL);
-			become(region, i);
-			return 0;
+			return become(region, i, reterr);
 		}
 	return stage_error(reterr, -EBUSY,
 			   "%s: %u processes have the region %s open, and no more can",
