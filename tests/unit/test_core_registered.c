@@ -124,6 +124,27 @@ static void ios_in_registered_memory_say_so(void **state)
 	close_store();
 }
 
+/* A slot of the cache's is not the caller's memory: what fills it goes by the tier's own. */
+static void what_a_stage_puts_in_its_place_is_not(void **state)
+{
+	struct cairn_xfer xfer;
+	uint32_t passed;
+
+	(void)state;
+	spy = open_spied("store(reactors=1) | cache(size=8MiB, write=around) | spy() | "
+			 "null(size=16MiB)");
+	fill(&xfer, f.memory, 1, 1);
+	assert_int_equal(cairn_dump(f.ns, &xfer, 1, NULL, NULL), 0);
+	assert_int_equal(reg(f.back[1], SHARD), 0);
+	fill(&xfer, f.back, 1, 1);
+	passed = spy->count;
+	assert_int_equal(load(&xfer, 0), 0);
+	assert_int_equal(spy->count, passed + 1); /* the cache had it not */
+	assert_false(aimable());
+	assert_memory_equal(f.back[1], f.memory[1], SHARD);
+	close_store();
+}
+
 /* -ENOENT: the task had ended before this call began. */
 static void *unregister(void *base)
 {
@@ -194,6 +215,7 @@ int main(void)
 		cmocka_unit_test(a_range_is_found_by_what_lies_in_it),
 		cmocka_unit_test(ranges_may_not_meet),
 		cmocka_unit_test(ios_in_registered_memory_say_so),
+		cmocka_unit_test(what_a_stage_puts_in_its_place_is_not),
 		cmocka_unit_test(it_is_free_when_tasks_before_have_ended),
 		cmocka_unit_test(a_result_alone_does_not_free_it),
 	};
