@@ -41,6 +41,12 @@ static bool all_there(const struct cache_map *map, uint32_t entry)
 	return shards != NULL;
 }
 
+void shards_settle(struct cache_map *map, uint32_t entry, uint32_t life)
+{
+	if (all_there(map, entry))
+		entry_whole(map, entry, life);
+}
+
 static bool filling_here(const struct cache_map *map, const struct cache_place *place,
 			 uint64_t word)
 {
@@ -65,8 +71,7 @@ bool shard_publish(struct cache_map *map, const struct cache_place *place, uint3
 		 half_hint(&map->chunks[slot_chunk(place->slot)].units));
 	if (!word_cas(&at->word, word, shard_next(word, SHARD_THERE, place->slot, 0, meta)))
 		return false;
-	if (all_there(map, place->entry))
-		entry_whole(map, place->entry, place->life);
+	shards_settle(map, place->entry, place->life);
 	return true;
 }
 
@@ -92,8 +97,6 @@ bool shard_view(const struct cache_map *map, uint32_t entry, uint32_t shard,
 	ret_view->raw = half_hint(&at->raw);
 	ret_view->stored = half_hint(&at->stored);
 	ret_view->meta = shard_meta(word);
-	if (!map_slot_ok(map, ret_view->slot, ret_view->stored))
-		return false;
-	ret_view->payload = map_payload(map, ret_view->slot);
-	return true;
+	ret_view->payload = map_slot(map, ret_view->slot, ret_view->stored);
+	return ret_view->payload != NULL;
 }

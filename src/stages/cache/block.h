@@ -40,6 +40,8 @@ bool shard_claim(struct cache_map *map, const struct cache_place *place);
 /* FILLING by this client -> THERE, and the entry WHOLE if that was the last. False: broken. */
 bool shard_publish(struct cache_map *map, const struct cache_place *place, uint32_t raw,
 		   uint32_t stored, uint32_t meta);
+/* The entry is WHOLE if all its shards are THERE. */
+void shards_settle(struct cache_map *map, uint32_t entry, uint32_t life);
 /* FILLING by this client -> ABSENT, and its slot free. */
 void shard_abandon(struct cache_map *map, const struct cache_place *place);
 

@@ -292,9 +292,17 @@ struct chain {
 static void link_to_last(struct cache_stage *stage, struct chain *chain,
 			 const struct cache_ref *ref)
 {
+	struct cache_ref child = *ref;
+	uint32_t record;
+
 	if (chain->last.entry != CACHE_NONE &&
-	    !(short_hint(&stage->map->entries[ref->entry].flags) & ENTRY_PARENTED))
-		entry_set_parent(stage->map, ref, &chain->last);
+	    !(short_hint(&stage->map->entries[ref->entry].flags) & ENTRY_PARENTED) &&
+	    (record = pin_take(stage->map)) != CACHE_NONE) {
+		if (pin_entry(stage->map, record, &child))
+			entry_set_parent(stage->map, &child, &chain->last);
+		pin_give(stage->map, record);
+		reclaim_gone(stage->map, ref->entry);
+	}
 	chain->last = *ref;
 }
 

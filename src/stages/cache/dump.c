@@ -260,6 +260,8 @@ void dump_begin(struct cache_stage *stage, struct cairn_io *io, struct cache_io 
 		cairn_io_fail(io, -ENOSPC);
 		dump_finish(stage, io, own);
 	} else {
+		/* Who makes the shard, or has what is missing, may be dead. */
+		background_kick(stage, own->began_ns != 0);
 		io_pause(stage, io, own);
 	}
 }

@@ -91,7 +91,7 @@ int cache_pin(void *self, const struct cairn_ns_view *ns, const struct cairn_key
 	}
 	cache_touch(stage, ref.entry, word_hint(&stage->map->header->clock));
 	*ret_pinned = (struct cairn_pinned){
-		.base = map_lent(stage->map, view.slot),
+		.base = stage->map->lent + (view.payload - stage->map->payload),
 		.length = view.stored,
 		.pin = (uint64_t)state_life(ref.state) << 32 | (record + 1ull),
 	};
@@ -109,6 +109,7 @@ int cache_unpin(void *self, uint64_t pin)
 	link = word_hint(&stage->map->my_pins[record]);
 	/* Once only, whoever else gives it back at the same time. */
 	if (link == 0 || link_life(link) != (uint32_t)(pin >> 32) ||
+	    link_entry(link) >= stage->map->entry_count ||
 	    !word_cas(&stage->map->my_pins[record], link, 0))
 		return -EINVAL;
 	let_go(stage, record, link_entry(link));

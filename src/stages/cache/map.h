@@ -78,11 +78,6 @@ static inline uint8_t *map_payload(const struct cache_map *map, uint64_t slot)
 	       (uint64_t)slot_index(slot) * half_hint(&chunk->units) * CACHE_UNIT;
 }
 
-static inline const uint8_t *map_lent(const struct cache_map *map, uint64_t slot)
-{
-	return map->lent + (map_payload(map, slot) - map->payload);
-}
-
 /* Does a slot lie in its chunk, with @bytes of payload? What others wrote is not trusted. */
 static inline bool map_slot_ok(const struct cache_map *map, uint64_t slot, uint64_t bytes)
 {
@@ -92,6 +87,21 @@ static inline bool map_slot_ok(const struct cache_map *map, uint64_t slot, uint6
 		return false;
 	size = (uint64_t)half_hint(&map->chunks[slot_chunk(slot)].units) * CACHE_UNIT;
 	return bytes <= size && (slot_index(slot) + UINT64_C(1)) * size <= map->chunk_bytes;
+}
+
+/* The payload of a slot; NULL: it does not lie in its chunk with @bytes of payload. */
+static inline uint8_t *map_slot(const struct cache_map *map, uint64_t slot, uint64_t bytes)
+{
+	uint64_t size, at;
+
+	if (slot_chunk(slot) >= map->chunk_count)
+		return NULL;
+	/* Read once: it may be broken between two reads. */
+	size = (uint64_t)half_hint(&map->chunks[slot_chunk(slot)].units) * CACHE_UNIT;
+	at = slot_index(slot) * size;
+	if (bytes > size || at + size > map->chunk_bytes)
+		return NULL;
+	return map->payload + slot_chunk(slot) * map->chunk_bytes + at;
 }
 
 /* Of a pinned entry; NULL: what it says cannot be. */
@@ -104,10 +114,10 @@ static inline struct cache_shard *map_shards(const struct cache_map *map, uint32
 	if (count == 1)
 		return &at->only;
 	array = word_get(&at->only.word);
-	if (count == 0 || shard_state(array) != SHARD_THERE ||
-	    !map_slot_ok(map, shard_slot(array), count * sizeof(struct cache_shard)))
+	if (count == 0 || shard_state(array) != SHARD_THERE)
 		return NULL;
-	return (struct cache_shard *)(void *)map_payload(map, shard_slot(array));
+	return (struct cache_shard *)(void *)map_slot(map, shard_slot(array),
+						      count * sizeof(struct cache_shard));
 }
 
 static inline uint64_t *map_word(const struct cache_map *map, uint64_t slot)

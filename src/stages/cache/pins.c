@@ -101,7 +101,7 @@ void pins_each(const struct cache_map *map, void (*fn)(void *context, uint64_t l
 {
 	for (uint32_t c = 0; c < CACHE_CLIENTS_MAX; c++) {
 		const uint64_t *records = map->pins + (uint64_t)c * map->pins_max;
-		uint32_t used = half_get(&map->clients[c].pins_used);
+		uint32_t used = half_get_ordered(&map->clients[c].pins_used);
 
 		for (uint32_t i = 0; i < used && i < map->pins_max; i++) {
 			uint64_t link = word_get_ordered(&records[i]);

@@ -25,6 +25,8 @@ static void reset_shards(struct cache_map *map, uint32_t owner, uint64_t link)
 		if (map_slot_ok(map, shard_slot(word), 0))
 			slots_free(map, shard_slot(word), entry, life);
 	}
+	/* Or between the last shard and telling that there are all. */
+	shards_settle(map, entry, life);
 }
 
 static void reset_pinned(struct cache_map *map, uint32_t dead)
@@ -61,8 +63,11 @@ static void finish_entry(struct cache_map *map, uint32_t entry, uint32_t owner)
 	case PHASE_EVICTING:
 		word_cas(word, state, state_next(state, PHASE_LIVE, state_kind(state), 0));
 		break;
-	case PHASE_CLAIMED:
 	case PHASE_DEAD:
+		/* Removed, and it may not have looked at the pins yet: the sweep does. */
+		word_cas(word, state, state_next(state, PHASE_GONE, state_kind(state), 0));
+		break;
+	case PHASE_CLAIMED:
 		to = state_next(state, PHASE_DEAD, state_kind(state), map->owner);
 		if (word_cas(word, state, to))
 			entry_take_apart(map, entry);
@@ -108,16 +113,16 @@ static void finish_slots(struct cache_map *map, uint32_t chunk, uint32_t owner)
 {
 	struct cache_chunk *at = &map->chunks[chunk];
 	uint32_t slots = half_hint(&at->slots), free_slots = 0;
+	uint32_t words = half_get(&at->far_words) ? CACHE_WORDS_FAR : CACHE_WORDS_NEAR;
 
-	if (chunk_phase(word_get(&at->state)) != CHUNK_SLOTS)
-		return;
-	for (uint32_t i = 0; i < slots && i < CACHE_WORDS_FAR; i++) {
+	/* All words: a slot may have been taken just as the chunk lost its class. */
+	for (uint32_t i = 0; i < words; i++) {
 		uint64_t *word = map_word(map, slot_of(chunk, i));
 		uint64_t now = word_get(word);
 
 		if (now != 0 && word_void(map, now, owner) && word_cas(word, now, 0))
 			now = 0;
-		free_slots += now == 0;
+		free_slots += now == 0 && i < slots;
 	}
 	half_note(&at->free_slots, free_slots);
 }

@@ -266,7 +266,7 @@ static int claim_client(struct region *region, struct cairn_error *reterr)
 			    region->sys->byte_lock(region->fd, CACHE_LOCK_CLIENT + i, false) < 0)
 				continue;
 			map->client = CACHE_CLIENTS_MAX;
-			map->owner = CACHE_CLIENTS_MAX + 1;
+			map->owner = i + 1; /* what it leaves half done is found again */
 			if (!was_free)
 				recover_client(map, i, NULL);
 			return become(region, i, reterr);
@@ -431,11 +431,17 @@ void region_close(struct region *region)
 
 /* ---- memory ------------------------------------------------------------------------- */
 
+/* As it was when the header was checked: what is there by now is not trusted. */
+static uint64_t payload_at(const struct region *region)
+{
+	return (uint64_t)(region->map.payload - (uint8_t *)region->base);
+}
+
 void region_back(struct region *region, uint32_t chunk)
 {
 	const struct sys *sys = region->sys;
 	struct cache_map *map = &region->map;
-	uint64_t at = map->header->payload_at + chunk * map->chunk_bytes;
+	uint64_t at = payload_at(region) + chunk * map->chunk_bytes;
 	int ret;
 
 	if (!chunk_back_begin(map, chunk))
@@ -465,7 +471,7 @@ static bool take_spare(struct region *region)
 		if (chunk == CACHE_NONE)
 			return false;
 		region->sys->fallocate(region->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-				       (off_t)(map->header->payload_at + chunk * map->chunk_bytes),
+				       (off_t)(payload_at(region) + chunk * map->chunk_bytes),
 				       (off_t)map->chunk_bytes);
 		word_add(&map->header->spare, map->chunk_bytes);
 	}
@@ -474,7 +480,8 @@ static bool take_spare(struct region *region)
 static int back_words(void *context, uint32_t chunk)
 {
 	struct region *region = context;
-	uint64_t at = region->map.header->words_at + chunk * (uint64_t)WORDS_BYTES;
+	uint64_t at = (uint64_t)((uint8_t *)region->map.words - (uint8_t *)region->base) +
+		      chunk * (uint64_t)WORDS_BYTES;
 	int ret;
 
 	if (!take_spare(region))

@@ -115,6 +115,8 @@ static int claim(struct cache_stage *stage, const struct cairn_xfer *xfer, struc
 	if (shard_state(word) == SHARD_THERE)
 		return CAIRN_PRESENT;
 	*place = (struct cache_place){.entry = own->entry, .life = own->life, .shard = xfer->shard};
+	if (shard_state(word) == SHARD_FILLING && shard_owner(word) != stage->map->owner)
+		background_kick(stage, true); /* who makes it may be dead */
 	if (shard_state(word) == SHARD_FILLING || !take_slot(stage, xfer->length, 0, &place->slot))
 		return -EAGAIN;
 	if (shard_claim(stage->map, place))
@@ -144,7 +146,7 @@ int cache_reserve(void *self, const struct cairn_ns_view *ns, const struct cairn
 		return -EAGAIN;
 	ret = claim(stage, shape, &own);
 	if (ret != 0) {
-		io_unpin(stage, &own);
+		io_leave(stage, &own);
 		return ret;
 	}
 	reservation = (struct reservation){

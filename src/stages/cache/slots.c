@@ -35,16 +35,26 @@ static bool may_have(const struct cache_map *map, uint32_t chunk, uint32_t units
 	       (int32_t)half_hint(&at->free_slots) > 0;
 }
 
+/* As many as a chunk of that class has. */
+static uint32_t slots_of(const struct cache_map *map, uint32_t units)
+{
+	uint64_t slots = map->chunk_bytes / CACHE_UNIT / units;
+
+	return slots < CACHE_WORDS_FAR ? (uint32_t)slots : CACHE_WORDS_FAR;
+}
+
 static bool take_in_chunk(struct cache_map *map, uint32_t chunk, uint32_t units, uint64_t *ret_slot)
 {
 	struct cache_chunk *at = &map->chunks[chunk];
 	uint64_t state = word_get(&at->state);
 	uint32_t slots = half_hint(&at->slots), first = half_hint(&at->cursor);
 
-	if (chunk_phase(state) != CHUNK_SLOTS || half_hint(&at->units) != units)
+	if (chunk_phase(state) != CHUNK_SLOTS || half_hint(&at->units) != units ||
+	    slots > slots_of(map, units))
 		return false;
+	first = first < slots ? first : 0;
 	for (uint32_t i = 0; i < slots; i++) {
-		uint32_t index = first + i < slots ? first + i : (first + i) % slots;
+		uint32_t index = first + i < slots ? first + i : first + i - slots;
 		uint64_t slot = slot_of(chunk, index);
 		uint64_t *word = map_word(map, slot);
 
@@ -67,11 +77,9 @@ static bool take_in_chunk(struct cache_map *map, uint32_t chunk, uint32_t units,
 static bool give_class(struct cache_map *map, uint32_t chunk, uint32_t units)
 {
 	struct cache_chunk *at = &map->chunks[chunk];
-	uint32_t slots = (uint32_t)(map->chunk_bytes / CACHE_UNIT / units);
+	uint32_t slots = slots_of(map, units);
 	uint64_t state = word_get(&at->state);
 
-	if (slots > CACHE_WORDS_FAR)
-		slots = CACHE_WORDS_FAR;
 	if (slots > CACHE_WORDS_NEAR && half_get(&at->far_words) == 0) {
 		if (map->back_words(map->context, chunk) < 0) {
 			word_cas(&at->state, state, chunk_next(state, CHUNK_FREE, 0));
@@ -164,7 +172,7 @@ bool chunk_empty(struct cache_map *map, uint32_t chunk)
 	changing = chunk_next(state, CHUNK_EMPTYING, map->owner);
 	if (!word_cas(&at->state, state, changing))
 		return false;
-	for (uint32_t i = 0; i < half_hint(&at->slots) && empty; i++)
+	for (uint32_t i = 0; i < half_hint(&at->slots) && i < CACHE_WORDS_FAR && empty; i++)
 		empty = word_get_ordered(map_word(map, slot_of(chunk, i))) == 0;
 	return word_cas(&at->state, changing,
 			chunk_next(changing, empty ? CHUNK_FREE : CHUNK_SLOTS, 0)) &&
