@@ -17,9 +17,9 @@ void recover_client(struct cache_map *map, uint32_t dead, void *scratch);
 size_t recover_scratch_bytes(const struct cache_map *map);
 
 /*
- * Does all that is shared fit together? For tests, with nobody at work. False with a line
- * in @why.
+ * Does all that is shared fit together? For tests (check.c), with nobody in a call. @idle:
+ * nothing is pinned, filling, or removed and still there either. False with a line in @why.
  */
-bool cache_check(const struct cache_map *map, char *why, size_t why_bytes);
+bool cache_check(const struct cache_map *map, bool idle, char *why, size_t why_bytes);
 
 #endif
