@@ -29,6 +29,23 @@ static void reset_shards(struct cache_map *map, uint32_t owner, uint64_t link)
 	shards_settle(map, entry, life);
 }
 
+/*
+ * Told its parent, which may not have counted it yet: it has none. Where it had, the count
+ * is too high, and count_children() sees to that.
+ */
+static void reset_parent(struct cache_map *map, uint64_t link)
+{
+	uint32_t entry = link_entry(link);
+	uint64_t parent;
+
+	if (entry >= map->entry_count ||
+	    state_life(word_get(&map->entries[entry].state)) != link_life(link))
+		return;
+	parent = word_get(&map->metas[entry].parent);
+	if (parent != 0 && !(short_hint(&map->entries[entry].flags) & ENTRY_PARENTED))
+		word_cas(&map->metas[entry].parent, parent, 0);
+}
+
 static void reset_pinned(struct cache_map *map, uint32_t dead)
 {
 	const uint64_t *records = map->pins + (uint64_t)dead * map->pins_max;
@@ -37,8 +54,10 @@ static void reset_pinned(struct cache_map *map, uint32_t dead)
 	for (uint32_t i = 0; i < used && i < map->pins_max; i++) {
 		uint64_t link = word_get(&records[i]);
 
-		if (link)
-			reset_shards(map, dead + 1, link);
+		if (!link)
+			continue;
+		reset_shards(map, dead + 1, link);
+		reset_parent(map, link);
 	}
 }
 
