@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A client of a cache's region is killed after instruction N of a call, for each N or for
+ * some that a seed says; the other one cleans up after it. Then all that is shared fits
+ * together, nothing is pinned or half made, what others have pinned has its bytes, and each
+ * slot can be had again.
+ *
+ * The child makes its call between two int3; its parent counts single steps from the first.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "../fault/kit.h"
+#include "../unit/cache_region.h"
+
+#define SIZE	   (8u << 20)
+#define ENTRIES	   256u
+#define KEYS	   24u
+#define EACH_UNTIL 5000u /* the soak: each N below it, then each EACH_STEP-th */
+#define EACH_STEP  97u
+#define OTHER	   200000u /* bytes of a size of slots that nobody has */
+#define SURVIVOR   0u
+#define VICTIM	   1u
+#define PINNED	   8u  /* a block that the survivor has pinned throughout; of three shards */
+#define SUBJECT	   11u /* what most calls are about: three shards as well */
+
+enum call {
+	PIN,
+	UNPIN,
+	RESERVE,
+	COMMIT,
+	ABORT,
+	REMOVE,
+	TELL,
+	EVICT,
+	CHANGE,
+	SWEEP,
+	RECOVER,
+	CALLS
+};
+
+static const char *const names[CALLS] = {"pin",	 "unpin", "reserve", "commit", "abort",	 "remove",
+					 "tell", "evict", "change",  "sweep",  "recover"};
+
+struct scene {
+	struct shelf *shelf;
+	struct shelf_client survivor, victim;
+	struct shelf_pin pinned, pin;
+	struct shelf_reservation reservation;
+};
+
+/* As it was made: in the same memory, since the kernel takes long to find new. */
+static void wipe(struct shelf *shelf)
+{
+	uint8_t *base = (uint8_t *)shelf->header;
+	struct cache_header header = *shelf->header;
+
+	memset(base, 0, header.descs_at);
+	memset(base + header.words_at, 0, header.chunks * CACHE_WORDS_FAR * sizeof(uint64_t));
+	memcpy(base, &header, offsetof(struct cache_header, ready));
+}
+
+/* The last shard of it is the victim's to make. */
+static void reserve_last(struct scene *scene)
+{
+	shelf_remove(&scene->survivor, SUBJECT);
+	for (uint32_t i = 0; i < shelf_shards(SUBJECT); i++) {
+		CHECK(shelf_reserve(&scene->victim, SUBJECT, &scene->reservation));
+		if (i + 1 < shelf_shards(SUBJECT))
+			shelf_settle(&scene->victim, &scene->reservation, true);
+	}
+}
+
+static void scene_new(struct scene *scene, struct shelf *shelf, enum call call)
+{
+	memset(scene, 0, sizeof(*scene));
+	wipe(shelf);
+	scene->shelf = shelf;
+	CHECK(shelf_join(&scene->survivor, shelf, SURVIVOR, 1));
+	CHECK(shelf_join(&scene->victim, shelf, VICTIM, 2));
+	shelf_dump(&scene->survivor, PINNED);
+	CHECK(shelf_pin(&scene->survivor, PINNED, &scene->pinned));
+	for (uint32_t i = 0; i < KEYS; i++)
+		if (call != RESERVE || i != SUBJECT)
+			shelf_dump(&scene->survivor, i);
+	if (call == COMMIT || call == ABORT)
+		reserve_last(scene);
+	/* A chunk that has become empty. */
+	for (uint32_t i = 0; call == CHANGE && i < KEYS; i++)
+		if (shelf_bytes(i) == 4096)
+			shelf_remove(&scene->survivor, i);
+	if (call == UNPIN)
+		CHECK(shelf_pin(&scene->victim, SUBJECT, &scene->pin));
+	/* Of one that is removed and pinned the reclaimer finds the pin. */
+	if (call == SWEEP)
+		CHECK(entry_remove(&scene->victim.map, &scene->pinned.ref));
+}
+
+static void scene_free(struct scene *scene)
+{
+	shelf_die(&scene->survivor);
+	shelf_die(&scene->victim);
+}
+
+/* Chunks that are empty lose their class, and one gets another. */
+static void change_class(struct shelf_client *client)
+{
+	uint64_t slot;
+
+	for (uint32_t i = 0; i < client->map.chunk_count; i++)
+		chunk_empty(&client->map, i);
+	if (slots_take(&client->map, slots_units(OTHER), &slot))
+		slots_give(&client->map, slot);
+}
+
+static void play(struct scene *scene, enum call call)
+{
+	struct shelf_client *client = &scene->victim;
+
+	switch (call) {
+	case PIN:
+		shelf_pin(client, SUBJECT, &scene->pin);
+		break;
+	case UNPIN:
+		shelf_let_go(client, scene->pin.record, scene->pin.ref.entry);
+		break;
+	case RESERVE:
+		shelf_reserve(client, SUBJECT, &scene->reservation);
+		break;
+	case COMMIT:
+	case ABORT:
+		shelf_settle(client, &scene->reservation, call == COMMIT);
+		break;
+	case REMOVE:
+		shelf_remove(client, SUBJECT);
+		break;
+	case TELL:
+		shelf_tell(client, SUBJECT, PINNED);
+		break;
+	case EVICT:
+		shelf_evict(client, 1);
+		break;
+	case CHANGE:
+		change_class(client);
+		break;
+	case SWEEP:
+		reclaim_sweep(&client->map, ENTRIES);
+		break;
+	case RECOVER:
+		/* Of a third that died with a shard half made. */
+		recover_client(&client->map, VICTIM + 1, NULL);
+		break;
+	case CALLS:
+		break;
+	}
+}
+
+/* For RECOVER: client VICTIM + 1, dead in the middle of it. */
+static void leave_a_dead_one(struct scene *scene)
+{
+	struct shelf_reservation reservation;
+	struct shelf_client third;
+	struct shelf_pin pin;
+
+	CHECK(shelf_join(&third, scene->shelf, VICTIM + 1, 3));
+	shelf_remove(&third, SUBJECT);
+	CHECK(shelf_reserve(&third, SUBJECT, &reservation));
+	CHECK(shelf_pin(&third, SUBJECT + 3, &pin));
+	shelf_die(&third);
+}
+
+__attribute__((noreturn)) static void child(struct scene *scene, enum call call)
+{
+	if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) < 0)
+		_exit(KIT_SKIP);
+	__asm__ volatile("int3" ::: "memory");
+	play(scene, call);
+	__asm__ volatile("int3" ::: "memory");
+	_exit(0);
+}
+
+/* Waits until it stops. False: it has ended, with *ret_status. */
+static bool stopped(pid_t pid, int *ret_status)
+{
+	CHECK(waitpid(pid, ret_status, 0) == pid);
+	return WIFSTOPPED(*ret_status) && WSTOPSIG(*ret_status) == SIGTRAP;
+}
+
+/* At an int3, behind which it stands now? */
+static bool at_mark(pid_t pid)
+{
+	siginfo_t info;
+
+	CHECK(ptrace(PTRACE_GETSIGINFO, pid, NULL, &info) == 0);
+	return info.si_code == SI_KERNEL;
+}
+
+/* Runs up to @steps instructions of the call. True: the call was over before; *ret_count of it. */
+static bool run_for(pid_t pid, uint64_t steps, uint64_t *ret_count)
+{
+	int status;
+
+	for (*ret_count = 0; *ret_count < steps; ++*ret_count) {
+		CHECK(ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) == 0);
+		CHECK(stopped(pid, &status), "status %x", status);
+		if (at_mark(pid))
+			return true;
+	}
+	return false;
+}
+
+static void check_after(struct scene *scene, enum call call)
+{
+	struct cache_map *map = &scene->survivor.map;
+	uint32_t units = (uint32_t)(map->chunk_bytes / CACHE_UNIT), taken = 0;
+	struct evicted evicted = {0};
+	char why[256] = "";
+	uint64_t slot;
+
+	CHECK(shelf_recover(&scene->survivor, VICTIM));
+	if (call == RECOVER && half_get(&map->clients[VICTIM + 1].state) != CLIENT_FREE)
+		CHECK(shelf_recover(&scene->survivor, VICTIM + 1));
+	CHECK(cache_check(map, false, why, sizeof(why)), "%s", why);
+	shelf_unpin(&scene->survivor, &scene->pinned);
+	CHECK(!scene->survivor.wrong, "%s", scene->survivor.wrong);
+	reclaim_sweep(map, ENTRIES);
+	CHECK(cache_check(map, true, why, sizeof(why)), "%s", why);
+	for (uint32_t i = 0; i < 2 * map->chunk_count && taken < map->chunk_count; i++)
+		if (slots_take(map, units, &slot))
+			taken++;
+		else
+			evict_for(map, POLICY_LRU, units, &evicted);
+	CHECK(taken == map->chunk_count, "%u of %u chunks", taken, map->chunk_count);
+}
+
+/* Killed after @steps instructions of the call. True: the call was over before. */
+static bool kill_after(struct shelf *shelf, enum call call, uint64_t steps, uint64_t *ret_count)
+{
+	struct scene scene;
+	bool over;
+	int status;
+	pid_t pid;
+
+	kit_at("%s, instruction %llu", names[call], (unsigned long long)steps);
+	kit_watch(60);
+	scene_new(&scene, shelf, call);
+	if (call == RECOVER)
+		leave_a_dead_one(&scene);
+	pid = fork();
+	CHECK(pid >= 0);
+	if (pid == 0)
+		child(&scene, call);
+	if (!stopped(pid, &status)) {
+		printf("skipped: no ptrace here\n");
+		exit(KIT_SKIP);
+	}
+	over = run_for(pid, steps, ret_count);
+	CHECK(kill(pid, SIGKILL) == 0);
+	CHECK(waitpid(pid, &status, 0) == pid);
+	check_after(&scene, call);
+	scene_free(&scene);
+	return over;
+}
+
+/* Each up to EACH_UNTIL, some behind; of a call that takes longer the first @most. */
+static void walk_each(struct shelf *shelf, enum call call, uint64_t most)
+{
+	uint64_t step = 0, count, kills = 0;
+
+	while (step < most && !kill_after(shelf, call, step, &count)) {
+		step += step < EACH_UNTIL ? 1 : EACH_STEP;
+		kills++;
+	}
+	printf("%s: up to instruction %llu, %llu kills\n", names[call], (unsigned long long)count,
+	       (unsigned long long)kills);
+}
+
+static void walk_some(struct shelf *shelf, enum call call, uint64_t kills, uint64_t most,
+		      struct kit_rng *rng)
+{
+	uint64_t length, count;
+
+	if (kill_after(shelf, call, most, &length) && length < most)
+		most = length;
+	for (uint64_t i = 0; i < kills; i++)
+		kill_after(shelf, call, kit_below(rng, most), &count);
+	printf("%s: of %llu instructions, %llu kills\n", names[call], (unsigned long long)most,
+	       (unsigned long long)kills);
+}
+
+int main(int argc, char **argv)
+{
+	struct kit_rng rng;
+	struct shelf shelf;
+	uint64_t kills, most;
+
+	kit_init(argc, argv);
+	rng.state = kit_number("seed", 1, 1);
+	kills = kit_number("kills", 50, 0);
+	most = kit_number("most", 4000, 60000);
+	CHECK(shelf_new(&shelf, SIZE, ENTRIES, KEYS));
+	for (enum call call = 0; call < CALLS; call++)
+		if (call == PIN || call == UNPIN || kit_soak())
+			walk_each(&shelf, call, most);
+		else
+			walk_some(&shelf, call, kills, most, &rng);
+	shelf_free(&shelf);
+	return 0;
+}
