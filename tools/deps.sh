@@ -59,6 +59,7 @@ test|clang-format-14|has_llvm_tool clang-format|the formatting
 test|clang-tidy-14|has_llvm_tool clang-tidy|static analysis
 test|cppcheck|has_tool cppcheck|static analysis
 test|mandoc|has_tool mandoc|checks the manual pages
+test?|spin|has_tool spin|looks at all states of the cache's model, in the soak
 test?|xfsprogs|has_admin_tool mkfs.xfs|a file system to test on
 test?|btrfs-progs|has_admin_tool mkfs.btrfs|one that copies on write
 sides?|librocksdb-dev|has_library rocksdb|RocksDB, as what somebody would take instead
