@@ -24,6 +24,8 @@ import sys
 import tempfile
 import time
 
+import figures_cache
+
 GIB = 1 << 30
 KIB = 1 << 10
 PAIRS = 9  # the least that gives a median an interval worth the name
@@ -668,6 +670,9 @@ for _op in ("load", "dump"):
 ORDER = """replay replay-aio replay-psync main-conversation main-synthetic dump-256k lookup dump-2m
     lookup-aio dump-256k-fio lookup-psync dump-2m-fio lone lone-aio lone-psync dump-256k-aio
     open-empty open-empty-aio open-empty-psync idle idle-aio idle-psync dump-2m-aio""".split()
+
+
+figures_cache.add(sys.modules[__name__])
 
 
 def place(each):
