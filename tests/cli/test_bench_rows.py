@@ -16,6 +16,8 @@ SCRIPT = sys.argv.pop(1)
 sys.dont_write_bytecode = True
 spec = importlib.util.spec_from_file_location("figures", SCRIPT)
 figures = importlib.util.module_from_spec(spec)
+sys.modules["figures"] = figures
+sys.path.insert(0, os.path.dirname(SCRIPT))
 spec.loader.exec_module(figures)
 
 
