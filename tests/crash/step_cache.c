@@ -303,7 +303,7 @@ int main(int argc, char **argv)
 	most = kit_number("most", 4000, 60000);
 	CHECK(shelf_new(&shelf, SIZE, ENTRIES, KEYS));
 	for (enum call call = 0; call < CALLS; call++)
-		if (call == PIN || call == UNPIN || kit_soak())
+		if (kit_soak() || ((call == PIN || call == UNPIN) && !kit_sanitized()))
 			walk_each(&shelf, call, most);
 		else
 			walk_some(&shelf, call, kills, most, &rng);
