@@ -113,8 +113,11 @@ struct cache_io {
 	bool made; /* the entry, by this io */
 	bool down; /* forwarded, to come back by done() */
 	uint64_t began_ns, pause_ns;
-	/* Parts that fill, that wait, that go their own way below, that were made in place. */
-	uint64_t filling, waiting, apart, in_place;
+	/*
+	 * Parts that fill, of these those that ask for more than the caller did, that wait,
+	 * that go their own way below, that were made in place.
+	 */
+	uint64_t filling, narrow, waiting, apart, in_place;
 	uint32_t tries;
 	bool prefetch, brought; /* brought: a shard of the block */
 	uint32_t next_shard;	/* of a prefetch */

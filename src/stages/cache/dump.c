@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Dumps and removes. A dumped shard is copied into a slot and goes below out of that slot, so
- * that the next one is copied while this one is written. It is there, for all processes, when
- * the tier below has taken it: blocks are written once, and who came first is decided there.
+ * Dumps and removes. A dumped shard is copied into a slot, and goes below out of the caller's
+ * memory meanwhile: while one is written the next is copied. It is there, for all processes,
+ * when the tier below has taken it: blocks are written once, and who came first is decided
+ * there.
  */
 #include <errno.h>
 #include <string.h>
@@ -121,16 +122,6 @@ static bool may_take(struct cache_stage *stage, const struct cairn_part *part, u
 		reservation_of(stage, part, &made) && made.place.slot == shard_slot(word));
 }
 
-/* Below, from the slot: the caller's memory is not needed any more. */
-static void lead_below(struct cache_io *own, struct cairn_part *part, uint32_t i)
-{
-	own->saved[i].iov = part->iov;
-	own->saved[i].iov_count = part->iov_count;
-	own->filling |= BIT(i);
-	part->iov = &own->own[i];
-	part->iov_count = 1;
-}
-
 /* A part of a dump that this tier alone takes. */
 static void dump_alone(struct cache_stage *stage, struct cache_io *own, struct cairn_part *part,
 		       uint32_t i)
@@ -156,7 +147,7 @@ static void dump_both(struct cache_stage *stage, struct cache_io *own, struct ca
 	uint64_t word = shard_look(stage->map, own->entry, part->shard);
 
 	if (may_take(stage, part, word) && take_in(stage, own, part, i) == 0)
-		lead_below(own, part, i);
+		own->filling |= BIT(i);
 	else
 		cairn_count(stage->env, CC_BYPASSED, shard_state(word) != SHARD_THERE);
 }
@@ -275,8 +266,6 @@ void dump_done(struct cache_stage *stage, struct cairn_io *io, struct cache_io *
 		if (!(own->filling & BIT(i)))
 			continue;
 		settle(stage, own, part, i, part->status == 0);
-		part->iov = own->saved[i].iov;
-		part->iov_count = own->saved[i].iov_count;
 	}
 	dump_finish(stage, io, own);
 }

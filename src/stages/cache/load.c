@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Loads: what is there is copied; what is not is brought up from below straight into a
- * slot, once for all who ask, or, where there is no room or the filler does not get on,
+ * Loads: what is there is copied; what is not is brought up from below and put into a slot,
+ * once for all who ask, or, where there is no room or the filler does not get on,
  * goes from below to the caller and is not kept.
  */
 #include <errno.h>
@@ -109,7 +109,11 @@ static void restore(const struct cache_io *own, struct cairn_part *part, uint32_
 	part->crc_count = saved->crc_count;
 }
 
-/* The part asks below for the whole shard, to be put into a slot of this io's. */
+/*
+ * The part asks below for the whole shard, to be put into a slot of this io's. Where that is
+ * what the caller asked, it comes into the caller's memory, which the device may reach
+ * faster than the region's small pages, and is copied from there before the io ends.
+ */
 static bool fill_begin(struct cache_stage *stage, struct cache_io *own, struct cairn_part *part,
 		       uint32_t i)
 {
@@ -124,11 +128,14 @@ static bool fill_begin(struct cache_stage *stage, struct cache_io *own, struct c
 	}
 	save(own, part, i);
 	own->own[i] = (struct iovec){map_payload(stage->map, place->slot), part->stored_length};
+	own->filling |= BIT(i);
+	if (part->offset == 0 && part->length == part->stored_length)
+		return true;
+	own->narrow |= BIT(i);
 	part->iov = &own->own[i];
 	part->iov_count = 1;
 	part->offset = 0;
 	part->length = part->stored_length;
-	own->filling |= BIT(i);
 	return true;
 }
 
@@ -138,7 +145,10 @@ static bool fill_end(struct cache_stage *stage, struct cache_io *own, struct cai
 	struct cache_place *place = &own->places[i];
 	uint8_t *payload = own->own[i].iov_base;
 	bool kept = part->status == 0 && part->stored_length == part->length;
+	bool narrow = own->narrow & BIT(i);
 
+	if (kept && !narrow)
+		copy_from_iov(payload, part->iov, part->iov_count);
 	if (kept && (part->meta_length > 0 || stage->tails)) {
 		struct cache_tail *tail = tail_of(payload, part->stored_length);
 
@@ -148,7 +158,7 @@ static bool fill_end(struct cache_stage *stage, struct cache_io *own, struct cai
 	}
 	kept = kept && shard_publish(stage->map, place, (uint32_t)part->raw_length,
 				     (uint32_t)part->stored_length, part->meta_length);
-	if (part->status == 0)
+	if (part->status == 0 && narrow)
 		copy_to_iov(own->saved[i].iov, own->saved[i].iov_count,
 			    payload + own->saved[i].offset);
 	if (!kept)
@@ -318,6 +328,7 @@ static bool load_down(struct cache_stage *stage, struct cairn_io *io, struct cac
 static void load_go(struct cache_stage *stage, struct cairn_io *io, struct cache_io *own)
 {
 	own->filling = 0;
+	own->narrow = 0;
 	own->waiting = 0;
 	own->apart = 0;
 	load_look(stage, io, own);
