@@ -40,20 +40,22 @@ void io_unpin(struct cache_stage *stage, struct cache_io *own)
 		reclaim_gone(stage->map, entry);
 }
 
-/* Units that an entry of so many shards has before any shard is there. */
-static uint32_t bare_units(uint32_t shard_count)
+/* Is nothing of a pinned entry there, and nobody at it? */
+static bool is_bare(const struct cache_map *map, uint32_t entry)
 {
-	return shard_count > 1 ? slots_units(shard_count * sizeof(struct cache_shard)) : 0;
+	uint32_t count = short_hint(&map->entries[entry].shard_count);
+
+	for (uint32_t i = 0; i < count; i++)
+		if (shard_state(shard_look(map, entry, i)) != SHARD_ABSENT)
+			return false;
+	return true;
 }
 
 void io_leave(struct cache_stage *stage, struct cache_io *own)
 {
-	const struct cache_map *map = stage->map;
 	struct cache_ref ref = {own->entry, (uint64_t)own->life << 32};
 
-	if (own->made && own->entry != CACHE_NONE &&
-	    half_hint(&map->metas[own->entry].units) <=
-		    bare_units(short_hint(&map->entries[own->entry].shard_count)))
+	if (own->made && own->entry != CACHE_NONE && is_bare(stage->map, own->entry))
 		entry_remove(stage->map, &ref);
 	io_unpin(stage, own);
 }

@@ -275,7 +275,7 @@ static inline uint32_t slot_index(uint64_t slot)
 /*
  * ---- a slot's word ---------------------------------------------------------------
  *
- * 0: free. RESERVED: nonce << 16 | owner << 2 | 1, by who fills it. LINKED: life << 34 |
+ * 0: free. RESERVED: owner << 2 | 1, by who fills it. LINKED: life << 34 |
  * (entry + 1) << 2 | 2, of the entry that has it: 30 bits of its life.
  */
 
