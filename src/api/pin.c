@@ -63,7 +63,7 @@ int cairn_reserve(struct cairn_namespace *ns, const struct cairn_xfer *shape,
 int cairn_commit(struct cairn_namespace *ns, struct cairn_xfer *xfers, size_t count,
 		 const struct cairn_task_opts *opts, uint64_t *ret_task)
 {
-	struct cairn_task_opts own;
+	struct cairn_task_opts own = {0};
 	const struct level *level;
 	int ret;
 

@@ -481,6 +481,34 @@ static void prefetches(void **state)
 	shop_close(&shop);
 }
 
+/* What the tier below has lost, and takes anew, is not served as it was before. */
+static void taken_anew(void **state)
+{
+	static uint8_t other[SHARDS][BYTES], back[SHARDS][BYTES];
+	struct cairn_xfer xfers[SHARDS];
+	struct cairn_key key;
+	struct shop shop;
+
+	(void)state;
+	shop_open_spec(&shop, "cache(size=64MiB, entries=2000) | null(size=1MiB)");
+	key = key_of(&shop, 1);
+	assert_int_equal(dump(&shop, 1), 0);
+	for (uint32_t i = 100; i < 130; i++)
+		assert_int_equal(dump(&shop, i), 0);
+	assert_true(present(&shop, 1)); /* here alone */
+	for (uint32_t i = 0; i < SHARDS; i++) {
+		memset(other[i], (int)(0x40 + i), BYTES);
+		xfers[i] = xfer_of(&key, i, other[i]);
+	}
+	assert_int_equal(cairn_dump(shop.ns, xfers, SHARDS, NULL, NULL), 0);
+	assert_int_equal(xfers[0].result.status, 0);
+	for (uint32_t i = 0; i < SHARDS; i++)
+		xfers[i] = xfer_of(&key, i, back[i]);
+	assert_int_equal(cairn_load(shop.ns, xfers, SHARDS, NULL, NULL), 0);
+	assert_memory_equal(back, other, sizeof(back));
+	shop_close(&shop);
+}
+
 /* Two keys whose buckets are full cost one block, not one batch of others after another. */
 static void full_buckets(void **state)
 {
@@ -570,7 +598,7 @@ int main(void)
 		cmocka_unit_test(kept),	      cmocka_unit_test(refused),
 		cmocka_unit_test(leaves),     cmocka_unit_test(expires),
 		cmocka_unit_test(prefetches), cmocka_unit_test(full_buckets),
-		cmocka_unit_test(the_dead),
+		cmocka_unit_test(taken_anew), cmocka_unit_test(the_dead),
 	};
 
 	struct statvfs fs;

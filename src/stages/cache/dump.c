@@ -257,15 +257,35 @@ void dump_begin(struct cache_stage *stage, struct cairn_io *io, struct cache_io 
 	}
 }
 
+/*
+ * The tier below took a shard as new, and one of that number is here: of a block that was
+ * lost below, or never finished there. What is below counts.
+ */
+static void drop_older(struct cache_stage *stage, const struct cairn_io *io,
+		       const struct cairn_part *part)
+{
+	struct cache_key key;
+	struct cache_ref ref;
+
+	if (!cache_key(stage, io->ns, &io->key, &key))
+		return;
+	ref = cached_find(stage->map, &key);
+	if (ref.entry != CACHE_NONE &&
+	    shard_state(shard_look(stage->map, ref.entry, part->shard)) == SHARD_THERE &&
+	    entry_remove(stage->map, &ref))
+		reclaim_gone(stage->map, ref.entry);
+}
+
 void dump_done(struct cache_stage *stage, struct cairn_io *io, struct cache_io *own)
 {
 	own->down = false;
 	for (uint32_t i = 0; i < io->part_count; i++) {
 		struct cairn_part *part = &io->parts[i];
 
-		if (!(own->filling & BIT(i)))
-			continue;
-		settle(stage, own, part, i, part->status == 0);
+		if (own->filling & BIT(i))
+			settle(stage, own, part, i, part->status == 0);
+		else if (part->status == 0)
+			drop_older(stage, io, part);
 	}
 	dump_finish(stage, io, own);
 }

@@ -355,7 +355,7 @@ static void name_it(struct region *region, const struct region_opts *opts)
 int region_open(struct region *region, const struct cairn_stage_env *env,
 		const struct region_opts *opts, struct cairn_error *reterr)
 {
-	struct stat st;
+	struct stat st = {0};
 	int ret;
 
 	region->env = env;
