@@ -117,15 +117,21 @@ void fence_end(struct flash *tier)
 	counter_add(&tier->fence->over, 1);
 }
 
-/* Operations that the device owes an answer to, but for those that are not waited for. */
+/* Operations that the device owes an answer to. */
+static uint64_t out_at(const struct fence *fence, uint64_t over)
+{
+	uint64_t out = sum_read(&fence->begun) - over;
+
+	return out > UINT64_MAX / 2 ? 0 : out; /* an end was seen before its beginning */
+}
+
+/* The same, but for those that are not waited for. */
 static uint64_t out_now(const struct fence *fence)
 {
-	uint64_t over = counter_read(&fence->over);
-	uint64_t out = sum_read(&fence->begun) - over, answered = over - fence->down_over;
+	uint64_t over = counter_read(&fence->over), answered = over - fence->down_over;
 	uint64_t left = fence->down_out > answered ? fence->down_out - answered : 0;
+	uint64_t out = out_at(fence, over);
 
-	if (out > UINT64_MAX / 2) /* an end was seen before its beginning */
-		out = 0;
 	return out > left ? out - left : 0;
 }
 
@@ -235,8 +241,12 @@ static void watch_idle(struct fence *fence, uint64_t now_ns)
 	fence->idle = !last;
 	if (last)
 		flag_lower(&fence->watching);
-	/* Who began before it was lowered sent nothing: then it stays up. */
-	if (last && !(out_now(fence) && flag_raise(&fence->watching))) {
+	/*
+	 * Who began before it was lowered sent nothing: then it stays up. So it does for what
+	 * is not waited for: that may be answered, and something else be waited for in its
+	 * place, with nobody to wake the watch.
+	 */
+	if (last && !(out_at(fence, counter_read(&fence->over)) && flag_raise(&fence->watching))) {
 		fence->since_ns = 0;
 		watch_sleep(fence, UINT64_MAX);
 		return;
