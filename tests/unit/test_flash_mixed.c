@@ -162,8 +162,10 @@ static void replaced_meanwhile(bool fails, bool again)
 
 	open_world();
 	dump(0xaa);
+	pthread_mutex_lock(&world.lock); /* reclaims of the store go by world_submit(), too */
 	world.keep = true;
 	world.fails = fails;
+	pthread_mutex_unlock(&world.lock);
 	xfers_of(xfers);
 	key = xfers[0].key;
 	memset(memory, 0, SHARDS * SHARD_BYTES);
