@@ -28,16 +28,20 @@ static uint32_t next_bare(const struct cache_stage *stage)
 	return ready < AHEAD ? bare : CACHE_NONE;
 }
 
-bool background_pending(const struct cache_stage *stage)
+bool background_pending(struct cache_stage *stage)
 {
 	const struct cache_map *map = stage->map;
 
+	/* Asked before each eviction, when this has long been so: not all chunks every time. */
+	if (mark_get(&stage->all_backed))
+		return false;
 	for (uint32_t i = 0; i < map->chunk_count; i++) {
 		enum chunk_phase phase = chunk_phase(word_hint(&map->chunks[i].state));
 
 		if (phase == CHUNK_BARE || phase == CHUNK_BACKING)
 			return true;
 	}
+	mark_set(&stage->all_backed);
 	return false;
 }
 

@@ -96,7 +96,8 @@ struct cache_stage {
 	struct engine_chain chain;
 	struct engine_op op;
 	uint32_t job_started, job_busy, want_repair;
-	uint64_t looked_ns; /* when it was looked whether other clients live */
+	uint32_t all_backed; /* a mark of base/atomic.h: no chunk is to get memory any more */
+	uint64_t looked_ns;  /* when it was looked whether other clients live */
 };
 
 /* The scratch of an io. */
@@ -146,7 +147,7 @@ void bindings_free(struct cache_stage *stage);
 void background_start(struct cache_stage *stage); /* at the first bind; no two at once */
 void background_kick(struct cache_stage *stage, bool repair);
 /* Chunks that are still to get memory. */
-bool background_pending(const struct cache_stage *stage);
+bool background_pending(struct cache_stage *stage);
 
 /* common.c: what loads and dumps share. */
 bool io_pin(struct cache_stage *stage, struct cache_io *own, const struct cache_ref *ref);
@@ -164,6 +165,8 @@ bool cache_expired(const struct cache_stage *stage, uint32_t entry);
 /* Bytes of a shard to the io, or from it. */
 void copy_to_iov(const struct iovec *iov, uint32_t iov_count, const uint8_t *from);
 void copy_from_iov(uint8_t *to, const struct iovec *iov, uint32_t iov_count);
+/* What lies behind the payload of a part that is to be published, where anything does. */
+void seal_tail(const struct cache_stage *stage, const struct cairn_part *part, uint8_t *payload);
 bool io_late(const struct cache_stage *stage, const struct cairn_io *io);
 void io_pause(struct cache_stage *stage, struct cairn_io *io, struct cache_io *own);
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/copy.h"
+#include "base/crc32c.h"
 #include "stages/cache/cache.h"
 #include "stages/cache/pins.h"
 #include "stages/cache/slots.h"
@@ -220,6 +221,18 @@ void copy_from_iov(uint8_t *to, const struct iovec *iov, uint32_t iov_count)
 		copy_cold(to, iov[i].iov_base, iov[i].iov_len);
 		to += iov[i].iov_len;
 	}
+}
+
+void seal_tail(const struct cache_stage *stage, const struct cairn_part *part, uint8_t *payload)
+{
+	struct cache_tail *tail;
+
+	if (part->meta_length == 0 && !stage->tails)
+		return;
+	tail = tail_of(payload, part->stored_length);
+	memcpy(tail->meta, part->meta, part->meta_length);
+	tail->checked = stage->tails;
+	tail->crc = stage->tails ? crc32c(0, payload, part->stored_length) : 0;
 }
 
 bool io_late(const struct cache_stage *stage, const struct cairn_io *io)

@@ -6,9 +6,7 @@
  * there.
  */
 #include <errno.h>
-#include <string.h>
 
-#include "base/crc32c.h"
 #include "stages/cache/cache.h"
 #include "stages/cache/slots.h"
 #include "stages/dump_check.h"
@@ -42,18 +40,6 @@ static bool same_geometry(const struct cache_stage *stage, const struct cairn_io
 
 /* ---- a part -------------------------------------------------------------------------- */
 
-static void seal(const struct cache_stage *stage, const struct cairn_part *part, uint8_t *payload)
-{
-	struct cache_tail *tail;
-
-	if (part->meta_length == 0 && !stage->tails)
-		return;
-	tail = tail_of(payload, part->stored_length);
-	memcpy(tail->meta, part->meta, part->meta_length);
-	tail->checked = stage->tails;
-	tail->crc = stage->tails ? crc32c(0, payload, part->stored_length) : 0;
-}
-
 /* Is the part made in place, for this block as it is now? */
 static bool made_here(struct cache_stage *stage, const struct cache_io *own,
 		      const struct cairn_part *part, struct reservation *ret_made)
@@ -86,7 +72,7 @@ static int take_in(struct cache_stage *stage, struct cache_io *own, struct cairn
 	payload = map_payload(stage->map, place->slot);
 	if (!(own->in_place & BIT(i)))
 		copy_from_iov(payload, part->iov, part->iov_count);
-	seal(stage, part, payload);
+	seal_tail(stage, part, payload);
 	own->own[i] = (struct iovec){payload, part->stored_length};
 	return 0;
 }

@@ -149,13 +149,8 @@ static bool fill_end(struct cache_stage *stage, struct cache_io *own, struct cai
 
 	if (kept && !narrow)
 		copy_from_iov(payload, part->iov, part->iov_count);
-	if (kept && (part->meta_length > 0 || stage->tails)) {
-		struct cache_tail *tail = tail_of(payload, part->stored_length);
-
-		memcpy(tail->meta, part->meta, part->meta_length);
-		tail->checked = stage->tails;
-		tail->crc = stage->tails ? crc32c(0, payload, part->stored_length) : 0;
-	}
+	if (kept)
+		seal_tail(stage, part, payload);
 	kept = kept && shard_publish(stage->map, place, (uint32_t)part->raw_length,
 				     (uint32_t)part->stored_length, part->meta_length);
 	if (part->status == 0 && narrow)

@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <string.h>
 
-#include "base/crc32c.h"
 #include "stages/cache/cache.h"
 #include "stages/cache/slots.h"
 
@@ -156,12 +155,8 @@ void prefetch_done(struct cache_stage *stage, struct cairn_io *io, struct cache_
 		struct cache_place *place = &own->places[i];
 		bool kept = part->status == 0;
 
-		if (kept && stage->tails) {
-			struct cache_tail *tail = tail_of(own->own[i].iov_base, part->length);
-
-			tail->checked = 1;
-			tail->crc = crc32c(0, own->own[i].iov_base, part->length);
-		}
+		if (kept && stage->tails) /* without them its slot has no room for one */
+			seal_tail(stage, part, own->own[i].iov_base);
 		kept = kept && shard_publish(stage->map, place, (uint32_t)part->raw_length,
 					     (uint32_t)part->length, 0);
 		if (!kept)

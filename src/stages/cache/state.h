@@ -297,11 +297,6 @@ static inline uint32_t slot_entry(uint64_t word)
 	return (uint32_t)(word >> 2) - 1;
 }
 
-static inline bool slot_is_of(uint64_t word, uint32_t entry, uint32_t life)
-{
-	return word == slot_linked(entry, life);
-}
-
 /*
  * ---- a chunk's state ----------------------------------------------------------------
  *
