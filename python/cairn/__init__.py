@@ -19,7 +19,10 @@ from ._cairn import (
     Future,
     Hold,
     Namespace,
+    Pin,
     Queue,
+    Registration,
+    Slot,
     Stat,
     Store,
     define,
@@ -43,5 +46,6 @@ class Attr(NamedTuple):
 
 __all__ = [
     "Attr", "CairnError", "Error", "Found", "Future", "Hold", "KEY_BYTES", "Namespace", "PRESENT",
-    "Queue", "SHARD_BYTES_MAX", "SHARD_COUNT_MAX", "Stat", "Store", "define", "version",
+    "Pin", "Queue", "Registration", "SHARD_BYTES_MAX", "SHARD_COUNT_MAX", "Slot", "Stat", "Store",
+    "define", "version",
 ]

@@ -53,13 +53,27 @@ static int add_segment(struct op *op, void *base, uint64_t length)
 	return 0;
 }
 
-/* Puts "items[N]: " before the text of the exception that is set. */
+struct place {
+	char text[32];
+};
+
+/* What an error's text begins with. */
+static struct place place_of(size_t index)
+{
+	struct place place = {"memory"};
+
+	if (index != NO_INDEX)
+		PyOS_snprintf(place.text, sizeof(place.text), "items[%zu]", index);
+	return place;
+}
+
+/* Puts the place before the text of the exception that is set. */
 static int at_item(size_t index, PyObject *type, const char *text)
 {
 	PyObject *was, *value, *trace;
 
 	PyErr_Fetch(&was, &value, &trace);
-	PyErr_Format(type, "items[%zu]: %s%s%S", index, text, value ? ": " : "",
+	PyErr_Format(type, "%s: %s%s%S", place_of(index).text, text, value ? ": " : "",
 		     value ? value : Py_None);
 	Py_XDECREF(was);
 	Py_XDECREF(value);
@@ -105,8 +119,9 @@ static int add_address(struct op *op, PyObject *item, size_t index)
 	    take_u64(PyTuple_GetItem(item, 1), "a length", 0, INT64_MAX, &length) < 0)
 		return at_item(index, PyExc_ValueError, "(address, length)");
 	if (address == 0 || length > UINTPTR_MAX - address) {
-		PyErr_Format(PyExc_ValueError, "items[%zu]: there is no memory at %llu, %llu bytes",
-			     index, (unsigned long long)address, (unsigned long long)length);
+		PyErr_Format(PyExc_ValueError, "%s: there is no memory at %llu, %llu bytes",
+			     place_of(index).text, (unsigned long long)address,
+			     (unsigned long long)length);
 		return -1;
 	}
 	return add_segment(op, (void *)(uintptr_t)address, length);
@@ -134,7 +149,7 @@ static PyObject *ask_capsule(PyObject *method)
 
 static int refuse(size_t index, const char *text)
 {
-	PyErr_Format(PyExc_ValueError, "items[%zu]: %s", index, text);
+	PyErr_Format(PyExc_ValueError, "%s: %s", place_of(index).text, text);
 	return -1;
 }
 
@@ -167,7 +182,7 @@ static int tensor_length(const struct dl_tensor *tensor, size_t index, uint64_t 
 
 static int add_tensor(struct op *op, const struct dl_tensor *tensor, size_t index)
 {
-	uint64_t length;
+	uint64_t length = 0;
 
 	if (tensor->device_type != DLPACK_CPU && tensor->device_type != DLPACK_CUDA_HOST &&
 	    tensor->device_type != DLPACK_ROCM_HOST)
@@ -241,9 +256,9 @@ static int add_array(struct op *op, PyObject *item, bool writable, size_t index)
 		return -1;
 	if (ret == 0) {
 		PyErr_Format(PyExc_TypeError,
-			     "items[%zu]: a buffer, an array with __dlpack__(), (address, length) "
-			     "or a list of them is needed, not %R",
-			     index, Py_TYPE(item));
+			     "%s: a buffer, an array with __dlpack__(), (address, length) or a "
+			     "list of them is needed, not %R",
+			     place_of(index).text, Py_TYPE(item));
 		return -1;
 	}
 	capsule = ask_capsule(method);

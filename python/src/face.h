@@ -27,8 +27,11 @@
 #define SHORT_KEYS  64
 #define SHORT_XFERS 32
 
+#define UNTOLD INT32_MIN /* the status of what was never submitted */
+
 struct op;
 struct queue;
+struct lent;
 
 struct store {
 	PyObject_HEAD struct cairn_store *handle; /* NULL: closed */
@@ -37,6 +40,7 @@ struct store {
 	bool closing, slow_lookups, tried; /* tried: to close it at the interpreter's end */
 	PyObject *spec;
 	struct op *ops;		   /* in flight, or not yet collected; under the GIL */
+	struct lent *lent;	   /* memory of it that objects lend; under the GIL */
 	struct store *next, *prev; /* all that are open; under the GIL */
 };
 
@@ -58,12 +62,27 @@ struct hold {
 	Py_ssize_t count;
 };
 
+/* A Pin or a Slot. */
+struct lent {
+	PyObject_HEAD struct store *store;
+	struct name_space *ns;
+	struct lent *next, *prev;
+	void *base; /* NULL: given back, or committed */
+	uint64_t length, pin;
+	Py_ssize_t views;	      /* buffers that are out, `view` among them */
+	PyObject *view;		      /* the memoryview of our own; NULL: none */
+	struct cairn_xfer shape;      /* of a Slot */
+	struct cairn_block_attr attr; /* likewise; size 0: none */
+	bool writable, over;	      /* over: no further views */
+};
+
 /* The types and what else a call needs; made once, by the module's initialisation. */
 struct face {
 	PyObject *error;		  /* CairnError */
 	PyObject *await;		  /* the function behind Future.__await__ */
 	PyObject *dlpack, *dlpack_device; /* names, interned: the method cache keeps each new one */
 	PyTypeObject *store, *name_space, *future, *hold, *queue, *stat, *found;
+	PyTypeObject *registration, *pin, *slot;
 };
 extern struct face face;
 
@@ -204,13 +223,27 @@ struct shape {
 	bool dump;
 };
 int items_take(struct op *op, const struct keys *keys, PyObject *items, const struct shape *shape);
+/* A cairn.Attr. */
+int attr_take(PyObject *value, struct cairn_block_attr *attr);
 
 /* ---- buffers.c ----------------------------------------------------------------- */
+
+#define NO_INDEX SIZE_MAX /* one thing, not an item of many: errors speak of "memory" */
 
 /* Adds what @item names to the op's segments; a buffer is held. -1: an exception. */
 int buffer_add(struct op *op, PyObject *item, bool writable, size_t index);
 /* Whether @item is one buffer, not a sequence of items. */
 bool buffer_is_one(PyObject *item);
+
+/* ---- memory.c, lent.c --------------------------------------------------------------- */
+
+PyObject *register_memory(struct store *store, PyObject *const *args, Py_ssize_t nargs,
+			  PyObject *names);
+int memory_init(PyObject *module);
+/* Before a close: what nobody looks at goes back. -1: a view is left, BufferError is set. */
+int lent_end(struct store *store);
+PyMethodDef *lent_methods(void); /* of a namespace */
+int lent_init(PyObject *module);
 
 /* ---- namespace.c, future.c, hold.c, queue.c -------------------------------------- */
 

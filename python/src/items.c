@@ -106,7 +106,7 @@ static int take_shards(struct op *op, PyObject *shards)
 	return 0;
 }
 
-static int take_attr(PyObject *value, struct cairn_block_attr *attr)
+int attr_take(PyObject *value, struct cairn_block_attr *attr)
 {
 	PyObject *field[5];
 	uint64_t depth, priority;
@@ -149,7 +149,7 @@ static int take_attrs(struct op *op, PyObject *attrs)
 	}
 	for (Py_ssize_t i = 0; i < count; i++) {
 		PyObject *value = one ? Py_NewRef(attrs) : PySequence_GetItem(attrs, i);
-		int ret = !value ? -1 : value == Py_None ? 0 : take_attr(value, &op->attrs[i]);
+		int ret = !value ? -1 : value == Py_None ? 0 : attr_take(value, &op->attrs[i]);
 
 		Py_XDECREF(value);
 		if (ret < 0)

@@ -98,7 +98,8 @@ static int fill(PyObject *module)
 	if (!face.dlpack || !face.dlpack_device)
 		return -1;
 	if (take_error(module) < 0 || stores_init(module) < 0 || namespace_init(module) < 0 ||
-	    future_init(module) < 0 || hold_init(module) < 0 || queue_init(module) < 0)
+	    future_init(module) < 0 || hold_init(module) < 0 || queue_init(module) < 0 ||
+	    memory_init(module) < 0 || lent_init(module) < 0)
 		return -1;
 	if (PyModule_AddIntConstant(module, "PRESENT", CAIRN_PRESENT) < 0 ||
 	    PyModule_AddIntConstant(module, "KEY_BYTES", CAIRN_KEY_BYTES) < 0 ||

@@ -484,14 +484,14 @@ static PyStructSequence_Desc found_desc = {
 	.n_in_sequence = 5,
 };
 
-/* The methods of lookups and those of transfers, in one table. */
+/* The methods of lookups, of transfers and of memory in place, in one table. */
 static PyMethodDef *all_methods(void)
 {
 	static PyMethodDef all[32];
-	PyMethodDef *tables[] = {lookups, transfer_methods()};
+	PyMethodDef *tables[] = {lookups, transfer_methods(), lent_methods()};
 	size_t n = 0;
 
-	for (size_t t = 0; t < 2; t++)
+	for (size_t t = 0; t < 3; t++)
 		for (PyMethodDef *row = tables[t]; row->ml_name; row++)
 			all[n++] = *row;
 	return all;

@@ -114,6 +114,8 @@ static PyObject *close_store(struct store *store, uint64_t timeout_ns)
 		Py_RETURN_NONE; /* a child's parent closes it */
 	if (store->closing)
 		return raise_code(-EBUSY, "another thread is closing the store");
+	if (lent_end(store) < 0)
+		return NULL;
 	do {
 		ret = close_handle(store, timeout_ns);
 		if (ret == -EINTR && PyErr_CheckSignals() < 0)
@@ -174,6 +176,10 @@ void stores_close_at_exit(void)
 	/* The list may change whenever the GIL is given away: it is asked anew. */
 	while ((store = next_to_close()) != NULL) {
 		store->tried = true;
+		if (lent_end(store) < 0) {
+			PyErr_Clear(); /* it goes with the process */
+			continue;
+		}
 		Py_INCREF((PyObject *)store);
 		for (struct op *op = store->ops; op; op = op->next)
 			if (op->task)
@@ -378,6 +384,12 @@ static PyObject *store_namespace(PyObject *self, PyObject *const *args, Py_ssize
 	return namespace_open((struct store *)self, args, nargs, names);
 }
 
+static PyObject *store_register(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+				PyObject *names)
+{
+	return register_memory((struct store *)self, args, nargs, names);
+}
+
 static PyObject *store_closed(PyObject *self, void *unused)
 {
 	(void)unused;
@@ -405,6 +417,7 @@ static PyMethodDef methods[] = {
 	 "close(timeout=None)\n--\n\n"
 	 "Closes the store; what runs is waited for, `timeout` seconds (None: the store's\n"
 	 "deadline; math.inf: as long as it takes), then TimeoutError, and it stays open.\n"
+	 "BufferError: a view of a Pin or a Slot of it is left, and it stays open, too.\n"
 	 "Again, or in a child after a fork: nothing happens."},
 	{"namespace", (PyCFunction)(void (*)(void))store_namespace, METH_FASTCALL | METH_KEYWORDS,
 	 "namespace(*, model='', revision='', dtype='', layout='', parallel='', tenant='',\n"
@@ -426,6 +439,16 @@ static PyMethodDef methods[] = {
 	 "passed. For raw addresses of a *_sync call that ended with -ETIMEDOUT."},
 	{"queue", store_queue, METH_NOARGS,
 	 "queue()\n--\n\nA Queue, into which tasks that name it are put at their release."},
+	{"register", (PyCFunction)(void (*)(void))store_register, METH_FASTCALL | METH_KEYWORDS,
+	 "register(memory, length=None)\n--\n\n"
+	 "Tells of memory that is kept for long, so that a tier may aim its reads at what tasks\n"
+	 "name in it, where else it would copy: the whole of a buffer that can be written, an\n"
+	 "array with __dlpack__(), or an address of `length` bytes, which the caller keeps "
+	 "mapped.\n"
+	 "What a load names there may hold any bytes until it ended with 0, and after another\n"
+	 "end. Not for tasks with detach=True. A Registration, a context manager: it ends with\n"
+	 "its close(), with the object or with the store.\n"
+	 "CairnError: EINVAL (overlaps what is registered), ECANCELED (closed), EOWNERDEAD."},
 	{"__enter__", store_enter, METH_NOARGS, NULL},
 	{"__exit__", (PyCFunction)(void (*)(void))store_exit, METH_FASTCALL, NULL},
 	{NULL, NULL, 0, NULL},

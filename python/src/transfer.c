@@ -162,8 +162,6 @@ static PyObject *start(struct transfer *transfer)
 
 /* ---- without one ------------------------------------------------------------------------ */
 
-#define UNTOLD INT32_MIN
-
 static void set_untold(struct op *op)
 {
 	for (uint32_t i = 0; i < op->count; i++)

@@ -177,6 +177,47 @@ class Leaks(kit.Case):
 
         self.check(lambda: asyncio.run(run()), max(ROUNDS // 100, 1))
 
+    def test_registrations(self) -> None:
+        def scenario() -> None:
+            with self.store.register(self.room):
+                raises(lambda: self.store.register(self.room, 1))
+            self.store.register(self.room, BLOCK)
+            raises(lambda: self.store.register(b"only read"))
+            raises(lambda: self.store.register(0, 1))
+
+        self.check(scenario)
+
+    def test_pins_and_slots(self) -> None:
+        name = os.path.basename(self.folder)
+        ns = self.open(f"cache(size=64MiB, name={name}) | null(size=64MiB)").namespace(
+            model="test", shard_bytes=BLOCK)
+        there, absent = ns.key("there"), ns.key("absent")
+        ns.dump([there], [block(0)]).check()
+
+        def scenario() -> None:
+            pin = ns.pin(there)
+            assert pin is not None
+            with pin as view:
+                part = view[:8]
+            del view, part
+            ns.pin(there)
+            ns.pin(absent)
+            pin = ns.pin(there)
+            assert pin is not None
+            pin.__enter__()  # a cycle
+            slot = ns.reserve(absent)
+            assert slot is not None
+            with slot:
+                slot.view[:8] = b"12345678"
+            slot = ns.reserve(absent)
+            assert slot is not None
+            slot.commit()
+            ns.reserve(absent)
+            ns.remove_sync(absent)
+            raises(lambda: ns.reserve(absent, 1))
+
+        self.check(scenario, ROUNDS // 4)
+
     def test_refusals(self) -> None:
         ns: Any = self.ns
         refusals: list[Callable[[], object]] = [

@@ -180,5 +180,40 @@ class Multiprocessing(kit.Case):
                 pickle.dumps(handle)
 
 
+class Lent(kit.Case):
+    """Memory of the engine's that is registered, and of the store's that is lent."""
+
+    def test_in_a_child(self) -> None:
+        name = os.path.basename(self.folder)
+        store = self.open(f"cache(size=64MiB, name={name}) | null(size=64MiB)")
+        ns = store.namespace(model="test", shard_bytes=BLOCK)
+        ns.dump([ns.key("a")], [block(0)]).check()
+        data = bytearray(BLOCK)
+        registered, pin, slot = store.register(data), ns.pin(ns.key("a")), ns.reserve(ns.key("b"))
+        assert pin is not None and slot is not None
+        view = pin.view
+
+        def child() -> None:
+            bytes(view)  # whatever the parent has there: no crash
+            uses: list[Callable[[], object]] = [lambda: bytes(pin), lambda: slot.view, slot.commit]
+            for use in uses:
+                with self.assertRaises(ValueError):
+                    use()
+            for call in (lambda: store.register(data), lambda: ns.pin(ns.key("a")),
+                         lambda: ns.reserve(ns.key("c"))):
+                self.refused(kit.errno.EOWNERDEAD, call)
+            registered.close()
+            pin.release()
+            slot.abort()
+
+        self.assertEqual(in_child(child), 0)
+        self.assertFalse(registered.closed)
+        self.assertEqual(view, block(0))
+        slot.view[:] = block(1)
+        self.assertEqual(slot.commit(), 0)
+        pin.release()
+        registered.close()
+
+
 if __name__ == "__main__":
     unittest.main()
