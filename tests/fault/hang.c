@@ -334,14 +334,19 @@ static void idle(void)
 	device_idle(false);
 }
 
+static void await_answers(uint32_t probes)
+{
+	while (device_inside() != probes)
+		nap();
+}
+
 /*
  * All that was given to the device is answered, but for PROBES lost, and the answers are
  * seen: one that comes late is as good as any, and would take the next fence down.
  */
 static void settle(uint32_t probes)
 {
-	while (device_inside() != probes)
-		nap();
+	await_answers(probes);
 	idle();
 }
 
@@ -359,6 +364,7 @@ static bool has_probe(void)
 static void device_back(struct rig *rig, uint32_t probes)
 {
 	device_hang(false);
+	await_answers(probes); /* before the clock is as fast as others' */
 	device_idle(true);
 	wait_fenced(rig, 0);
 	device_idle(false);
