@@ -187,7 +187,7 @@ static int set_quantity(const struct option_command *command, const struct optio
 		rc = units_parse_size(text, &value);
 		format = units_format_size;
 		example = "64KiB, 2MiB or 4096";
-	} else if (row->type == OPTION_TIME) {
+	} else if (row->type == OPTION_TIME || row->type == OPTION_TIME_MAYBE) {
 		rc = units_parse_time(text, &value);
 		format = units_format_time;
 		example = "250ms or 2s";
@@ -197,9 +197,9 @@ static int set_quantity(const struct option_command *command, const struct optio
 	if (rc < 0)
 		return option_error(command->name, "--%s: \"%s\" is not a %s; write for example %s",
 				    row->name, text,
-				    row->type == OPTION_SIZE   ? "size"
-				    : row->type == OPTION_TIME ? "time"
-							       : "count",
+				    row->type == OPTION_SIZE	? "size"
+				    : row->type == OPTION_COUNT ? "count"
+								: "time",
 				    example);
 	if (value < row->min || (row->max && value > row->max))
 		return option_error(command->name, "--%s: %s is outside %s to %s", row->name, text,
@@ -240,6 +240,8 @@ static int set_option(const struct option_command *command, const struct option_
 		return set_choice(command, row, text);
 	case OPTION_NUMBER:
 		return set_number(command, row, text);
+	case OPTION_TIME_MAYBE:
+		return text ? set_quantity(command, row, text) : -1;
 	case OPTION_SIZE:
 	case OPTION_TIME:
 	case OPTION_COUNT:
@@ -248,9 +250,11 @@ static int set_option(const struct option_command *command, const struct option_
 	return CLI_USAGE;
 }
 
+/* "[=TIME]" is a value that may be left out. */
 static void print_option(const char *name, const char *value, const char *help)
 {
-	int width = printf("  --%s%s%s", name, value ? " " : "", value ? value : "");
+	int width =
+		printf("  --%s%s%s", name, value && *value != '[' ? " " : "", value ? value : "");
 
 	if (width >= HELP_COLUMN) {
 		putchar('\n');
@@ -317,9 +321,11 @@ int option_parse(const struct option_command *command, int argc, char **argv,
 	for (size_t i = 0; i < command->row_count; i++) {
 		const struct option_row *row = &command->rows[i];
 
-		longs[i + 1] = (struct option){
-			row->name, row->type == OPTION_FLAG ? no_argument : required_argument, NULL,
-			LONG_FIRST + (int)i};
+		longs[i + 1] = (struct option){row->name,
+					       row->type == OPTION_FLAG		? no_argument
+					       : row->type == OPTION_TIME_MAYBE ? optional_argument
+										: required_argument,
+					       NULL, LONG_FIRST + (int)i};
 	}
 	*ret_operand_count = 0;
 	optind = 0; /* glibc: start anew */

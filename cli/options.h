@@ -13,14 +13,15 @@
 #include <cairn/store.h>
 
 enum option_type {
-	OPTION_FLAG,   /* bool */
-	OPTION_TEXT,   /* const char *: lent from argv */
-	OPTION_LIST,   /* struct option_list; may be given again */
-	OPTION_SIZE,   /* uint64_t, bytes */
-	OPTION_TIME,   /* uint64_t, nanoseconds */
-	OPTION_COUNT,  /* uint64_t */
-	OPTION_NUMBER, /* double */
-	OPTION_CHOICE, /* uint32_t, the position in `choices` */
+	OPTION_FLAG,	   /* bool */
+	OPTION_TEXT,	   /* const char *: lent from argv */
+	OPTION_LIST,	   /* struct option_list; may be given again */
+	OPTION_SIZE,	   /* uint64_t, bytes */
+	OPTION_TIME,	   /* uint64_t, nanoseconds */
+	OPTION_TIME_MAYBE, /* likewise; "--name" alone leaves it as it is */
+	OPTION_COUNT,	   /* uint64_t */
+	OPTION_NUMBER,	   /* double */
+	OPTION_CHOICE,	   /* uint32_t, the position in `choices` */
 };
 
 /* Texts in the order of the command line; lent from argv. */

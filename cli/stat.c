@@ -8,6 +8,7 @@
 #include "options.h"
 #include "out.h"
 #include "prometheus.h"
+#include "watch.h"
 
 struct stat_view {
 	json_t *stages;		/* NULL: print a table */
@@ -278,7 +279,8 @@ static int stat_prometheus(const char *pipeline, const struct option_store *stor
 struct stat_wanted {
 	struct option_store store;
 	struct option_list labels;
-	bool as_json, prometheus;
+	bool as_json, prometheus, watch, counted;
+	uint64_t interval_ns, count;
 };
 
 static int run_stat(const char *pipeline, const struct stat_wanted *wanted)
@@ -291,19 +293,33 @@ static int run_stat(const char *pipeline, const struct stat_wanted *wanted)
 		return option_error("stat", "--json and --prometheus are both given");
 	if (wanted->labels.count > 0 && !wanted->prometheus)
 		return option_error("stat", "--label is of --prometheus");
+	if (wanted->watch && wanted->prometheus)
+		return option_error("stat", "--watch and --prometheus are both given");
+	if (wanted->counted && !wanted->watch)
+		return option_error("stat", "--count is of --watch");
+	if (wanted->watch)
+		return watch_store(pipeline, &wanted->store, wanted->interval_ns, wanted->count,
+				   wanted->as_json);
 	return wanted->prometheus ? stat_prometheus(pipeline, &wanted->store, &wanted->labels)
 				  : stat_pipeline(pipeline, &wanted->store, wanted->as_json);
 }
 
 int cli_stat(int argc, char **argv)
 {
-	struct stat_wanted wanted = {.as_json = false};
+	struct stat_wanted wanted = {.interval_ns = 1000000000u};
 	const struct option_row rows[] = {
 		OPTION_STORE_ROWS(&wanted.store, &wanted.as_json),
 		{"prometheus", OPTION_FLAG, &wanted.prometheus, NULL,
 		 "the text that Prometheus scrapes, and nothing else", 0, 0, NULL},
 		{"label", OPTION_LIST, &wanted.labels, "NAME=VALUE",
 		 "a label of every sample of --prometheus; may be repeated", 0, 0, NULL},
+		{"watch", OPTION_TIME_MAYBE, &wanted.interval_ns, "[=TIME]",
+		 "shows hit rates, bytes moved, evictions, and of a cache\n"
+		 "how full it is, its processes and pins, again after each\n"
+		 "TIME (1s), until SIGINT; --json: an object a line",
+		 1000000u, UINT64_C(86400000000000), &wanted.watch},
+		{"count", OPTION_COUNT, &wanted.count, "N", "ends --watch after N times", 1, 0,
+		 &wanted.counted},
 	};
 	const struct option_command command = {
 		.name = "stat",
@@ -314,7 +330,8 @@ int cli_stat(int argc, char **argv)
 		.after = "Examples:\n  cairn stat 'posix(path=/var/lib/cairn)'\n"
 			 "  cairn stat 'posix(path=/var/lib/cairn)' --json | jq .stages.posix\n"
 			 "  cairn stat 'flash(path=/var/lib/cairn.kv)' --prometheus "
-			 "\\\n    > kv0.prom.tmp && mv kv0.prom.tmp kv0.prom\n\n"
+			 "\\\n    > kv0.prom.tmp && mv kv0.prom.tmp kv0.prom\n"
+			 "  cairn stat 'cache | flash(path=/var/lib/cairn.kv)' --watch=5s\n\n"
 			 "Exit status: 0, 2 usage, 3 it could not be read.",
 		.operand = "PIPELINE",
 		.operand_min = 1,

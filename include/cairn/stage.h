@@ -346,7 +346,10 @@ struct cairn_stage_ops {
 		      int (*fn)(void *context, const struct cairn_finding *finding), void *context,
 		      struct cairn_error *reterr);
 
-	/* As cairn_inspect(), of this tier; at rest, as list(). NULL: it tells nothing. */
+	/*
+	 * As cairn_inspect(), of this tier; at rest, as list(). NULL: it tells nothing. A tier
+	 * that persists is not asked for CAIRN_INSPECT_MEMORY, and others for nothing else.
+	 */
 	int (*inspect)(const struct cairn_stage_env *env, uint64_t region,
 		       int (*fn)(void *context, const struct cairn_detail *detail), void *context,
 		       struct cairn_error *reterr);

@@ -361,7 +361,8 @@ struct cairn_detail {
 	uint64_t value;
 };
 
-#define CAIRN_INSPECT_STORE UINT64_MAX
+#define CAIRN_INSPECT_STORE  UINT64_MAX
+#define CAIRN_INSPECT_MEMORY (UINT64_MAX - 1) /* what memory tiers have now, and who is there */
 
 /*
  * What the tiers of @spec keep, as it lies on the medium, for people who look for
@@ -371,8 +372,12 @@ struct cairn_detail {
  * live owner (detail "in_use" of "store" is "yes") what is not written yet is not told,
  * and what is being written may be told as torn.
  *
+ * With CAIRN_INSPECT_MEMORY the tiers in shared memory are asked, and no others: how full
+ * they are, by sizes of slots, and how many processes and pins there are. Of words that
+ * change while they are read. -ENOENT: no process has it open.
+ *
  * A nonzero return of @fn ends the walk and is returned. Else 0, or -EOPNOTSUPP (no
- * tier of it tells anything: flash does), -EINVAL (no such region, or the text),
+ * tier of it tells anything: flash does, of memory cache), -EINVAL (no such region, or the text),
  * -ENOENT, -EPROTO (no store, of another version, or damaged), -EIO.
  */
 CAIRN_API int cairn_inspect(const char *spec, const struct cairn_store_opts *opts, uint64_t region,

@@ -130,21 +130,43 @@ int cairn_repair(const char *spec, const struct cairn_store_opts *opts,
 	return ret;
 }
 
+/* As identify() of it says. */
+static bool uuid_at_rest(const struct cairn_stage_env *env, uint8_t ret_uuid[16])
+{
+	const struct cairn_store *store = store_of_env(env);
+	bool found = false;
+
+	memset(ret_uuid, 0, 16);
+	for (uint32_t i = env->index + 1; i < store->level_count; i++) {
+		const struct level *level = &store->levels[i];
+
+		if (!(level->ops->flags & CAIRN_STAGE_TIER))
+			continue;
+		found = true;
+		if (!level->ops->identify ||
+		    level->ops->identify(&level->env, ret_uuid, &(struct cairn_error){0}) < 0)
+			memset(ret_uuid, 0, 16);
+	}
+	return found;
+}
+
 int cairn_inspect(const char *spec, const struct cairn_store_opts *opts, uint64_t region,
 		  int (*fn)(void *context, const struct cairn_detail *detail), void *context,
 		  struct cairn_error *reterr)
 {
 	struct cairn_store *store = NULL;
 	int ret = at_rest(spec, opts, &store, reterr);
-	bool any = false;
+	bool any = false, of_memory = region == CAIRN_INSPECT_MEMORY;
 
 	if (ret == 0 && !fn)
 		ret = fail(reterr, -EINVAL, "cairn_inspect: no function to call");
 	for (uint32_t i = 0; ret == 0 && store && i < store->level_count; i++) {
 		struct level *level = &store->levels[i];
+		bool persists = (level->ops->flags & CAIRN_STAGE_PERSISTS) != 0;
 
-		if (!level->ops->inspect)
+		if (!level->ops->inspect || of_memory == persists)
 			continue;
+		level->internal.uuid_below = uuid_at_rest;
 		any = true;
 		ret = level->ops->inspect(&level->env, region, fn, context, reterr);
 	}

@@ -63,7 +63,8 @@ struct stage_env {
 	uint64_t (*sequence_now)(const struct cairn_stage_env *env);
 	/*
 	 * The uuid of the lowest tier below this stage, zero if it keeps none. False: there
-	 * is no tier below. From open() on: stages are opened from the bottom up.
+	 * is no tier below. From open() on: stages are opened from the bottom up; and at rest
+	 * in inspect().
 	 */
 	bool (*uuid_below)(const struct cairn_stage_env *env, uint8_t ret_uuid[16]);
 	/*

@@ -214,6 +214,8 @@ int cairn_live_counters(const char *spec, const struct cairn_store_opts *opts,
 
 	(void)opts;
 	(void)reterr;
+	if (strstr(spec, "broken"))
+		return -EINVAL;
 	if (strstr(spec, "pageless"))
 		return -EBUSY;
 	if (!strstr(spec, "busy"))
@@ -238,9 +240,9 @@ int cairn_live_figures(const char *spec, const struct cairn_store_opts *opts,
 	const struct cairn_latency dump = {.op = "dump", .bucket_count = 2, .buckets = none};
 	int rc = cairn_live_counters(spec, opts, counter, context, live, reterr);
 
-	if (rc == 0)
+	if (rc == 0 && latency)
 		rc = latency(context, &load);
-	return rc ? rc : latency(context, &dump);
+	return rc || !latency ? rc : latency(context, &dump);
 }
 
 int64_t cairn_list(const char *spec, const struct cairn_store_opts *opts,
@@ -312,6 +314,26 @@ int cairn_repair(const char *spec, const struct cairn_store_opts *opts,
 	return 0;
 }
 
+static int inspect_memory(int (*fn)(void *context, const struct cairn_detail *detail),
+			  void *context)
+{
+	const struct cairn_detail details[] = {
+		{"fake", "memory", 0, "bytes", NULL, 1u << 20},
+		{"fake", "memory", 0, "used_bytes", NULL, 12288},
+		{"fake", "memory", 0, "blocks", NULL, 3},
+		{"fake", "memory", 0, "clients", NULL, 2},
+		{"fake", "memory", 0, "pins", NULL, 5},
+		{"fake", "class", 4096, "chunks", NULL, 1},
+		{"fake", "class", 4096, "slots", NULL, 256},
+		{"fake", "class", 4096, "slots_used", NULL, 3},
+		{"fake", "class", 4096, "used_bytes", NULL, 12288},
+	};
+
+	for (size_t i = 0; i < sizeof(details) / sizeof(details[0]); i++)
+		fn(context, &details[i]);
+	return 0;
+}
+
 /* A store that process 4711 has open, with two records in a region. */
 int cairn_inspect(const char *spec, const struct cairn_store_opts *opts, uint64_t region,
 		  int (*fn)(void *context, const struct cairn_detail *detail), void *context,
@@ -329,6 +351,8 @@ int cairn_inspect(const char *spec, const struct cairn_store_opts *opts, uint64_
 	size_t count = region == CAIRN_INSPECT_STORE ? 6 : 7;
 
 	(void)opts;
+	if (region == CAIRN_INSPECT_MEMORY)
+		return inspect_memory(fn, context);
 	if (strcmp(spec, "flash(path=\"/a \\\"b\\\\\")") == 0)
 		count = 3;
 	else if (strcmp(spec, "flash(path=\"/store\")") != 0 || region == 9) {

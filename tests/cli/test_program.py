@@ -295,6 +295,31 @@ class Others(unittest.TestCase):
         self.assertEqual((r["live"], r["blocks"], r["stored_bytes"]), (False, 3, 24576))
         self.assertEqual(cairn("stat", "broken").returncode, 2)
 
+    def test_watch(self):
+        run = cairn("stat", "busy", "--watch=1ms", "--count", "2", "--json")
+        self.assertEqual((run.returncode, run.stderr), (0, ""))
+        first, second = (json.loads(line) for line in run.stdout.splitlines())
+        self.assertEqual((first["pid"], first["total"]["load_hits"]), (4711, 0))
+        # Its counter does not move.
+        self.assertEqual(first["stages"]["fake"]["total"]["load_hits"], 42)
+        self.assertEqual(first["stages"]["fake"]["total"]["hit_rate"], 1)
+        self.assertEqual(second["stages"]["fake"]["interval"]["load_hits"], 0)
+        self.assertIsNone(second["stages"]["fake"]["interval"]["hit_rate"])
+        self.assertEqual(second["memory"]["fake"], {
+            "bytes": 1 << 20, "used_bytes": 12288, "blocks": 3, "clients": 2, "pins": 5,
+            "chunk_bytes": 0, "chunks_backed": 0, "chunks_free": 0,
+            "classes": [{"slot_bytes": 4096, "chunks": 1, "slots": 256, "slots_used": 3,
+                         "used_bytes": 12288}]})
+        said = cairn("stat", "busy", "--watch=1ms", "--count", "21").stdout.splitlines()
+        self.assertEqual([n for n, line in enumerate(said) if "evicted" in line], [0, 21])
+        self.assertRegex(said[1], r"12 KiB +2 +5  4 KiB:12 KiB/1$")
+        for args in (["--watch", "--prometheus"], ["--count", "1"], ["--watch=x"],
+                     ["--watch=1ns"], ["--watch", "--count", "0"]):
+            run = cairn("stat", "busy", *args)
+            self.assertEqual((args, run.returncode, run.stdout), (args, 2, ""))
+            self.assertEqual(run.stderr.count("\n"), 1)
+        self.assertEqual(cairn("stat", "broken", "--watch").returncode, 2)
+
     def test_stat_for_prometheus(self):
         run = cairn("stat", "busy", "--prometheus", "--label", 'store=a"\\', "--label", "rack=7")
         self.assertEqual((run.returncode, run.stderr), (0, ""))

@@ -159,6 +159,87 @@ class Real(unittest.TestCase):
             time.sleep(0.02)
         raise AssertionError("the store was not opened")
 
+    def watch(self, store, *args):
+        run = subprocess.run([PROGRAM, "stat", store, "--watch=20ms", *args], capture_output=True,
+                             text=True)
+        self.assertEqual((run.returncode, run.stderr), (0, ""))
+        return run.stdout.splitlines()
+
+    def test_watch(self):
+        store = f"cache(size=16MiB) | flash(path={self.path}.log, size=64MiB, region=1MiB)"
+        said = self.watch(store.replace(self.path, self.path + ".none"), "--count", "2")
+        self.assertEqual(said[1:], ["nobody has it open"] * 2)
+        owner = subprocess.Popen([PROGRAM, "replay", store, "--generate", "chat", "--speed",
+                                  "0.01"], stdout=subprocess.DEVNULL)
+        self.addCleanup(owner.wait)
+        self.addCleanup(owner.kill)
+        until = time.monotonic() + 60
+        told = {"live": False, "memory": {}}
+        while (not told["live"] or not told["memory"] or not told["pid"]
+               or not told["memory"]["cache"]["classes"]
+               or not told["total"]["dumped_bytes"]):
+            self.assertLess(time.monotonic(), until)
+            told = json.loads(self.watch(store, "--json", "--count", "1")[0])
+        self.assertEqual(told["pid"], owner.pid)
+        self.assertGreaterEqual(told["total"]["lookups"], told["total"]["lookup_hits"])
+        self.assertGreaterEqual(told["interval_s"], 0.02)
+        self.assertEqual(list(told["stages"]), ["cache", "flash"])
+        memory = told["memory"]["cache"]
+        self.assertEqual((memory["bytes"], memory["clients"]), (16 << 20, 1))
+        self.assertEqual(memory["used_bytes"], sum(c["used_bytes"] for c in memory["classes"]))
+        for one in memory["classes"]:
+            self.assertLessEqual(one["slots"], one["chunks"] * memory["chunk_bytes"]
+                                 // one["slot_bytes"])
+            self.assertLessEqual(one["slots_used"], one["slots"])
+        said = self.watch(store, "--count", "3")
+        self.assertEqual(len(said), 4)
+        self.assertRegex(said[0], r"^ +found +in all +hits +in all +loaded +dumped +evicted")
+        self.assertRegex(said[1], r" MB/s +[\d,]+ +[\d.]+ [KM]iB +1 +\d+  [\d.]+ [KM]?i?B:")
+        # A second process of the region is seen, whose page is not this pipeline's.
+        lone = f"cache(size=16MiB, name=watch-{os.getpid()})"
+        other = subprocess.Popen([PROGRAM, "replay", lone, "--generate", "chat", "--speed",
+                                  "0.01"], stdout=subprocess.DEVNULL)
+        self.addCleanup(other.wait)
+        self.addCleanup(other.send_signal, signal.SIGTERM)
+        while not told["memory"] or told["pid"]:
+            self.assertLess(time.monotonic(), until)
+            told = json.loads(self.watch(lone, "--json", "--count", "1")[0])
+        self.assertEqual((told["live"], told["memory"]["cache"]["clients"]), (True, 1))
+
+    def test_watch_ends(self):
+        """By a signal, which is no failure; on a terminal each takes the last one's place."""
+        for interval in "10ms", "1h":
+            primary, secondary = pty.openpty()
+            run = subprocess.Popen([PROGRAM, "stat", "cache(size=16MiB, name=nobody-has-it)",
+                                    f"--watch={interval}"], stdout=secondary,
+                                   stderr=subprocess.PIPE)
+            os.close(secondary)
+            if interval == "10ms":
+                said = b""
+                while said.count(b"\x1b[H\x1b[Jnobody has it open") < 2:
+                    said += os.read(primary, 4096)
+            else:
+                # Its signals are caught when they are blocked.
+                until = time.monotonic() + 60
+                while int(self.status_of(run.pid)["SigCgt"], 16) >> (signal.SIGINT - 1) & 1 == 0:
+                    self.assertLess(time.monotonic(), until)
+            run.send_signal(signal.SIGINT)
+            if interval == "10ms":
+                while True:
+                    try:
+                        if not os.read(primary, 4096):
+                            break
+                    except OSError: # the last one closed it
+                        break
+            self.assertEqual((run.wait(60), run.stderr.read()), (0, b""))
+            run.stderr.close()
+            os.close(primary)
+
+    @staticmethod
+    def status_of(pid):
+        with open(f"/proc/{pid}/status") as file:
+            return dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+
     def test_stat_of_a_shared_store(self):
         store = f"posix(path={self.path}, shared=yes)"
         _, stat = self.open_shared(store)

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -590,6 +591,122 @@ static void the_dead(void **state)
 	shop_close(&shop);
 }
 
+/* ---- a region from outside ---------------------------------------------------------- */
+
+struct outside {
+	uint64_t bytes, used, clients, pins, classes_used;
+};
+
+static int see(void *context, const struct cairn_detail *detail)
+{
+	struct outside *outside = context;
+
+	assert_string_equal(detail->stage, "cache");
+	if (strcmp(detail->item, "class") == 0 && strcmp(detail->name, "used_bytes") == 0)
+		outside->classes_used += detail->value;
+	else if (strcmp(detail->name, "bytes") == 0)
+		outside->bytes = detail->value;
+	else if (strcmp(detail->item, "memory") == 0 && strcmp(detail->name, "used_bytes") == 0)
+		outside->used = detail->value;
+	else if (strcmp(detail->name, "clients") == 0)
+		outside->clients = detail->value;
+	else if (strcmp(detail->name, "pins") == 0)
+		outside->pins = detail->value;
+	return 0;
+}
+
+static int look(const char *spec, struct outside *ret_outside)
+{
+	struct cairn_error error = {0};
+
+	memset(ret_outside, 0, sizeof(*ret_outside));
+	return cairn_inspect(spec, NULL, CAIRN_INSPECT_MEMORY, see, ret_outside, &error);
+}
+
+/* The head of the region's file, up to where its payload begins, and some of that. */
+#define HEAD_BYTES (8u << 20)
+
+static void break_some(uint8_t *head, struct random *random)
+{
+	/* The header's own words as well, and the chunks, which lie behind the tables. */
+	for (uint32_t i = 0; i < 200; i++) {
+		uint64_t at = random_next(random) % (i % 2 ? HEAD_BYTES : 4096u);
+
+		if (i < 190 && at < 192) /* else its checksum is wrong, and no more is looked at */
+			at += 192;
+		head[at] = (uint8_t)random_next(random);
+	}
+}
+
+static void looked_at(void **state)
+{
+	char spec[SPEC_MAX], path[128], others[SPEC_MAX];
+	struct random random = {11};
+	struct cairn_pinned pinned;
+	struct outside outside;
+	struct cairn_key key;
+	struct shop shop;
+	uint8_t *head = malloc(HEAD_BYTES), *broken = malloc(HEAD_BYTES);
+	uint32_t sound = 0;
+	int fd;
+
+	(void)state;
+	assert_true(head && broken);
+	spec_of(spec, "size=16MiB, entries=2000", true, "");
+	assert_int_equal(look(spec, &outside), -ENOENT);
+	shop_open_spec(&shop, spec);
+	for (uint32_t i = 0; i < 20; i++)
+		assert_int_equal(dump(&shop, i), 0);
+	key = key_of(&shop, 3);
+	assert_int_equal(cairn_pin(shop.ns, &key, 1, &pinned), 0);
+	assert_int_equal(look(spec, &outside), 0);
+	assert_int_equal(outside.bytes, 16u << 20);
+	assert_int_equal(outside.clients, 1);
+	assert_int_equal(outside.pins, 1);
+	assert_int_equal(outside.used, outside.classes_used);
+	assert_in_range(outside.used, 20u * SHARDS * BYTES, 25u * SHARDS * BYTES);
+	assert_int_equal(cairn_unpin(shop.store, pinned.pin), 0);
+
+	/* A copy under another name, with bytes broken, and cut short anywhere. */
+	snprintf(path, sizeof(path), "/dev/shm/cairn-cache-%u-%s", geteuid(), region);
+	fd = open(path, O_RDONLY);
+	assert_true(fd >= 0);
+	assert_int_equal(read(fd, head, HEAD_BYTES), HEAD_BYTES);
+	snprintf(path, sizeof(path), "/dev/shm/cairn-cache-%u-%s.broken", geteuid(), region);
+	snprintf(others, sizeof(others), "cache(size=16MiB, name=%s.broken)", region);
+	for (uint32_t round = 0; round < 400; round++) {
+		off_t bytes = lseek(fd, 0, SEEK_END);
+		int copy = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600), ret;
+
+		memcpy(broken, head, HEAD_BYTES);
+		if (round > 0)
+			break_some(broken, &random);
+		assert_true(copy >= 0);
+		assert_int_equal(write(copy, broken, HEAD_BYTES), HEAD_BYTES);
+		if (round % 8 == 7)
+			bytes = (off_t)(random_next(&random) % (uint64_t)bytes);
+		assert_int_equal(ftruncate(copy, bytes), 0);
+		close(copy);
+		ret = look(others, &outside);
+		assert_true(ret == 0 || ret == -EPROTO || ret == -EIO);
+		assert_true(outside.used <= 16u << 20 && outside.used == outside.classes_used);
+		assert_true(outside.clients <= 64);
+		sound += ret == 0;
+	}
+	assert_in_range(sound, 200, 399);
+	unlink(path);
+	assert_int_equal(mkfifo(path, 0600), 0);
+	assert_int_equal(look(others, &outside), -EPROTO);
+	unlink(path);
+	close(fd);
+	free(head);
+	free(broken);
+	shop_close(&shop);
+	assert_int_equal(look(spec, &outside), -ENOENT);
+	assert_int_equal(look("cache(size=16MiB)", &outside), -ENOENT);
+	assert_int_equal(look("null", &outside), -EOPNOTSUPP);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -599,6 +716,7 @@ int main(void)
 		cmocka_unit_test(leaves),     cmocka_unit_test(expires),
 		cmocka_unit_test(prefetches), cmocka_unit_test(full_buckets),
 		cmocka_unit_test(taken_anew), cmocka_unit_test(the_dead),
+		cmocka_unit_test(looked_at),
 	};
 
 	struct statvfs fs;

@@ -103,9 +103,22 @@ static uint32_t entries_of(const struct cairn_stage_env *env)
 	return (uint32_t)(entries < ENTRIES_MIN ? ENTRIES_MIN : entries);
 }
 
-static int cache_open(void *self, const struct cairn_stage_env *env, struct cairn_error *reterr)
+const char *cache_region_name(const struct cairn_stage_env *env, bool below_known,
+			      const uint8_t below[16], char buffer[CACHE_NAME_BYTES])
 {
 	static const uint8_t none[16];
+
+	if (env->values[OPT_NAME].set)
+		return env->values[OPT_NAME].s;
+	if (!below_known || memcmp(below, none, sizeof(none)) == 0)
+		return NULL;
+	for (uint32_t i = 0; i < 16; i++)
+		snprintf(buffer + 2 * (size_t)i, 3, "%02x", below[i]);
+	return buffer;
+}
+
+static int cache_open(void *self, const struct cairn_stage_env *env, struct cairn_error *reterr)
+{
 	struct cache_stage *stage = (struct cache_stage *)self;
 	struct region_opts opts = {
 		.size = env->values[OPT_SIZE].u,
@@ -114,7 +127,7 @@ static int cache_open(void *self, const struct cairn_stage_env *env, struct cair
 		.huge = env->values[OPT_HUGEPAGES].u == 0,
 		.keep = env->values[OPT_KEEP].u != 0,
 	};
-	char name[REGION_NAME_MAX + 1];
+	char name[CACHE_NAME_BYTES];
 	int ret = cache_check_values(env, reterr);
 
 	if (ret < 0)
@@ -128,13 +141,7 @@ static int cache_open(void *self, const struct cairn_stage_env *env, struct cair
 	stage->tails = stage->verify_hits || opts.keep;
 	stage->eager = env->values[OPT_PREFAULT].u == 0;
 	opts.below_known = stage_env(env)->uuid_below(env, opts.below);
-	if (env->values[OPT_NAME].set) {
-		opts.name = env->values[OPT_NAME].s;
-	} else if (opts.below_known && memcmp(opts.below, none, sizeof(none)) != 0) {
-		for (uint32_t i = 0; i < 16; i++)
-			snprintf(name + 2 * (size_t)i, 3, "%02x", opts.below[i]);
-		opts.name = name;
-	}
+	opts.name = cache_region_name(env, opts.below_known, opts.below, name);
 	ret = reserve_init(stage);
 	if (ret < 0)
 		return stage_error(reterr, ret, "%s: no memory", env->name);
@@ -424,6 +431,7 @@ const struct cairn_stage_ops cairn_stage_cache = {
 	.unhold = cache_unhold,
 	.stat = cache_stat,
 	.check_values = cache_check_values,
+	.inspect = cache_inspect,
 	.serve = cache_serve,
 	.pin = cache_pin,
 	.unpin = cache_unpin,

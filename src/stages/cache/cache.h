@@ -137,6 +137,19 @@ static inline struct cache_binding *cache_binding(const struct cache_stage *stag
 bool cache_key(const struct cache_stage *stage, const struct cairn_ns_view *ns,
 	       const struct cairn_key *key, struct cache_key *ret_key);
 
+/*
+ * The name of the region of a pipeline: name=, or the UUID below, written to @buffer. NULL: it is
+ * this process's own.
+ */
+#define CACHE_NAME_BYTES 33u
+const char *cache_region_name(const struct cairn_stage_env *env, bool below_known,
+			      const uint8_t below[16], char buffer[CACHE_NAME_BYTES]);
+
+/* look.c: cairn_inspect() of CAIRN_INSPECT_MEMORY. */
+int cache_inspect(const struct cairn_stage_env *env, uint64_t region,
+		  int (*fn)(void *context, const struct cairn_detail *detail), void *context,
+		  struct cairn_error *reterr);
+
 /* binding.c */
 int binding_make(struct cache_stage *stage, const struct cairn_ns_view *ns, void **ret_binding,
 		 struct cairn_error *reterr);

@@ -338,13 +338,17 @@ static int make_or_join(struct region *region, const struct region_opts *opts,
 	return region_join(region, opts, st, reterr);
 }
 
+void region_file_name(const char *name, char ret_path[REGION_NAME_MAX + 40])
+{
+	snprintf(ret_path, REGION_NAME_MAX + 40, "/cairn-cache-%u-%s", geteuid(), name);
+}
+
 static void name_it(struct region *region, const struct region_opts *opts)
 {
 	uint8_t random[8] = {0};
 
 	if (opts->name) {
-		snprintf(region->name, sizeof(region->name), "/cairn-cache-%u-%s", geteuid(),
-			 opts->name);
+		region_file_name(opts->name, region->name);
 		return;
 	}
 	region->sys->random(random, sizeof(random));

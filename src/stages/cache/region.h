@@ -46,6 +46,9 @@ int region_open(struct region *region, const struct cairn_stage_env *env,
 		const struct region_opts *opts, struct cairn_error *reterr);
 void region_close(struct region *region);
 
+/* What the file of a region of that name is called, for shm_open(). */
+void region_file_name(const char *name, char ret_path[REGION_NAME_MAX + 40]);
+
 /* Gets the chunk its memory, and touches it. Blocks for some ms: a worker's. */
 void region_back(struct region *region, uint32_t chunk);
 
