@@ -31,6 +31,7 @@ KIB = 1 << 10
 PAIRS = 9  # the least that gives a median an interval worth the name
 RING_SHARE = 0.9  # of a figure, without io_uring
 SIZES = (("256k", "256 KiB", 256 * KIB), ("2m", "2 MiB", 2048 * KIB))
+LOG_SPANS = 4  # the file of a flash tier is so many times what a run moves
 ENGINES = ("aio", "psync")  # what there is where io_uring is forbidden
 HITS = {"conversation": (105710, 288500), "synthetic": (77953, 121877)}
 
@@ -216,7 +217,7 @@ class Bench:
         """A pipeline whose file is made once, and written over once: as one in use is."""
         path = os.path.join(self.folder, f"flash{engine}")
         front = f"store(engine={engine}) | " if engine else ""
-        spec = f"{front}flash(path={path}, size={4 * self.bytes // (KIB * KIB)}MiB)"
+        spec = f"{front}flash(path={path}, size={LOG_SPANS * self.bytes // (KIB * KIB)}MiB)"
         if not os.path.exists(path):
             print("    a file that has been written over once", file=sys.stderr)
             commands = list(self.commands)
@@ -262,24 +263,31 @@ class Turns:
 
 
 class Fio:
-    """fio on one file of @total bytes, which it moves once in each run."""
+    """fio, which moves @total bytes in each run, of a file of @spans times as much.
 
-    def __init__(self, bench, mode, block, total):
+    The next run goes on where the last one ended, and over the end to the beginning.
+    """
+
+    def __init__(self, bench, mode, block, total, spans=1):
         if not shutil.which("fio"):
             raise LeftOut("fio is not installed")
         self.bench, self.side = bench, "read" if "read" in mode else "write"
-        self.command = ["fio", "--name=f", f"--filename={bench.folder}/fio", f"--size={total}",
+        self.total, self.spans, self.turn = total, spans, 0
+        path = os.path.join(bench.folder, "fio" if spans == 1 else "fio-log")
+        self.command = ["fio", "--name=f", f"--filename={path}", f"--size={total}",
                         f"--rw={mode}", f"--bs={block}", "--ioengine=io_uring", "--iodepth=32",
                         "--thread", "--direct=1", "--norandommap", "--randrepeat=0",
                         "--fixedbufs=1", "--registerfiles=1", "--output-format=json"]
-        path = os.path.join(bench.folder, "fio")
-        if not os.path.exists(path) or os.stat(path).st_size != total:
-            subprocess.run([*self.command[:4], "--rw=write", "--bs=2m", "--direct=1"],
-                           capture_output=True, check=False)  # what is read has been written
+        if not os.path.exists(path) or os.stat(path).st_size != spans * total:
+            subprocess.run([*self.command[:3], f"--size={spans * total}", "--rw=write", "--bs=2m",
+                            "--direct=1"],
+                           capture_output=True, check=False)  # what is moved has been written
         self.step()
 
     def step(self):
-        side = self.bench.run(*self.command)["jobs"][0][self.side]
+        at = [f"--offset={self.turn * self.total}"] if self.spans > 1 else []
+        self.turn = (self.turn + 1) % self.spans
+        side = self.bench.run(*self.command, *at)["jobs"][0][self.side]
         return {"bytes_per_s": side["bw_bytes"], "ops_per_s": side["iops"]}
 
     def end(self):
@@ -483,7 +491,8 @@ def flash_blocks(op, mode, size, words, block):
 
     def fio(b):
         ours = Turns(b, b.flash(), op, block, b.bytes, "--depth", 32, *more)
-        return turns_figure(b, ours, Fio(b, mode, block, b.bytes))
+        # Dumps go on through all of the log; so does fio, through a file as large.
+        return turns_figure(b, ours, Fio(b, mode, block, b.bytes, LOG_SPANS if op == "dump" else 1))
 
     def without(b):
         total = b.bytes // 4

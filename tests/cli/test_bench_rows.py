@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+import unittest.mock
 
 PROGRAM = os.path.abspath(sys.argv.pop(2))
 SCRIPT = sys.argv.pop(1)
@@ -98,6 +99,25 @@ class Measuring(unittest.TestCase):
         self.assertEqual([side.process.returncode for side in sides], [0, 0])
         with self.assertRaisesRegex(RuntimeError, "cairn bench: "):
             figures.Turns(self.bench, "null(fail=5)", "load", 4096, 40960)
+
+    def test_fio_goes_on(self):
+        """Turns of a file that is larger than a turn begin where the last one ended."""
+        calls = []
+
+        def run(*command):
+            calls.append(command)
+            return {"jobs": [{"write": {"bw_bytes": 1, "iops": 1}}]}
+
+        self.bench.run = run
+        with unittest.mock.patch.object(figures.shutil, "which", lambda name: name), \
+                unittest.mock.patch.object(figures.subprocess, "run") as layout:
+            fio = figures.Fio(self.bench, "write", 4096, 1000, 3)
+            self.assertIn("--size=3000", layout.call_args[0][0])
+            for _ in range(3):
+                fio.step()
+        self.assertEqual([c[-1] for c in calls],
+                         ["--offset=0", "--offset=1000", "--offset=2000", "--offset=0"])
+        self.assertTrue(all("--size=1000" in c for c in calls))
 
     def test_row(self):
         """What is printed has the commands, without the folders of the day."""
