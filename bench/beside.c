@@ -7,8 +7,8 @@
  * Fills the store with BLOCKS blocks of 256 KiB, then loads LOADS of them in random
  * order, four in flight: in turns alone, and while another thread dumps new blocks, 32
  * in flight. What was dumped is removed between the runs. Prints one JSON object:
- * alone_p99_us and beside_p99_us (a figure a run), dumped_bytes_per_s, missed (loads
- * that found nothing, since the tier had evicted it), refused (dumps for which it had
+ * alone_p99_us and beside_p99_us (a figure a run), the same of p50 and p90, dumped_bytes_per_s,
+ *missed (loads that found nothing, since the tier had evicted it), refused (dumps for which it had
  * no room).
  */
 #include <errno.h>
@@ -179,14 +179,25 @@ static int by_value(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-static double p99_us(struct mover *loader, uint64_t loads)
+/* Of the loads of a run, in us. */
+struct latency {
+	double p50, p90, p99;
+};
+
+static double percentile_us(const struct mover *loader, uint64_t percent)
+{
+	return 1e-3 * (double)loader->latency_ns[(loader->ended * percent + 99) / 100 - 1];
+}
+
+static struct latency run_loads(struct mover *loader, uint64_t loads)
 {
 	loader->ended = 0;
 	move(loader, loads);
 	if (!loader->ended)
 		die("load", "the tier kept none of the blocks");
 	qsort(loader->latency_ns, loader->ended, sizeof(uint64_t), by_value);
-	return 1e-3 * (double)loader->latency_ns[(loader->ended * 99 + 99) / 100 - 1];
+	return (struct latency){percentile_us(loader, 50), percentile_us(loader, 90),
+				percentile_us(loader, 99)};
 }
 
 static void remove_dumped(struct mover *m)
@@ -199,47 +210,54 @@ static void remove_dumped(struct mover *m)
 	}
 }
 
-static double p99_beside_us(struct mover *loader, struct mover *dumper, uint64_t loads,
-			    double *seconds)
+static struct latency run_beside(struct mover *loader, struct mover *dumper, uint64_t loads,
+				 double *seconds)
 {
 	uint64_t from = now_ns();
+	struct latency latency;
 	pthread_t thread;
-	double us;
 
 	atomic_store(&dumper->stop, false);
 	if (pthread_create(&thread, NULL, move_on, dumper))
 		die("thread", "did not start");
-	us = p99_us(loader, loads);
+	latency = run_loads(loader, loads);
 	atomic_store(&dumper->stop, true);
 	pthread_join(thread, NULL);
 	*seconds += 1e-9 * (double)(now_ns() - from);
 	remove_dumped(dumper);
-	return us;
+	return latency;
 }
 
-static void print_list(const char *name, const double *values, uint64_t count)
+static void print_list(const char *name, const struct latency *runs, uint64_t count)
 {
-	printf("\"%s\": [", name);
+	printf("\"%s_p50_us\": [", name);
 	for (uint64_t i = 0; i < count; i++)
-		printf("%s%.3f", i ? ", " : "", values[i]);
+		printf("%s%.3f", i ? ", " : "", runs[i].p50);
+	printf("], \"%s_p90_us\": [", name);
+	for (uint64_t i = 0; i < count; i++)
+		printf("%s%.3f", i ? ", " : "", runs[i].p90);
+	printf("], \"%s_p99_us\": [", name);
+	for (uint64_t i = 0; i < count; i++)
+		printf("%s%.3f", i ? ", " : "", runs[i].p99);
 	printf("], ");
 }
 
 static void measure(struct mover *loader, struct mover *dumper, uint64_t loads, uint64_t pairs)
 {
-	double alone[PAIRS_MAX], beside[PAIRS_MAX], seconds = 0;
+	struct latency alone[PAIRS_MAX], beside[PAIRS_MAX];
+	double seconds = 0;
 
-	p99_us(loader, loads); /* warms up */
+	run_loads(loader, loads); /* warms up */
 	for (uint64_t i = 0; i < pairs; i++) {
 		if (i % 2 == 0)
-			alone[i] = p99_us(loader, loads);
-		beside[i] = p99_beside_us(loader, dumper, loads, &seconds);
+			alone[i] = run_loads(loader, loads);
+		beside[i] = run_beside(loader, dumper, loads, &seconds);
 		if (i % 2)
-			alone[i] = p99_us(loader, loads);
+			alone[i] = run_loads(loader, loads);
 	}
 	printf("{");
-	print_list("alone_p99_us", alone, pairs);
-	print_list("beside_p99_us", beside, pairs);
+	print_list("alone", alone, pairs);
+	print_list("beside", beside, pairs);
 	printf("\"dumped_bytes_per_s\": %.0f, \"missed\": %llu, \"refused\": %llu}\n",
 	       (double)dumper->ended * BLOCK_BYTES / seconds, (unsigned long long)loader->missed,
 	       (unsigned long long)dumper->refused);

@@ -552,9 +552,12 @@ def flash_reopen(b):
 def flash_beside(b):
     blocks = b.bytes // 2 // (256 * KIB)
     r = b.run(b.program("bench", "beside"), b.flash(), blocks, blocks, b.pairs)
-    alone, beside = (interval(r[k])[0] for k in ("alone_p99_us", "beside_p99_us"))
+    alone, beside, alone_p90, beside_p90 = (interval(r[f"{side}_{p}_us"])[0]
+                                            for p in ("p99", "p90")
+                                            for side in ("alone", "beside"))
     return Figure([w / a for w, a in zip(r["beside_p99_us"], r["alone_p99_us"])],
-                  more=f"{beside:.0f} against {alone:.0f} us, beside "
+                  more=f"{beside:.0f} against {alone:.0f} us, P90 {beside_p90:.0f} against "
+                       f"{alone_p90:.0f}, beside "
                        f"{r['dumped_bytes_per_s'] / 1e9:.2f} GB/s of dumps, "
                        f"{r['missed']} loads missed, {r['refused']} dumps refused")
 

@@ -20,6 +20,7 @@ int spans_init(struct flash *tier)
 
 	if (rc < 0)
 		return rc;
+	pace_init(&tier->pace, SPAN_BYTES);
 	for (uint32_t i = 0; i < SPANS; i++) {
 		struct span *span = &tier->spans[i];
 
@@ -58,7 +59,7 @@ bool span_has_room(struct flash *tier)
 
 static uint32_t writes_max(const struct flash *tier)
 {
-	return tier->beside ? WRITES_BESIDE : WRITES_MAX;
+	return tier->beside ? pace_writes(&tier->pace, SPAN_BYTES) : WRITES_MAX;
 }
 
 static void write_begins(struct span *span)
@@ -66,6 +67,8 @@ static void write_begins(struct span *span)
 	struct flash *tier = span->tier;
 
 	span->writing = true;
+	span->piece_bytes = tier->beside ? pace_piece(&tier->pace, SPAN_BYTES) : SPAN_BYTES;
+	span->began_ns = tier->beside ? tier->sys->now_ns() : 0;
 	tier->writes++;
 	tier->beside -= tier->beside > 0;
 }
@@ -133,11 +136,16 @@ static void write_over(struct engine_chain *chain)
 {
 	struct span *span = (struct span *)((char *)chain - offsetof(struct span, chain));
 	struct flash *tier = span->tier;
+	uint64_t bytes = (uint64_t)span->units * tier->layout.unit;
 
 	fence_end(tier);
 	cairn_count(tier->env, CNT_WRITES, 1);
-	cairn_count(tier->env, CNT_WRITTEN_BYTES, span->op.length);
+	cairn_count(tier->env, CNT_WRITTEN_BYTES, bytes);
 	tier_lock(tier);
+	/* What is far smaller than it might be tells nothing of it. */
+	if (span->began_ns && bytes > span->piece_bytes / 2)
+		pace_ended(&tier->pace, SPAN_BYTES, chain->op_count,
+			   tier->sys->now_ns() - span->began_ns);
 	span->result = chain->result;
 	span->over = true;
 	waiters_wake(&span->waiters);
@@ -158,20 +166,25 @@ static void write_over(struct engine_chain *chain)
 static void span_send(struct fio *f, struct span *span)
 {
 	struct flash *tier = span->tier;
-	size_t bytes = (size_t)span->units * tier->layout.unit;
+	size_t bytes = (size_t)span->units * tier->layout.unit, at = 0;
+	uint32_t count = 0;
 
-	span->iov = (struct iovec){span->buffer, bytes};
-	span->op = (struct engine_op){
-		.code = OP_WRITEV,
-		.fd = tier->fd,
-		.iov = &span->iov,
-		.iov_count = 1,
-		.offset = flash_byte_of(&tier->layout, span->unit),
-		.length = bytes,
-	};
+	for (size_t length; at < bytes; at += length, count++) {
+		length = bytes - at < span->piece_bytes ? bytes - at : span->piece_bytes;
+		assert(count < SPAN_PIECES);
+		span->iov[count] = (struct iovec){span->buffer + at, length};
+		span->ops[count] = (struct engine_op){
+			.code = OP_WRITEV,
+			.fd = tier->fd,
+			.iov = &span->iov[count],
+			.iov_count = 1,
+			.offset = flash_byte_of(&tier->layout, span->unit) + at,
+			.length = length,
+		};
+	}
 	memset(&span->chain, 0, sizeof(span->chain));
-	span->chain.ops = &span->op;
-	span->chain.op_count = 1;
+	span->chain.ops = span->ops;
+	span->chain.op_count = count;
 	span->chain.direct = tier->direct;
 	span->chain.done = write_over;
 	fio_send(f, &span->chain);

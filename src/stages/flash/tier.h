@@ -21,6 +21,7 @@
 #include "core/stage_env.h"
 #include "stages/flash/flash.h"
 #include "stages/flash/format.h"
+#include "stages/flash/pace.h"
 #include "stages/flash/policy.h"
 #include "stages/flash/table.h"
 #include "stages/error.h"
@@ -35,14 +36,11 @@
 #define WAIT_BUCKETS	 64u
 /* One write of the log, and the memory it is packed in. */
 #define SPAN_BYTES	 (1u << 20)
+#define SPAN_PIECES	 (SPAN_BYTES / PACE_LEAST)
 #define SPANS		 24u
 /* While fewer writes are under way, a span goes out at once; else it fills up. */
 #define WRITES_MAX	 8u
-/*
- * Beside loads, which wait in the device behind all writes that are there before them; until
- * so many writes after the last load.
- */
-#define WRITES_BESIDE	 2u
+/* Beside loads, until so many writes after the last one, pace.h says how many. */
 #define BESIDE_WRITES	 16u
 /* Regions that are ready before a writer needs them; one of them is for carried records. */
 #define FREE_TARGET	 3u
@@ -205,10 +203,12 @@ struct fio;
 /* A write of the log: a range, the memory it is packed in, and who has records there. */
 struct span {
 	struct engine_chain chain;
-	struct engine_op op;
-	struct iovec iov;
+	struct engine_op ops[SPAN_PIECES];
+	struct iovec iov[SPAN_PIECES];
 	struct flash *tier;
 	uint8_t *buffer;
+	uint64_t piece_bytes; /* what is written at once of it, the next when that has ended */
+	uint64_t began_ns;    /* a write beside loads; else 0 */
 	/* [m] from here on */
 	struct span *next; /* free ones; those that wait to be written */
 	uint32_t region, unit, units;
@@ -292,6 +292,7 @@ struct flash {
 	struct span *span_open;		       /* the one that can be joined; NULL */
 	uint32_t writes;		       /* under way */
 	uint32_t beside;		       /* the next writes that go out beside loads */
+	struct pace pace;		       /* of those */
 	struct waiter *wait_key[WAIT_BUCKETS], *wait_room, *wait_span;
 	/* flushes */
 	bool flushing;
