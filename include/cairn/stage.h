@@ -35,7 +35,7 @@ extern "C" {
 #endif
 
 #define CAIRN_STAGE_ABI_MAJOR 1 /* changes when an old stage could misbehave */
-#define CAIRN_STAGE_ABI_MINOR 3 /* changes when a new stage needs a new host */
+#define CAIRN_STAGE_ABI_MINOR 4 /* changes when a new stage needs a new host */
 
 #define CAIRN_STAGES_MAX 8	/* in one pipeline */
 #define CAIRN_PARTS_MAX	 64	/* in one io */
@@ -165,7 +165,20 @@ struct cairn_io {
 	uint64_t deadline_ns;	      /* on the host's clock; UINT64_MAX: none */
 	struct cairn_block_attr attr; /* a dump's; all zero but size: none */
 	void *host_private;
+	/*
+	 * Since minor version 4. A load: when what was handed up is not to be served any more,
+	 * CLOCK_REALTIME; 0: never, or not known. The host begins with 0; who serves a part of
+	 * a block that expires says so by cairn_io_expires(), and who keeps it heeds it.
+	 */
+	uint64_t expires_ns;
 };
+
+/* Of several times the earliest stands. Its own thread. */
+static inline void cairn_io_expires(struct cairn_io *io, uint64_t expires_ns)
+{
+	if (expires_ns != 0 && (io->expires_ns == 0 || expires_ns < io->expires_ns))
+		io->expires_ns = expires_ns;
+}
 
 /* Ends with @status what of the io is still pending. Its own thread. */
 static inline void cairn_io_fail(struct cairn_io *io, int32_t status)

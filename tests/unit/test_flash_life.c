@@ -18,17 +18,22 @@ static uint64_t slow_clock(void)
 	return sys_native.realtime_ns() - BASE_S * 1000000000ull + hint_get(&later_ns);
 }
 
-static void open_flash(const char *options)
+static void reopen(void)
 {
 	struct cairn_error error = {0};
 
 	sys = sys_native;
 	sys.realtime_ns = slow_clock;
-	snprintf(store.spec, sizeof(store.spec), "flash(path=%s/kv, size=8MiB, region=512KiB%s)",
-		 store.path, options);
 	if (store_open(&sys, store.spec, NULL, &store.store, &error) < 0)
 		fail_msg("%s: %s", store.spec, error.text);
 	fixture_space(&store, "model", 1, SHARD);
+}
+
+static void open_flash(const char *options)
+{
+	snprintf(store.spec, sizeof(store.spec), "flash(path=%s/kv, size=8MiB, region=512KiB%s)",
+		 store.path, options);
+	reopen();
 }
 
 static void new_store(const char *options)
@@ -114,6 +119,50 @@ static void time_is_up(void **state)
 	open_flash("");
 	assert_int_equal(load_one(&store, 1, 0, SHARD), 0);
 	assert_int_equal(blocks_known(&store), 2);
+	end_store();
+}
+
+/* As far as a cache above it knows them, too, whoever dumped them. */
+static void time_is_up_above(void **state)
+{
+	char below[sizeof(store.spec)];
+	struct cairn_key keys[2];
+	uint64_t loads;
+
+	(void)state;
+	new_store("");
+	assert_int_equal(dump_told(1, 100, UINT32_MAX), 0);
+	assert_int_equal(dump_told(2, 0, UINT32_MAX), 0);
+	assert_int_equal(dump_told(3, 100, UINT32_MAX), 0);
+	assert_int_equal(dump_told(4, 50, UINT32_MAX), 0);
+	fixture_close(&store);
+	snprintf(below, sizeof(below), "%s", store.spec);
+	snprintf(store.spec, sizeof(store.spec), "cache(size=16MiB, entries=500) | %.*s",
+		 (int)sizeof(below) - 64, below);
+	reopen();
+	assert_int_equal(load_one(&store, 1, 0, SHARD), 0);
+	assert_int_equal(load_one(&store, 2, 0, SHARD), 0);
+	keys[0] = key_of(&store, 3);
+	keys[1] = key_of(&store, 4);
+	assert_int_equal(cairn_prefetch(store.ns, keys, 2, NULL, NULL, NULL), 0);
+	loads = counter(&store, "load_hits");
+	hint_set(&later_ns, 60 * 1000000000ull);
+	for (uint32_t i = 1; i <= 3; i++) {
+		assert_true(present(&store, i));
+		assert_int_equal(load_one(&store, i, 0, SHARD), 0);
+	}
+	assert_int_equal(counter(&store, "load_hits"), loads); /* all in memory */
+	assert_false(present(&store, 4));
+	assert_int_equal(load_one(&store, 4, 0, SHARD), -ENOENT);
+	hint_set(&later_ns, 102 * 1000000000ull);
+	assert_true(!present(&store, 1) && present(&store, 2) && !present(&store, 3));
+	assert_int_equal(load_one(&store, 1, 0, SHARD), -ENOENT);
+	assert_int_equal(load_one(&store, 3, 0, SHARD), -ENOENT);
+	/* Anew, from another hand: no longer what came up before. */
+	assert_int_equal(dump_told(1, 5000, UINT32_MAX), 0);
+	hint_set(&later_ns, 300 * 1000000000ull);
+	assert_int_equal(load_one(&store, 1, 0, SHARD), 0);
+	assert_int_equal(load_one(&store, 2, 0, SHARD), 0);
 	end_store();
 }
 
@@ -266,9 +315,10 @@ static void priority_stays(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(time_is_up),	cmocka_unit_test(expired_ones_go),
-		cmocka_unit_test(full_index),	cmocka_unit_test(circles),
-		cmocka_unit_test(leaves_first), cmocka_unit_test(priority_stays),
+		cmocka_unit_test(time_is_up),	   cmocka_unit_test(time_is_up_above),
+		cmocka_unit_test(expired_ones_go), cmocka_unit_test(full_index),
+		cmocka_unit_test(circles),	   cmocka_unit_test(leaves_first),
+		cmocka_unit_test(priority_stays),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -170,6 +170,8 @@ void io_leave(struct cache_stage *stage, struct cache_io *own);
 /* The io's entry, found or made, after evicting what must go. False: it cannot be had now. */
 bool io_entry(struct cache_stage *stage, struct cairn_io *io, struct cache_io *own,
 	      const struct cache_shape *shape);
+/* What came up from below expires here, too; before any of it is there for others. */
+void io_expires(struct cache_stage *stage, const struct cairn_io *io, const struct cache_io *own);
 /* A slot reserved for the part's stored bytes, after evicting what must go. */
 bool take_slot(struct cache_stage *stage, uint64_t stored, uint32_t meta, uint64_t *ret_slot);
 void cache_touch(struct cache_stage *stage, uint32_t entry, uint64_t now);

@@ -123,6 +123,23 @@ static bool make_room(struct cache_stage *stage, const struct cache_key *key,
 	return room;
 }
 
+static void expire_at(struct cache_map *map, uint32_t entry, uint64_t expires_ns)
+{
+	word_note(&map->metas[entry].expires_ns, expires_ns);
+	flags_raise(&map->entries[entry].flags, ENTRY_EXPIRES);
+}
+
+void io_expires(struct cache_stage *stage, const struct cairn_io *io, const struct cache_io *own)
+{
+	uint64_t known_ns;
+
+	if (io->expires_ns == 0 || own->entry == CACHE_NONE)
+		return;
+	known_ns = word_hint(&stage->map->metas[own->entry].expires_ns);
+	if (known_ns == 0 || io->expires_ns < known_ns)
+		expire_at(stage->map, own->entry, io->expires_ns);
+}
+
 static void tell(struct cache_stage *stage, const struct cairn_io *io, struct cache_io *own,
 		 const struct cache_key *key)
 {
@@ -131,10 +148,8 @@ static void tell(struct cache_stage *stage, const struct cairn_io *io, struct ca
 	struct cache_ref child = {own->entry, (uint64_t)own->life << 32}, parent;
 	struct cache_key up;
 
-	if (attr->ttl_ns > 0) {
-		word_note(&meta->expires_ns, stage->sys->realtime_ns() + attr->ttl_ns);
-		flags_raise(&stage->map->entries[own->entry].flags, ENTRY_EXPIRES);
-	}
+	if (attr->ttl_ns > 0)
+		expire_at(stage->map, own->entry, stage->sys->realtime_ns() + attr->ttl_ns);
 	half_note(&meta->cost_us,
 		  (uint32_t)(attr->cost_ns / 1000u < UINT32_MAX ? attr->cost_ns / 1000u
 								: UINT32_MAX));

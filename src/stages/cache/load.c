@@ -350,6 +350,7 @@ void load_done(struct cache_stage *stage, struct cairn_io *io, struct cache_io *
 	bool whole_below = false;
 
 	own->down = false;
+	io_expires(stage, io, own);
 	for (uint32_t i = 0; i < io->part_count; i++) {
 		struct cairn_part *part = &io->parts[i];
 

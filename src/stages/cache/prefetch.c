@@ -150,6 +150,7 @@ void prefetch_done(struct cache_stage *stage, struct cairn_io *io, struct cache_
 		stage->host->complete(io);
 		return;
 	}
+	io_expires(stage, io, own);
 	for (uint32_t i = 0; i < io->part_count; i++) {
 		struct cairn_part *part = &io->parts[i];
 		struct cache_place *place = &own->places[i];

@@ -593,6 +593,7 @@ static void load_look(struct fio *f)
 	for (uint32_t i = 0; i < f->io->part_count; i++)
 		if (f->io->parts[i].status == CAIRN_PENDING)
 			part_find(f, i, id, &geometry);
+	cairn_io_expires(f->io, block.expiry * UINT64_C(1000000000));
 	block_tell(f, id);
 	block_touch(tier, id);
 	if (f->pinned)
