@@ -90,7 +90,8 @@ void io_finish(struct io_slot *slot)
 void io_abandon(struct io_slot *slot, int32_t status)
 {
 	struct task_part *part = slot->part;
-	uint32_t items = slot->io.part_count > 0 ? slot->io.part_count : 1;
+	/* A stage may have parts of its own in an io that came without. */
+	uint32_t items = part->task->xfers ? slot->io.part_count : 1;
 
 	assert(part && !slot->abandoned);
 	slot->abandoned = true;

@@ -250,7 +250,9 @@ static void fill_header(struct io_slot *slot, struct task_part *part)
 	slot->bounce = NULL;
 	slot->iov_count = 0;
 	slot->status_stage = CAIRN_STAGE_NONE;
-	slot->best[0] = CAIRN_PENDING;
+	/* Of all parts: a stage may make some in an io that has none. */
+	for (uint32_t i = 0; i < CAIRN_PARTS_MAX; i++)
+		slot->best[i] = CAIRN_PENDING;
 	slot->item[0] = part->cursor;
 }
 

@@ -186,28 +186,32 @@ static bool present(const struct shop *shop, uint32_t number)
 	return cairn_lookup(shop->ns, &key, 1, &found, NULL, NULL) == 1;
 }
 
+struct wanted {
+	const char *stage, *name;
+	uint64_t value;
+};
+
 static int add_counter(void *context, const struct cairn_counter *counter)
 {
-	struct {
-		const char *name;
-		uint64_t value;
-	} *wanted = context;
+	struct wanted *wanted = context;
 
-	if (strcmp(counter->stage, "cache") == 0 && strcmp(counter->name, wanted->name) == 0)
+	if (strcmp(counter->stage, wanted->stage) == 0 && strcmp(counter->name, wanted->name) == 0)
 		wanted->value = counter->value;
 	return 0;
 }
 
-static uint64_t counted(const struct shop *shop, const char *name)
+static uint64_t of_stage(const struct shop *shop, const char *stage, const char *name)
 {
-	struct {
-		const char *name;
-		uint64_t value;
-	} wanted = {name, UINT64_MAX};
+	struct wanted wanted = {stage, name, UINT64_MAX};
 
 	cairn_counters(shop->store, add_counter, &wanted);
 	assert_true(wanted.value != UINT64_MAX);
 	return wanted.value;
+}
+
+static uint64_t counted(const struct shop *shop, const char *name)
+{
+	return of_stage(shop, "cache", name);
 }
 
 /* Until so many others have pushed out what can go. */
@@ -591,6 +595,38 @@ static void the_dead(void **state)
 	shop_close(&shop);
 }
 
+/* A prefetch that is cancelled, or late, while its shards are on their way up. */
+static void prefetches_end(void **state)
+{
+	struct cairn_result results[3];
+	struct cairn_key keys[3];
+	struct shop shop;
+	uint64_t task;
+
+	(void)state;
+	for (uint32_t late = 0; late < 2; late++) {
+		struct cairn_task_opts opts = {.size = sizeof(opts),
+					       .deadline_ns = late ? 50000000u : 10000000000u};
+
+		shop_open_spec(&shop, "store(reactors=1) | cache(size=16MiB, entries=2000, "
+				      "write=around) | delay(read=200ms) | null(size=256MiB)");
+		for (uint32_t i = 0; i < 3; i++) {
+			assert_int_equal(dump(&shop, i), 0);
+			keys[i] = key_of(&shop, i);
+		}
+		assert_int_equal(cairn_prefetch(shop.ns, keys, 3, results, &opts, &task), 0);
+		while (!late && of_stage(&shop, "store", "in_flight") < 3)
+			usleep(1000);
+		if (!late)
+			assert_int_equal(cairn_task_cancel(shop.store, task), 0);
+		cairn_task_wait(shop.store, task, CAIRN_EVENT_RESULT, UINT64_MAX);
+		for (uint32_t i = 0; i < 3; i++)
+			assert_int_equal(results[i].status, late ? -ETIMEDOUT : -ECANCELED);
+		assert_int_equal(load(&shop, 1), 0);
+		assert_int_equal(cairn_store_close(shop.store, UINT64_MAX), 0);
+	}
+}
+
 /* ---- a region from outside ---------------------------------------------------------- */
 
 struct outside {
@@ -716,7 +752,7 @@ int main(void)
 		cmocka_unit_test(leaves),     cmocka_unit_test(expires),
 		cmocka_unit_test(prefetches), cmocka_unit_test(full_buckets),
 		cmocka_unit_test(taken_anew), cmocka_unit_test(the_dead),
-		cmocka_unit_test(looked_at),
+		cmocka_unit_test(looked_at),  cmocka_unit_test(prefetches_end),
 	};
 
 	struct statvfs fs;
