@@ -171,6 +171,10 @@ struct cairn_io {
 	 * a block that expires says so by cairn_io_expires(), and who keeps it heeds it.
 	 */
 	uint64_t expires_ns;
+	/*
+	 * Likewise. A prefetch: the bytes that were brought up for it, for the store's bound.
+	 */
+	uint64_t brought_bytes;
 };
 
 /* Of several times the earliest stands. Its own thread. */

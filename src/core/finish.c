@@ -59,6 +59,18 @@ static void end_items(struct io_slot *slot)
 		    bytes);
 }
 
+/* What was there, or did not come, is given back. */
+static void settle_prefetch(struct io_slot *slot)
+{
+	struct reactor *reactor = slot->reactor;
+
+	if (slot->io.op != CAIRN_OP_PREFETCH)
+		return;
+	reactor->prefetches_in_flight--;
+	bucket_take(&reactor->prefetch, (int64_t)(slot->io.brought_bytes - slot->charged_bytes),
+		    reactor->store->sys->now_ns());
+}
+
 void io_finish(struct io_slot *slot)
 {
 	struct reactor *reactor = slot->reactor;
@@ -74,6 +86,7 @@ void io_finish(struct io_slot *slot)
 	slot->bounce = NULL;
 	reactor->ios_in_flight--;
 	reactor->dumps_in_flight -= slot->io.task_class == CAIRN_CLASS_DUMP;
+	settle_prefetch(slot);
 	store_count(reactor->store, COUNT_IN_FLIGHT, UINT64_MAX);
 	slot->part = NULL;
 	list_prepend(&reactor->free_ios, &slot->waiting); /* the next has it while it is in cache */
@@ -103,6 +116,9 @@ void io_abandon(struct io_slot *slot, int32_t status)
 		return;
 	/* Nothing of it targets the caller's memory: the task need not wait for it. */
 	list_remove(&slot->link);
+	/* Nobody waits for it: what of a prefetch has not begun is left. */
+	if (part->task->op == CAIRN_OP_PREFETCH)
+		slot->io.deadline_ns = 0;
 	slot->part = NULL;
 	orphan_count(part->task->store, true);
 }

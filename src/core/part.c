@@ -34,6 +34,45 @@ void part_settle(struct reactor *reactor, struct task_part *part)
 	task_part_settled(part, result, release, &reactor->told);
 }
 
+static struct list *queue_of(struct reactor *reactor, const struct task_part *part)
+{
+	return &reactor->queues[part->task->task_class - 1];
+}
+
+/* What is wanted first is brought up first. */
+static bool by_deadline(const struct task_part *part)
+{
+	return part->task->task_class == CAIRN_CLASS_PREFETCH;
+}
+
+static uint64_t deadline_in(struct list *node)
+{
+	return list_entry(node, struct task_part, queued)->task->deadline_ns;
+}
+
+void part_queue(struct reactor *reactor, struct task_part *part)
+{
+	struct list *queue = queue_of(reactor, part), *before = queue;
+
+	/* From the end: most deadlines are later than those of what came earlier. */
+	while (by_deadline(part) && before->prev != queue &&
+	       deadline_in(before->prev) > part->task->deadline_ns)
+		before = before->prev;
+	list_append(before, &part->queued);
+}
+
+void part_take_turn(struct reactor *reactor, struct task_part *part)
+{
+	struct list *queue = queue_of(reactor, part), *before = queue;
+
+	if (by_deadline(part))
+		for (before = part->queued.next;
+		     before != queue && deadline_in(before) <= part->task->deadline_ns;)
+			before = before->next;
+	list_remove(&part->queued);
+	list_append(before, &part->queued);
+}
+
 void part_arrive(struct reactor *reactor, struct task_part *part)
 {
 	struct task *task = part->task;
@@ -47,7 +86,7 @@ void part_arrive(struct reactor *reactor, struct task_part *part)
 	list_append(&reactor->parts, &part->active);
 	io_seek(reactor, part);
 	assert(part->cursor < task->count);
-	list_append(&reactor->queues[task->task_class - 1], &part->queued);
+	part_queue(reactor, part);
 	if (task->deadline_ns < reactor->next_deadline_ns)
 		reactor->next_deadline_ns = task->deadline_ns;
 }

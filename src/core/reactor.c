@@ -108,6 +108,7 @@ int reactor_new(struct cairn_store *store, uint32_t index, bool standing,
 		standing ? reactor_stage_bytes(reactor->pool_bytes) : reactor->pool_bytes;
 	reactor->next_deadline_ns = UINT64_MAX;
 	reactor->sleepers_next_ns = UINT64_MAX;
+	reactor->prefetch_next_ns = UINT64_MAX;
 	reactor->adopt.kind = MESSAGE_ADOPT;
 	list_init(&reactor->free_ios);
 	list_init(&reactor->parts);
@@ -256,7 +257,10 @@ static void run_starved(struct reactor *reactor)
 		struct task_part *part = list_entry(node, struct task_part, queued);
 
 		list_remove(node);
-		list_prepend(&reactor->queues[part->task->task_class - 1], node);
+		if (part->task->task_class == CAIRN_CLASS_PREFETCH)
+			part_queue(reactor, part);
+		else
+			list_prepend(&reactor->queues[part->task->task_class - 1], node);
 	}
 }
 
@@ -279,6 +283,23 @@ static void run_buffer_waiters(struct reactor *reactor)
 	}
 }
 
+/*
+ * Prefetches leave loads alone: they have a quarter of the ios at most, and bring up so much
+ * in a time. Something else may be of their class.
+ */
+static bool prefetch_waits(struct reactor *reactor)
+{
+	const struct task_part *first = list_entry(reactor->queues[CAIRN_CLASS_PREFETCH - 1].next,
+						   struct task_part, queued);
+
+	if (first->task->op != CAIRN_OP_PREFETCH)
+		return false;
+	if (reactor->ios > 4 && reactor->prefetches_in_flight >= reactor->ios / 4)
+		return true;
+	return !bucket_open(&reactor->prefetch, reactor->store->sys->now_ns(),
+			    &reactor->prefetch_next_ns);
+}
+
 /* The class to serve next: the first that has work, unless another was passed over too often. */
 static int pick_class(struct reactor *reactor)
 {
@@ -288,7 +309,8 @@ static int pick_class(struct reactor *reactor)
 		/* A quarter of the ios is kept from dumps, so that a load always finds one. */
 		if (list_empty(&reactor->queues[c]) ||
 		    (c == CAIRN_CLASS_DUMP - 1 && reactor->ios > 4 &&
-		     reactor->dumps_in_flight >= reactor->ios - reactor->ios / 4))
+		     reactor->dumps_in_flight >= reactor->ios - reactor->ios / 4) ||
+		    (c == CAIRN_CLASS_PREFETCH - 1 && prefetch_waits(reactor)))
 			continue;
 		if (pick < 0)
 			pick = (int)c;
@@ -303,6 +325,7 @@ static void start_ios(struct reactor *reactor)
 	int c = 0;
 
 	reactor->dump_bytes = 0;
+	reactor->prefetch_next_ns = UINT64_MAX;
 	for (uint32_t started = 0; !list_empty(&reactor->free_ios); started++) {
 		struct task_part *part;
 
@@ -316,8 +339,7 @@ static void start_ios(struct reactor *reactor)
 		 * the rest. Once started, the part may be over: it is not touched after.
 		 */
 		part = list_entry(reactor->queues[c].next, struct task_part, queued);
-		list_remove(&part->queued);
-		list_append(&reactor->queues[c], &part->queued);
+		part_take_turn(reactor, part);
 		io_start_next(reactor, part);
 	}
 	reactor->more = c >= 0 && !list_empty(&reactor->free_ios);
@@ -393,6 +415,8 @@ static uint64_t wait_until(struct reactor *reactor, uint64_t now_ns, uint64_t un
 		until_ns = reactor->timers[0]->timer_ns;
 	if (reactor->next_deadline_ns < until_ns)
 		until_ns = reactor->next_deadline_ns;
+	if (reactor->prefetch_next_ns < until_ns)
+		until_ns = reactor->prefetch_next_ns;
 	if (reactor->sleepers_next_ns < until_ns)
 		until_ns = reactor->sleepers_next_ns;
 	if (reactor->standing && reactor->index == 0 && holds_next_ns(reactor->store) < until_ns)
@@ -456,9 +480,22 @@ static void *reactor_main(void *argument)
 	return NULL;
 }
 
+/* Keys are spread evenly; a rate that is set is never none. */
+static uint64_t prefetch_share(const struct cairn_store *store)
+{
+	uint64_t rate = store->settings[SET_PREFETCH].u;
+
+	return (rate + store->reactor_count - 1) / store->reactor_count;
+}
+
 int reactor_start(struct reactor *reactor, struct cairn_error *reterr)
 {
-	int ret = thread_start(&reactor->thread, reactor_main, reactor);
+	const struct cairn_store *store = reactor->store;
+	int ret;
+
+	/* How many reactors there are is known now. */
+	bucket_init(&reactor->prefetch, prefetch_share(store), store->sys->now_ns());
+	ret = thread_start(&reactor->thread, reactor_main, reactor);
 
 	if (ret < 0)
 		return fail(reterr, ret, "reactor %u: no thread: %s", reactor->index,

@@ -14,6 +14,7 @@
 #define CORE_REACTOR_H
 
 #include "base/buddy.h"
+#include "base/bucket.h"
 #include "core/task.h"
 
 #define REACTOR_MAGIC	0x43525243u
@@ -62,7 +63,8 @@ struct io_slot {
 	void *bounce;
 	const struct iovec *caller_iov[CAIRN_PARTS_MAX]; /* where a bounced load goes */
 	uint32_t caller_iov_count[CAIRN_PARTS_MAX];
-	uint16_t status_stage; /* who set io.status */
+	uint64_t charged_bytes; /* of a prefetch, thought of when it began */
+	uint16_t status_stage;	/* who set io.status */
 	uint32_t item[CAIRN_PARTS_MAX];
 	int32_t best[CAIRN_PARTS_MAX]; /* of the tiers so far */
 	uint16_t best_stage[CAIRN_PARTS_MAX];
@@ -86,12 +88,14 @@ struct reactor {
 
 	void *ios_memory;
 	size_t io_bytes;
-	uint32_t ios, ios_in_flight, dumps_in_flight;
+	uint32_t ios, ios_in_flight, dumps_in_flight, prefetches_in_flight;
 	struct list free_ios;
 
 	struct list queues[CLASSES]; /* task_part.queued */
 	uint32_t passed[CLASSES];
-	struct list parts; /* task_part.active */
+	struct bucket prefetch;	   /* its share of what prefetches may bring up */
+	uint64_t prefetch_next_ns; /* when it opens again; UINT64_MAX: none waits for it */
+	struct list parts;	   /* task_part.active */
 	uint64_t next_deadline_ns;
 	struct list starved; /* task_part.queued of those that wait for bounce memory, in order */
 	bool more;	     /* there is work left to start without waiting */
@@ -177,6 +181,10 @@ void part_arrive(struct reactor *reactor, struct task_part *part);
 void part_end(struct reactor *reactor, struct task_part *part, int32_t status);
 /* Tells the task what has come to its end. */
 void part_settle(struct reactor *reactor, struct task_part *part);
+/* In the queue of its class: prefetches by their deadlines, else the last. */
+void part_queue(struct reactor *reactor, struct task_part *part);
+/* One of its ios is to start: another part of the class, that is as urgent, is next. */
+void part_take_turn(struct reactor *reactor, struct task_part *part);
 uint32_t part_owner(const struct cairn_store *store, const struct cairn_key *key);
 
 /* core/timer.c: a heap of ios */

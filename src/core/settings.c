@@ -68,6 +68,11 @@ static const struct cairn_option rows[SET_ROWS] = {
 			  .min = "1ms",
 			  .max = "24h",
 			  .help = "the longest that a hold lasts, whatever its lookup asks"},
+	[SET_PREFETCH] = {.name = "prefetch",
+			  .type = CAIRN_OPTION_SIZE,
+			  .preset = "256MiB",
+			  .max = "1TiB",
+			  .help = "bytes a second that prefetches bring up at most; 0B: no bound"},
 };
 
 static const struct cairn_counter_row counter_rows[COUNT_STORE_ROWS] = {

@@ -331,6 +331,20 @@ static uint64_t dump_bytes(const struct io_slot *slot)
 	return bytes;
 }
 
+/* Thought before it is known; a variable namespace's blocks are paid for when they are there. */
+static void charge_prefetch(struct io_slot *slot)
+{
+	struct reactor *reactor = slot->reactor;
+
+	slot->charged_bytes = 0;
+	if (slot->io.op != CAIRN_OP_PREFETCH)
+		return;
+	reactor->prefetches_in_flight++;
+	slot->charged_bytes = slot->io.shard_count * slot->io.shard_bytes;
+	bucket_take(&reactor->prefetch, (int64_t)slot->charged_bytes,
+		    reactor->store->sys->now_ns());
+}
+
 void io_start_next(struct reactor *reactor, struct task_part *part)
 {
 	uint32_t task_class = part->task->task_class;
@@ -356,6 +370,7 @@ void io_start_next(struct reactor *reactor, struct task_part *part)
 	list_append(&part->ios, &slot->link);
 	reactor->ios_in_flight++;
 	reactor->dumps_in_flight += slot->io.task_class == CAIRN_CLASS_DUMP;
+	charge_prefetch(slot);
 	store_count(reactor->store, COUNT_IN_FLIGHT, 1);
 	take_from_part(reactor, part, items);
 	if (slot->io.op == CAIRN_OP_DUMP)

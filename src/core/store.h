@@ -81,6 +81,7 @@ enum store_setting {
 	SET_HOLD_KEYS,
 	SET_INLINE_MAX,
 	SET_HOLD_MAX,
+	SET_PREFETCH,
 	SET_ROWS,
 };
 

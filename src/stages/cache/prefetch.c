@@ -91,6 +91,9 @@ static void bring(struct cache_stage *stage, struct cairn_io *io, struct cache_i
 	struct cairn_probe probe;
 	int ret = take_entry(stage, io, own, &probe);
 
+	/* Its task has ended, in time or not: nobody waits for more. */
+	if (ret == 0 && own->next_shard < probe.shard_count && io_late(stage, io))
+		ret = -ETIMEDOUT;
 	io->op = CAIRN_OP_LOAD;
 	io->part_count = 0;
 	for (; ret == 0 && own->next_shard < probe.shard_count; own->next_shard++) {
@@ -163,6 +166,7 @@ void prefetch_done(struct cache_stage *stage, struct cairn_io *io, struct cache_
 		if (!kept)
 			shard_abandon(stage->map, place);
 		own->brought |= kept;
+		io->brought_bytes += part->status == 0 ? part->length : 0;
 		if (part->status < 0 && failed == 0)
 			failed = part->status;
 	}
