@@ -39,11 +39,12 @@ enum call {
 	CHANGE,
 	SWEEP,
 	RECOVER,
+	JOIN,
 	CALLS
 };
 
-static const char *const names[CALLS] = {"pin",	 "unpin", "reserve", "commit", "abort",	 "remove",
-					 "tell", "evict", "change",  "sweep",  "recover"};
+static const char *const names[CALLS] = {"pin",	 "unpin", "reserve", "commit", "abort",	  "remove",
+					 "tell", "evict", "change",  "sweep",  "recover", "join"};
 
 struct scene {
 	struct shelf *shelf;
@@ -153,19 +154,23 @@ static void play(struct scene *scene, enum call call)
 		/* Of a third that died with a shard half made. */
 		recover_client(&client->map, VICTIM + 1, NULL);
 		break;
+	case JOIN:
+		/* In the place of one that died so. */
+		shelf_join(client, scene->shelf, VICTIM, 3);
+		break;
 	case CALLS:
 		break;
 	}
 }
 
-/* For RECOVER: client VICTIM + 1, dead in the middle of it. */
-static void leave_a_dead_one(struct scene *scene)
+/* For RECOVER client VICTIM + 1, for JOIN the VICTIM before this one, dead in the middle of it. */
+static void leave_a_dead_one(struct scene *scene, uint32_t number)
 {
 	struct shelf_reservation reservation;
 	struct shelf_client third;
 	struct shelf_pin pin;
 
-	CHECK(shelf_join(&third, scene->shelf, VICTIM + 1, 3));
+	CHECK(shelf_join(&third, scene->shelf, number, 3));
 	shelf_remove(&third, SUBJECT);
 	CHECK(shelf_reserve(&third, SUBJECT, &reservation));
 	CHECK(shelf_pin(&third, SUBJECT + 3, &pin));
@@ -248,7 +253,9 @@ static bool kill_after(struct shelf *shelf, enum call call, uint64_t steps, uint
 	kit_watch(60);
 	scene_new(&scene, shelf, call);
 	if (call == RECOVER)
-		leave_a_dead_one(&scene);
+		leave_a_dead_one(&scene, VICTIM + 1);
+	else if (call == JOIN)
+		leave_a_dead_one(&scene, VICTIM);
 	pid = fork();
 	CHECK(pid >= 0);
 	if (pid == 0)

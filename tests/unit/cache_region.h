@@ -136,7 +136,7 @@ static inline int shelf_back_words(void *context, uint32_t chunk)
 	return 0;
 }
 
-/* Client @number, as region.c makes one. */
+/* Client @number, as region.c makes one. What a dead one left under that number is cleared up. */
 static inline bool shelf_join(struct shelf_client *client, struct shelf *shelf, uint32_t number,
 			      uint64_t seed)
 {
@@ -147,6 +147,10 @@ static inline bool shelf_join(struct shelf_client *client, struct shelf *shelf, 
 	client->random.state = seed;
 	map_init(map, shelf->header, shelf->header);
 	map->back_words = shelf_back_words;
+	map->client = CACHE_CLIENTS_MAX;
+	map->owner = number + 1;
+	if (half_get(&map->clients[number].state) != CLIENT_FREE)
+		recover_client(map, number, NULL);
 	map->client = number;
 	map->owner = number + 1;
 	map->my_pins = map->pins + (uint64_t)number * map->pins_max;

@@ -13,7 +13,7 @@
 #define BATCH_SHARE  2048u /* of the blocks that go at once, the part of all */
 #define SCOOP_LEAVES 16u   /* put into the pool for each batch that goes */
 #define SCOOP_LOOKS  1024u /* entries looked at for them at most */
-#define STEAL_EVERY  32u   /* evictions after which other classes are looked at */
+#define STEAL_EVERY  32u   /* evictions, or fewer, after which other classes are looked at */
 #define STEAL_PROBES 16u
 #define CHUNK_TRIES  64u
 
@@ -524,6 +524,26 @@ static bool steal_colder(struct cache_map *map, enum policy_kind policy, uint32_
 	return chunk != CACHE_NONE && steal(map, policy, chunk, ret_evicted);
 }
 
+/*
+ * Memory follows the sizes in use: now and then a chunk of another class goes, if all in it was
+ * used before the coldest of this one. Else a class would live on what it has for ever, beside
+ * chunks that nobody uses any more.
+ */
+static bool steal_in_turn(struct cache_map *map, enum policy_kind policy, uint32_t units,
+			  struct evicted *ret_evicted)
+{
+	uint64_t slots = map->chunk_bytes / CACHE_UNIT / units;
+	struct batch batch;
+
+	if (next_random(map) % (slots < STEAL_EVERY ? slots + 1 : STEAL_EVERY) != 0)
+		return false;
+	batch_init(&batch, map, policy);
+	sample_class(&batch, map, units);
+	return batch.count > 0 &&
+	       steal_colder(map, policy, units,
+			    word_hint(&map->metas[batch.victims[0].entry].stamp), ret_evicted);
+}
+
 /* Chunks that have become empty by themselves, or can be made so. */
 static bool steal_any(struct cache_map *map, enum policy_kind policy, uint32_t units,
 		      struct evicted *ret_evicted)
@@ -571,6 +591,8 @@ bool evict_for(struct cache_map *map, enum policy_kind policy, uint32_t units,
 	struct batch batch;
 
 	reclaim_sweep(map, WINDOW);
+	if (units > 0 && steal_in_turn(map, policy, units, ret_evicted))
+		return true;
 	if (evict_of_pool(map, policy, units, ret_evicted))
 		return true;
 	batch_init(&batch, map, policy);
@@ -579,10 +601,6 @@ bool evict_for(struct cache_map *map, enum policy_kind policy, uint32_t units,
 		sample_class(&batch, map, units);
 	else
 		sample_entries(&batch, map);
-	if (units > 0 && batch.count > 0 && next_random(map) % STEAL_EVERY == 0 &&
-	    steal_colder(map, policy, units, word_hint(&map->metas[batch.victims[0].entry].stamp),
-			 ret_evicted))
-		return true;
 	return take_all(map, &batch, ret_evicted) > 0 ||
 	       evict_any(map, policy, units, ret_evicted) ||
 	       (units > 0 && steal_any(map, policy, units, ret_evicted));
