@@ -122,6 +122,21 @@ static void time_is_up(void **state)
 	end_store();
 }
 
+static void earliest_stands(void **state)
+{
+	struct cairn_io io = {.expires_ns = 0};
+
+	(void)state;
+	cairn_io_expires(&io, 0);
+	assert_int_equal(io.expires_ns, 0);
+	cairn_io_expires(&io, 7);
+	cairn_io_expires(&io, 9);
+	cairn_io_expires(&io, 0);
+	assert_int_equal(io.expires_ns, 7);
+	cairn_io_expires(&io, 5);
+	assert_int_equal(io.expires_ns, 5);
+}
+
 /* As far as a cache above it knows them, too, whoever dumped them. */
 static void time_is_up_above(void **state)
 {
@@ -316,9 +331,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(time_is_up),	   cmocka_unit_test(time_is_up_above),
-		cmocka_unit_test(expired_ones_go), cmocka_unit_test(full_index),
-		cmocka_unit_test(circles),	   cmocka_unit_test(leaves_first),
-		cmocka_unit_test(priority_stays),
+		cmocka_unit_test(earliest_stands), cmocka_unit_test(expired_ones_go),
+		cmocka_unit_test(full_index),	   cmocka_unit_test(circles),
+		cmocka_unit_test(leaves_first),	   cmocka_unit_test(priority_stays),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
