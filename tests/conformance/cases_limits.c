@@ -42,9 +42,16 @@ static enum verdict shard_64MiB(struct ctx *ctx)
 
 /* ---- room -------------------------------------------------------------------------------- */
 
-#define FILL_BYTES 50000u
+#define FILL_BYTES  50000u
+#define FILL_BLOCKS 300u
 
-static const struct shape fill_shape = {1, FILL_BYTES, FILL_BYTES};
+/* What fills ROOM: FILL_BLOCKS at most, for it is overflows that tell, and not their number. */
+static struct shape fill_shape(uint64_t room)
+{
+	uint64_t bytes = room / FILL_BLOCKS > FILL_BYTES ? room / FILL_BLOCKS : FILL_BYTES;
+
+	return (struct shape){1, bytes, bytes};
+}
 
 static uint64_t used(struct ctx *ctx)
 {
@@ -56,13 +63,14 @@ static uint64_t used(struct ctx *ctx)
 static enum verdict bound(struct ctx *ctx)
 {
 	uint64_t room = store_room(ctx), i;
+	struct shape shape = fill_shape(room);
 	struct block block;
 	int ret;
 
 	if (room == 0)
 		return ctx_skip(ctx, "the store is unbounded, or larger than --max-bytes / 3");
-	for (i = 0; i < 2 * room / FILL_BYTES; i++) {
-		block = block_variable(ctx, i, fill_shape);
+	for (i = 0; i < 2 * room / shape.bytes; i++) {
+		block = block_variable(ctx, i, shape);
 		ret = block_dump(ctx, &block);
 		/* Room is made, or the block is not taken; nothing else. */
 		WANT(ctx, ret == 0 || ret == -ENOSPC || ret == -EFBIG, "a dump gave %s",
@@ -82,6 +90,7 @@ static enum verdict hold_keeps(struct ctx *ctx)
 	const struct cairn_lookup_opts opts = {
 		.size = sizeof(opts), .flags = CAIRN_LOOKUP_HOLD, .hold_ns = 600 * SECOND};
 	uint64_t room = store_room(ctx), hold = 0, i;
+	struct shape shape = fill_shape(room);
 	struct cairn_key keys[HELD];
 	struct block held[HELD], block;
 	struct cairn_found found[HELD];
@@ -90,14 +99,14 @@ static enum verdict hold_keeps(struct ctx *ctx)
 	if (room < 20 * FILL_BYTES)
 		return ctx_skip(ctx, "the store is unbounded, too large or too small to fill");
 	for (i = 0; i < HELD; i++) {
-		held[i] = block_variable(ctx, i, fill_shape);
+		held[i] = block_variable(ctx, i, shape);
 		keys[i] = held[i].key;
 		WANT_IS(ctx, block_dump(ctx, &held[i]), 0);
 	}
 	WANT_IS(ctx, cairn_lookup_prefix(ctx->variable, keys, HELD, found, &opts, &hold), HELD);
 	WANT(ctx, hold != 0, "no hold was given");
-	for (i = 0; i < 3 * room / FILL_BYTES; i++) {
-		block = block_variable(ctx, 1000 + i, fill_shape);
+	for (i = 0; i < 3 * room / shape.bytes; i++) {
+		block = block_variable(ctx, 1000 + i, shape);
 		ret = block_dump(ctx, &block);
 		WANT(ctx, ret == 0 || ret == -ENOSPC, "a dump gave %s", status_text(ret));
 	}
