@@ -6,6 +6,7 @@ set -u
 cd "$(dirname "$0")/.." || exit 1
 
 logs=build/logs
+mkdir -p "$logs"
 passed=0
 failed=0
 
@@ -70,24 +71,57 @@ suites() {
     fi
 }
 
-# Configures FOLDER once, with ARGUMENTS, and builds it.
-setup_and_build() {
-    folder=$1
-    shift
-    [ -f "$folder/build.ninja" ] || meson setup "$folder" "$@" || return 1
-    ninja -C "$folder"
+# setup FOLDER: configures it, once.
+setup() {
+    [ ! -f "$1/build.ninja" ] || return 0
+    # Sanitizers and -O1 make the compiler warn of what is nothing: warnings are for the others.
+    sanitized="-Dwerror=false -Doptimization=1 -Db_lundef=false"
+    case $1 in
+    build-clang) CC=$(llvm clang || echo clang-14) meson setup "$1" ;;
+    build-asan)
+        meson setup "$1" $sanitized -Db_sanitize=address,undefined \
+            -Dc_args=-fno-sanitize-recover=all
+        ;;
+    build-tsan) meson setup "$1" $sanitized -Db_sanitize=thread ;;
+    esac
 }
-# prepare FOLDER ARGUMENTS...: the same as a step.
-prepare() { once "build $1" setup_and_build "$@"; }
+# locked FOLDER COMMAND...: whoever comes second for a folder waits, and finds it done.
+locked() {
+    (
+        flock 9
+        shift
+        "$@"
+    ) 9>"$logs/$1.lock"
+}
+setup_and_build() { setup "$1" && ninja -C "$1"; }
+# prepare FOLDER: configures and builds it, as a step.
+prepare() { once "build $1" locked "$1" setup_and_build "$1"; }
+
+# Tests wait for a good part of their time. What later steps need is built meanwhile, by this script
+# in a group of its own, with what time the tests leave.
+ahead=
+build_ahead() {
+    setsid nice -n 10 tools/test.sh ahead "$@" >/dev/null 2>&1 &
+    ahead=$!
+}
+build_ahead_now() {
+    for step in "$@"; do
+        case $step in
+        clang | asan | tsan) locked "build-$step" setup_and_build "build-$step" ;;
+        esac
+    done
+}
+trap '[ -z "$ahead" ] || kill -- "-$ahead" 2>/dev/null' EXIT
+trap 'exit 130' INT TERM
 
 step_gcc() {
-    once "build build" make --no-print-directory all && suites build --no-suite tidy
+    once "build build" make --no-print-directory all || return
+    build_ahead $steps
+    suites build --no-suite tidy
 }
 
-# Sanitizers and -O1 make the compiler warn of what is nothing: warnings are for the other builds.
 step_asan() {
-    prepare build-asan -Dwerror=false -Doptimization=1 -Db_lundef=false \
-        -Db_sanitize=address,undefined -Dc_args=-fno-sanitize-recover=all || return
+    prepare build-asan || return
     # gcc 13 puts over-aligned locals at wrong places of the fake stack.
     ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=0 \
     UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
@@ -96,8 +130,7 @@ step_asan() {
 }
 
 step_tsan() {
-    prepare build-tsan -Dwerror=false -Doptimization=1 -Db_lundef=false \
-        -Db_sanitize=thread || return
+    prepare build-tsan || return
     # Its shadow memory does not fit every layout that address randomisation makes.
     wrapper=
     if setarch "$(uname -m)" -R true 2>/dev/null; then
@@ -111,8 +144,7 @@ step_tsan() {
 }
 
 step_clang() {
-    compiler=$(llvm clang) || compiler=clang-14
-    CC=$compiler prepare build-clang && suites build-clang --suite unit
+    prepare build-clang && suites build-clang --suite unit
 }
 
 step_tidy() {
@@ -144,8 +176,7 @@ step_cppcheck() {
 
 clang_tidy() {
     checker=$(llvm clang-tidy) || return 1
-    compiler=$(llvm clang) || return 1
-    [ -f build-clang/build.ninja ] || CC=$compiler meson setup build-clang || return 1
+    locked build-clang setup build-clang || return 1
     # Half of the time goes to a few functions with very many paths: the long form looks at all of
     # what the analyzer would by itself, the short one at a quarter.
     paths=50000
@@ -162,10 +193,15 @@ man_pages() {
 }
 step_man() { once man-pages man_pages; }
 
-say "what is run where: docs/testing.md; logs: $logs/"
-mkdir -p "$logs"
+if [ "${1:-}" = ahead ]; then
+    shift
+    build_ahead_now "$@"
+    exit
+fi
 
+say "what is run where: docs/testing.md; logs: $logs/"
 [ $# -gt 0 ] || set -- tidy format man gcc clang cppcheck clang-tidy asan tsan
+steps=$*
 for step in "$@"; do
     "step_$(echo "$step" | tr - _)" || true
 done

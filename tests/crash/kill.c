@@ -571,8 +571,8 @@ int main(int argc, char **argv)
 
 	kit_init(argc, argv);
 	rng.state = kit_number("seed", 1, 7);
-	kills = kit_number("kills", 16, 240);
-	rounds = kit_number("bursts", 3, 40);
+	kills = kit_number("kills", kit_sanitized() ? 4 : 16, 240);
+	rounds = kit_number("bursts", kit_sanitized() ? 1 : 3, 40);
 	unbounded = world_new("kill", false);
 	bounded = world_new("kill-bounded", true);
 	for (uint64_t i = 0; i < kills; i++) {

@@ -399,7 +399,7 @@ int main(int argc, char **argv)
 
 	kit_init(argc, argv);
 	rng.state = kit_number("seed", 1, 1);
-	kills = kit_number("kills", 20, 300);
+	kills = kit_number("kills", kit_sanitized() ? 6 : 20, 300);
 	readers = kit_number("readers", 2, 40);
 	snprintf(world.region, sizeof(world.region), "kill-%d", getpid());
 	run_kills(&world, kills, &rng);

@@ -306,7 +306,7 @@ int main(int argc, char **argv)
 
 	kit_init(argc, argv);
 	rng.state = kit_number("seed", 1, 1);
-	kills = kit_number("kills", 50, 0);
+	kills = kit_number("kills", kit_sanitized() ? 12 : 50, 0);
 	most = kit_number("most", 4000, 60000);
 	CHECK(shelf_new(&shelf, SIZE, ENTRIES, KEYS));
 	for (enum call call = 0; call < CALLS; call++)

@@ -248,7 +248,7 @@ static void *keep_forking(void *argument)
 static void fork_meanwhile(const char *spec)
 {
 	struct forker forker = {.lock = PTHREAD_MUTEX_INITIALIZER};
-	uint64_t rounds = kit_number("rounds", 20, 300);
+	uint64_t rounds = kit_number("rounds", kit_sanitized() ? 5 : 20, 300);
 
 	CHECK(pthread_create(&forker.thread, NULL, keep_forking, &forker) == 0);
 	for (uint64_t i = 0; i < rounds; i++) {
@@ -304,7 +304,7 @@ static void *keep_listing(void *argument)
 static void fork_among_compositions(void)
 {
 	struct forker forker = {.lock = PTHREAD_MUTEX_INITIALIZER};
-	uint64_t rounds = kit_number("forks", 300, 3000);
+	uint64_t rounds = kit_number("forks", kit_sanitized() ? 60 : 300, 3000);
 	char name[16];
 
 	kit_at("compositions");
