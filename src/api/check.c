@@ -2,11 +2,12 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/hot.h"
 #include "api/check.h"
 #include "base/sized.h"
 
-int check_task_opts(const struct cairn_store *store, const struct cairn_task_opts *opts, bool sync,
-		    struct cairn_task_opts *ret_opts)
+HIT_PATH int check_task_opts(const struct cairn_store *store, const struct cairn_task_opts *opts,
+			     bool sync, struct cairn_task_opts *ret_opts)
 {
 	memset(ret_opts, 0, sizeof(*ret_opts));
 	if (!opts)
@@ -93,7 +94,7 @@ static bool check_load(const struct cairn_ns_view *ns, const struct cairn_xfer *
 	       xfer->shard < count && xfer->offset < bytes && xfer->length <= bytes - xfer->offset;
 }
 
-int check_xfer(const struct cairn_ns_view *ns, const struct cairn_xfer *xfer, bool dump)
+HIT_PATH int check_xfer(const struct cairn_ns_view *ns, const struct cairn_xfer *xfer, bool dump)
 {
 	if (xfer->memory != CAIRN_MEMORY_HOST)
 		return -EOPNOTSUPP;
@@ -104,7 +105,7 @@ int check_xfer(const struct cairn_ns_view *ns, const struct cairn_xfer *xfer, bo
 	return (xfer->segment_count > 0 ? check_segments(xfer) : check_stride(xfer)) ? 0 : -EINVAL;
 }
 
-int check_shape(const struct cairn_ns_view *ns, const struct cairn_xfer *shape)
+HIT_PATH int check_shape(const struct cairn_ns_view *ns, const struct cairn_xfer *shape)
 {
 	if (!all_zero(shape->reserved, sizeof(shape->reserved)) || shape->length == 0)
 		return -EINVAL;

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 
+#include "base/hot.h"
 #include "api/check.h"
 #include "core/submit.h"
 #include "core/task.h"
 
-static int move(struct cairn_namespace *ns, enum cairn_op op, struct cairn_xfer *xfers,
-		size_t count, const struct cairn_task_opts *opts, uint64_t *ret_task)
+HIT_PATH static int move(struct cairn_namespace *ns, enum cairn_op op, struct cairn_xfer *xfers,
+			 size_t count, const struct cairn_task_opts *opts, uint64_t *ret_task)
 {
 	struct submission submission = {
 		.ns = ns, .op = op, .xfers = xfers, .count = (uint32_t)count};
@@ -22,8 +23,8 @@ static int move(struct cairn_namespace *ns, enum cairn_op op, struct cairn_xfer 
 	return ret < 0 ? ret : submit(&submission, ret_task);
 }
 
-int cairn_load(struct cairn_namespace *ns, struct cairn_xfer *xfers, size_t count,
-	       const struct cairn_task_opts *opts, uint64_t *ret_task)
+HIT_PATH int cairn_load(struct cairn_namespace *ns, struct cairn_xfer *xfers, size_t count,
+			const struct cairn_task_opts *opts, uint64_t *ret_task)
 {
 	return move(ns, CAIRN_OP_LOAD, xfers, count, opts, ret_task);
 }

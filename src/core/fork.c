@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <pthread.h>
 
+#include "base/hot.h"
 #include "core/grammar.h"
 #include "core/reactor.h"
 #include "sys/page.h"
@@ -105,7 +106,7 @@ void fork_forget(struct cairn_store *store)
 	pthread_mutex_unlock(&lock);
 }
 
-int store_enter(const struct cairn_store *store)
+HIT_PATH int store_enter(const struct cairn_store *store)
 {
 	if (!store || store->magic != STORE_MAGIC)
 		return -EINVAL;

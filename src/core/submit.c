@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/hot.h"
 #include "core/reactor.h"
 #include "core/submit.h"
 
@@ -154,7 +155,7 @@ static void refuse_items(const struct submission *s, int32_t status)
  * A caller that waits takes from memory what is there, without a task. Returns how many of
  * the first items that was; the others, from the first that is not there on, are a task.
  */
-static uint32_t serve_here(const struct submission *s)
+HIT_PATH static uint32_t serve_here(const struct submission *s)
 {
 	struct cairn_store *store = s->ns->store;
 	const struct level *level = &store->levels[0];
@@ -163,6 +164,9 @@ static uint32_t serve_here(const struct submission *s)
 
 	if (!level->ops->serve || s->op != CAIRN_OP_LOAD || s->count == 0)
 		return 0;
+	__builtin_prefetch(&store->counters[COUNT_LOAD_HITS], 1);
+	__builtin_prefetch(&store->counters[COUNT_INLINE], 1);
+	__builtin_prefetch(&store->latencies[LATENCY_LOAD]->sum_ns, 1);
 	begin_ns = store->sys->now_ns();
 	while (served < s->count &&
 	       level->ops->serve(level->self, &s->ns->view, &s->xfers[served]) == 0) {
@@ -212,7 +216,7 @@ static int submit_task(const struct submission *s, uint64_t *ret_task)
 	return 0;
 }
 
-int submit(const struct submission *s, uint64_t *ret_task)
+HIT_PATH int submit(const struct submission *s, uint64_t *ret_task)
 {
 	struct submission rest = *s;
 	uint32_t served = ret_task ? 0 : serve_here(s);

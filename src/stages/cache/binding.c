@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/hot.h"
 #include "stages/cache/cache.h"
 #include "stages/error.h"
 
@@ -91,8 +92,8 @@ void bindings_free(struct cache_stage *stage)
 	}
 }
 
-bool cache_key(const struct cache_stage *stage, const struct cairn_ns_view *ns,
-	       const struct cairn_key *key, struct cache_key *ret_key)
+HIT_PATH bool cache_key(const struct cache_stage *stage, const struct cairn_ns_view *ns,
+			const struct cairn_key *key, struct cache_key *ret_key)
 {
 	const struct cache_binding *binding = cache_binding(stage, ns);
 

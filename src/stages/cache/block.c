@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "base/hot.h"
 #include "stages/cache/block.h"
 #include "stages/cache/slots.h"
 
@@ -85,8 +86,8 @@ void shard_abandon(struct cache_map *map, const struct cache_place *place)
 	slots_give(map, place->slot);
 }
 
-bool shard_view(const struct cache_map *map, uint32_t entry, uint32_t shard,
-		struct cache_view *ret_view)
+HIT_PATH bool shard_view(const struct cache_map *map, uint32_t entry, uint32_t shard,
+			 struct cache_view *ret_view)
 {
 	const struct cache_shard *at = shard_at(map, entry, shard);
 	uint64_t word = at ? word_get(&at->word) : 0;

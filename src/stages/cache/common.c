@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/hot.h"
 #include "base/copy.h"
 #include "base/crc32c.h"
 #include "stages/cache/cache.h"
@@ -195,12 +196,12 @@ bool io_entry(struct cache_stage *stage, struct cairn_io *io, struct cache_io *o
 	return true;
 }
 
-uint64_t cache_tick(struct cache_stage *stage)
+HIT_PATH uint64_t cache_tick(struct cache_stage *stage)
 {
 	return word_add(&stage->map->header->clock, 1) + 1;
 }
 
-void cache_touch(struct cache_stage *stage, uint32_t entry, uint64_t now)
+HIT_PATH void cache_touch(struct cache_stage *stage, uint32_t entry, uint64_t now)
 {
 	struct cache_meta *meta = &stage->map->metas[entry];
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <string.h>
 
+#include "base/hot.h"
 #include "base/atomic.h"
 #include "stages/cache/block.h"
 #include "stages/cache/evict.h"
@@ -220,7 +221,7 @@ static bool take_gone(struct cache_map *map, uint32_t entry)
 	return true;
 }
 
-bool reclaim_gone(struct cache_map *map, uint32_t entry)
+HIT_PATH bool reclaim_gone(struct cache_map *map, uint32_t entry)
 {
 	/* Asked at each unpin: most have nothing to do. */
 	return state_phase(word_get(&map->entries[entry].state)) == PHASE_GONE &&

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "base/hot.h"
 #include "stages/cache/pins.h"
 
 /* Where a thread looks first: its stack says which. */
@@ -41,7 +42,7 @@ void pins_init(struct cache_map *map)
 		push(map, &map->stripes[i % PIN_STRIPES], i);
 }
 
-uint32_t pin_take(struct cache_map *map)
+HIT_PATH uint32_t pin_take(struct cache_map *map)
 {
 	uint32_t first = my_stripe();
 
@@ -57,14 +58,30 @@ uint32_t pin_take(struct cache_map *map)
 	return CACHE_NONE;
 }
 
-void pin_give(struct cache_map *map, uint32_t record)
+HIT_PATH void pin_ask(const struct cache_map *map)
+{
+	__builtin_prefetch(&map->stripes[my_stripe()].head, 1);
+	__builtin_prefetch(&map->clients[map->client].pins_used);
+}
+
+HIT_PATH void pin_ask_record(const struct cache_map *map)
+{
+	uint32_t record = (uint32_t)word_hint(&map->stripes[my_stripe()].head) - 1;
+
+	if (record >= map->pins_max)
+		return;
+	__builtin_prefetch(&map->pin_next[record]);
+	__builtin_prefetch(&map->my_pins[record], 1);
+}
+
+HIT_PATH void pin_give(struct cache_map *map, uint32_t record)
 {
 	assert(record < map->pins_max);
 	pin_clear(&map->my_pins[record]);
 	push(map, &map->stripes[record % PIN_STRIPES], record);
 }
 
-bool pin_entry(struct cache_map *map, uint32_t record, struct cache_ref *ref)
+HIT_PATH bool pin_entry(struct cache_map *map, uint32_t record, struct cache_ref *ref)
 {
 	uint64_t *word = &map->entries[ref->entry].state;
 	uint64_t state;

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/hot.h"
 #include "stages/cache/pins.h"
 #include "stages/cache/slots.h"
 #include "stages/cache/table.h"
@@ -14,7 +15,8 @@ struct place {
 	uint32_t tag;
 };
 
-struct cache_key cache_key_of(const struct cairn_key *key, uint32_t space, uint32_t generation)
+HIT_PATH struct cache_key cache_key_of(const struct cairn_key *key, uint32_t space,
+				       uint32_t generation)
 {
 	struct cache_key made = {.space = space, .generation = generation};
 
@@ -74,7 +76,8 @@ bool cached_way_void(const struct cache_map *map, uint32_t bucket, uint64_t way)
 }
 
 /* The state under which the entry has that key, or 0. */
-static uint64_t has_key(const struct cache_map *map, uint32_t entry, const struct cache_key *key)
+HIT_PATH static uint64_t has_key(const struct cache_map *map, uint32_t entry,
+				 const struct cache_key *key)
 {
 	const struct cache_entry *at = &map->entries[entry];
 	uint64_t state = word_get(&at->state);
@@ -103,8 +106,8 @@ static inline uint32_t way_entry(const struct cache_bucket *bucket, uint32_t mas
 	return (uint32_t)word_hint(&bucket->ways[__builtin_ctz(mask)]) - 1;
 }
 
-static struct cache_ref find_in(const struct cache_map *map, uint32_t bucket, uint32_t tag,
-				const struct cache_key *key)
+HIT_PATH static struct cache_ref find_in(const struct cache_map *map, uint32_t bucket, uint32_t tag,
+					 const struct cache_key *key)
 {
 	const struct cache_bucket *at = &map->buckets[bucket];
 
@@ -121,8 +124,8 @@ static struct cache_ref find_in(const struct cache_map *map, uint32_t bucket, ui
 	return (struct cache_ref){CACHE_NONE, 0};
 }
 
-static struct cache_ref find_at(const struct cache_map *map, const struct place *place,
-				const struct cache_key *key)
+HIT_PATH static struct cache_ref find_at(const struct cache_map *map, const struct place *place,
+					 const struct cache_key *key)
 {
 	struct cache_ref ref = find_in(map, place->bucket[0], place->tag, key);
 
@@ -131,7 +134,7 @@ static struct cache_ref find_at(const struct cache_map *map, const struct place 
 	return find_in(map, place->bucket[1], place->tag, key);
 }
 
-struct cache_ref cached_find(const struct cache_map *map, const struct cache_key *key)
+HIT_PATH struct cache_ref cached_find(const struct cache_map *map, const struct cache_key *key)
 {
 	struct place place = place_of(map, key);
 
@@ -139,7 +142,7 @@ struct cache_ref cached_find(const struct cache_map *map, const struct cache_key
 }
 
 /* The entry that the first word of that tag names, fetched ahead; CACHE_NONE: none. */
-static uint32_t guess(const struct cache_map *map, const struct place *place)
+HIT_PATH static uint32_t guess(const struct cache_map *map, const struct place *place)
 {
 	const struct cache_bucket *at = &map->buckets[place->bucket[0]];
 	uint32_t mask = tagged(at, place->tag), entry;
@@ -151,6 +154,20 @@ static uint32_t guess(const struct cache_map *map, const struct place *place)
 		return CACHE_NONE;
 	__builtin_prefetch(&map->entries[entry]);
 	return entry;
+}
+
+HIT_PATH void cached_ask(const struct cache_map *map, const struct cache_key *key)
+{
+	__builtin_prefetch(&map->buckets[place_of(map, key).bucket[0]]);
+}
+
+HIT_PATH void cached_ask_entry(const struct cache_map *map, const struct cache_key *key)
+{
+	struct place place = place_of(map, key);
+	uint32_t entry = guess(map, &place);
+
+	if (entry != CACHE_NONE)
+		__builtin_prefetch(&map->metas[entry], 1);
 }
 
 void cached_find_batch(const struct cache_map *map, const struct cache_key *keys, uint32_t count,
