@@ -186,6 +186,21 @@ class InPlace(kit.Case):
         self.store.close()
         self.assertTrue(self.store.closed)
 
+    def test_detached_loads_are_copied_once(self) -> None:
+        """Out of memory straight to where they belong; what is not there is a miss, as ever."""
+        keys = self.filled(40) + self.ns.key("absent")
+        before = self.store.counters()
+        room = bytearray(41 * BLOCK)
+        future = self.ns.load(keys, room, detach=True)
+        self.assertEqual(future.result(), [0] * 40 + [-kit.errno.ENOENT])
+        self.assertEqual(room, b"".join(block(i) for i in range(40)) + bytes(BLOCK))
+        self.assertEqual(future.stages[:40], [0] * 40)
+        after = self.store.counters()
+        grown = {name: after[name] - before[name] for name in after}
+        self.assertEqual(grown["store.bounced"], 1)  # of what is absent
+        self.assertEqual(grown["store.load_hits"], 40)
+        self.assertEqual(grown["store.loaded_bytes"], 40 * BLOCK)
+
     def test_garbage(self) -> None:
         key = self.ns.key("a")
         for wrong in (b"", b"short", b"x" * 17):
