@@ -18,6 +18,8 @@ How it maps (docs/lmcache.md says what a user sees of it):
    the store; lookups are answered at once. One epoll descriptor tells of both.
 4. I/O goes to LMCache's buffers themselves, without a copy, and a buffer is LMCache's again when
    its completion was drained: that waits for the task's release, so nothing touches it afterwards.
+   A tier around the page cache reads elsewhere and copies, but where LMCache says where its memory
+   is, so that it can be registered: to CairnL2Adapter, by its type `plugin`, and not to this one.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from typing import Any, Final
 
 import cairn
 
-__all__ = ["CairnPlugin"]
+__all__ = ["CairnPlugin"]  # and CairnL2Adapter, where LMCache is installed
 
 logger = logging.getLogger("cairn.lmcache")
 
@@ -131,6 +133,7 @@ class CairnPlugin:
         self._tasks: set[Any] = set()  # in flight
         self._ready: deque[Completion] = deque()  # what needs no task
         self._told: set[str] = set()
+        self._registered: Any = None  # LMCache's memory; until the store is closed
         self._open = True
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll = select.epoll()
@@ -188,6 +191,18 @@ class CairnPlugin:
             logger.warning("cairn: the store did not close: %s", error)
         self._epoll.close()
         os.close(self._bell)
+
+    def register(self, address: int, length: int) -> bool:
+        """Tells the store of LMCache's memory, which stays where it is until close(): reads are
+        aimed at it, where else they would be copied there. False: it goes on without."""
+        if self._task["detach"]:
+            return False  # which promises that nothing is aimed there
+        try:
+            self._registered = self._store.register(address, length)
+        except (OSError, ValueError) as error:
+            logger.warning("cairn: LMCache's memory is not registered: %s", error)
+            return False
+        return True
 
     # ---- figures ---------------------------------------------------------------------------------
 
@@ -374,6 +389,15 @@ class CairnPlugin:
                 slices -= 1
             for task in list(self._tasks):
                 task.cancel()
+
+
+def __getattr__(name: str) -> Any:
+    """CairnL2Adapter is a class of LMCache's: it is made where somebody asks for it."""
+    if name != "CairnL2Adapter":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from ._lmcache_l2 import CairnL2Adapter
+
+    return CairnL2Adapter
 
 
 def _why(status: int) -> str:

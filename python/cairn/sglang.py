@@ -17,7 +17,7 @@ How it maps (docs/sglang.md says what a user sees of it):
 3. Nothing is raised out of a call for a batch, nothing is None, and there are as many answers as
    keys: SGLang's ranks wait for each other's answers. What went wrong is told once, to the log.
 4. Every call ends by its deadline, and the host pool is not touched afterwards, not even where a
-   device hangs: tasks are detached.
+   device hangs: tasks are detached, but by the configuration's wish.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ class CairnHiCache(HiCacheStorage):
     revision    of the weights          tenant, salt   who may hit
     deadline    seconds a batch may take; absent: the store's (30 s)
     durability  what a finished store outlives: "memory", "written" or "durable" (power loss)
-    detach      false: I/O goes straight to the host pool, and a call waits for a device that hangs
+    detach      false: I/O goes straight to the host pool, which is registered for that, and a call
+                waits for a device that hangs
     rank        instead of the one that SGLang tells
     stage_path  folders of stages outside the package
     """
@@ -112,6 +113,7 @@ class CairnHiCache(HiCacheStorage):
         }
         self._lock = threading.Lock()
         self._told: set[str] = set()
+        self._registered: list[Any] = []  # memory of the host pool's
         self._paged: tuple[Any, int] | None = None  # the namespace of pages, bytes of one
         self._flat: dict[int, Any] = {}  # those of the copying interface, by bytes of a page
         self._metrics = _Metrics() if storage_config.enable_storage_metrics else None
@@ -131,6 +133,8 @@ class CairnHiCache(HiCacheStorage):
         """Takes the host pool; what it is like makes the namespace. Raises what it cannot name."""
         super().register_mem_pool_host(mem_pool_host)
         self._paged = None
+        while self._registered:  # those of the pool before
+            self._registered.pop().close()
         extra = self._config.extra_config or {}
         if not extra.get("interface_v1"):
             logger.warning('cairn: without "interface_v1": 1 SGLang copies each page once more')
@@ -146,6 +150,7 @@ class CairnHiCache(HiCacheStorage):
                 "--page-size"
             )
         self._paged = self._namespace(mem_pool_host, tokens, sizes), size
+        self._register(mem_pool_host)
 
     def batch_exists(self, keys: list[str], extra_info: Any = None) -> int:
         """How many leading pages are there, whole. Memory probes."""
@@ -337,6 +342,23 @@ class CairnHiCache(HiCacheStorage):
             shard_bytes=sum(sizes),
             **self._describe,
         )
+
+    def _register(self, pool: Any) -> None:
+        """Tells the store of the host pool's memory, if I/O may be aimed at it. It stays until the
+        store is closed; what cannot be registered is copied to, as without."""
+        if self._task["detach"]:
+            return
+        buffers = getattr(pool, "kv_buffer", None)
+        buffers = list(buffers) if isinstance(buffers, (list, tuple)) else [buffers]
+        for one in buffers:
+            try:
+                if not one.is_contiguous():
+                    raise ValueError("it is not contiguous")
+                size = int(one.numel() * one.element_size())
+                self._registered.append(self._store.register(int(one.data_ptr()), size))
+            except (AttributeError, TypeError, OSError, ValueError) as error:
+                self._tell(f"the host pool is not registered: {error}")
+                return
 
     def _pages(self) -> Any:
         if self._paged:

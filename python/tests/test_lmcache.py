@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import tempfile
@@ -222,6 +223,25 @@ class Protocol(Case):
         plugin.submit_batch_exists([key(0)])
         plugin.submit_batch_set([key(0)], [memoryview(content(0))])
 
+    def test_registered(self) -> None:
+        """A stand-in for LMCache's memory: gets into it, what cannot be registered, the end."""
+        memory = bytearray(4 << 20)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        plugin = self.open()
+        self.assertFalse(plugin.register(0, 4096))
+        self.assertTrue(plugin.register(address, len(memory)))
+        self.assertFalse(plugin.register(address, len(memory)), "it is registered already")
+        self.put(plugin, [key(0)], [content(0)])
+        view = memoryview(memory)[4096 : 4096 + SIZE]
+        ok, error, answers = self.wait(
+            plugin, plugin.submit_batch_get([key(0), key(1)], [view, memoryview(memory)[:SIZE]])
+        )
+        self.assertEqual((ok, error, list(answers)), (True, "", [True, False]))
+        self.assertEqual(view, content(0))
+        plugin.close()
+        self.assertFalse(plugin.register(address, len(memory)))
+        self.assertFalse(self.open(detach=True).register(address, len(memory)))
+
     def test_configuration(self) -> None:
         with self.assertRaises(OSError):
             CairnPlugin("nosuch()")
@@ -231,7 +251,16 @@ class Protocol(Case):
             CairnPlugin("null", durability="now")
 
 
+class ProtocolOverCache(Protocol):
+    """The same where a memory tier is above: on the caller's thread, out of shared memory."""
+
+    def setUp(self) -> None:
+        self.pipeline = f"cache(size=64MiB, name=lmcache-{os.getpid()}) | null(size=256MiB)"
+
+
 class Tiers(Case):
+    above = ""
+
     def setUp(self) -> None:
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
@@ -239,8 +268,8 @@ class Tiers(Case):
 
     def tiers(self) -> list[str]:
         return [
-            f"posix(path={self.path}/posix, size=64MiB, direct=no)",
-            f"flash(path={self.path}/flash, size=64MiB)",
+            f"{self.above}posix(path={self.path}/posix, size=64MiB, direct=no)",
+            f"{self.above}flash(path={self.path}/flash, size=64MiB)",
         ]
 
     def test_reopened(self) -> None:
@@ -324,6 +353,10 @@ class Tiers(Case):
         self.assertEqual(self.exists(plugin, [key(0)]), [True])
         plugin.close()
         self.assertEqual(data, b"?" * SIZE)
+
+
+class TiersBelowCache(Tiers):
+    above = "cache(size=16MiB) | "
 
 
 if __name__ == "__main__":

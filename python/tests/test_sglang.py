@@ -109,6 +109,8 @@ def tokens(pages: list[int]) -> list[int]:
 
 
 class Contract(unittest.TestCase):
+    above = ""
+
     def setUp(self) -> None:
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
@@ -116,7 +118,7 @@ class Contract(unittest.TestCase):
         self.pool = Pool()
 
     def open(self, pipeline: str = "", extra: dict[str, Any] | None = None, **changes: Any) -> Any:
-        pipeline = pipeline or f"posix(path={self.path}/{{rank}}, direct=no)"
+        pipeline = pipeline or f"{self.above}posix(path={self.path}/{{rank}}, direct=no)"
         backend = CairnHiCache(config(pipeline, extra, **changes), {})
         self.addCleanup(backend.close)
         backend.register_mem_pool_host(self.pool)
@@ -227,6 +229,43 @@ class Contract(unittest.TestCase):
                 CairnHiCache(config(pipeline, **changes), {})
         with self.assertRaisesRegex(ValueError, "durability"):
             CairnHiCache(config("null", {"durability": "now"}), {})
+
+
+class ContractBelowCache(Contract):
+    """The same where a memory tier is above: gets out of shared memory."""
+
+    above = "cache(size=16MiB) | "
+
+
+class Registered(Contract):
+    """The same where I/O may be aimed at the host pool."""
+
+    def open(self, pipeline: str = "", extra: dict[str, Any] | None = None, **changes: Any) -> Any:
+        self.pool.kv_buffer = Buffer(self.pool)  # type: ignore[attr-defined]
+        backend = super().open(pipeline, {"detach": False, **(extra or {})}, **changes)
+        if extra is None and not changes:
+            self.assertEqual([one.length for one in backend._registered], [2 * PAGES * PART])
+        return backend
+
+    def test_what_cannot_be_registered(self) -> None:
+        backend = self.open()
+        for wrong in (None, [Buffer(self.pool), Buffer(self.pool)], types.SimpleNamespace()):
+            self.pool.kv_buffer = wrong  # type: ignore[attr-defined]
+            backend.register_mem_pool_host(self.pool)
+            self.store(backend)
+            self.assertTrue(backend.clear())
+        self.assertTrue(any("not registered" in told for told in backend._told))
+
+
+class Buffer:
+    """The tensor of a host pool."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.data_ptr = lambda: pool.address
+        self.numel = lambda: len(pool.memory)
+        self.element_size = lambda: 1
+        self.is_contiguous = lambda: True
+
 
 
 if __name__ == "__main__":

@@ -197,6 +197,8 @@ class Engine:
 
 
 class Case(unittest.TestCase):
+    above = ""
+
     def setUp(self) -> None:
         self.path = tempfile.mkdtemp(prefix="cairn-vllm-")
         self.addCleanup(shutil.rmtree, self.path)
@@ -207,7 +209,7 @@ class Case(unittest.TestCase):
         if self.engine is not None:
             self.engine.close()
         engine = self.engine = Engine(
-            pipeline or f"flash(path={self.path}/kv, size=64MiB)", **options)
+            pipeline or f"{self.above}flash(path={self.path}/kv, size=64MiB)", **options)
         return engine
 
     def assert_run(self, request: Request, external: int) -> None:
@@ -250,6 +252,12 @@ class Rounds(Case):
         fake_vllm.Tensor.dtype = "torch.bfloat16"
         self.open()
         self.assert_run(Request("b", [1, 2]), 0)
+
+
+class RoundsBelowCache(Rounds):
+    """The same where a memory tier is above: loads out of shared memory."""
+
+    above = "cache(size=16MiB) | "
 
 
 class Trouble(Case):

@@ -8,7 +8,8 @@
 All of it runs in the scheduler's thread: a lookup is a probe of memory, a job is one task of the
 store, and what has ended is polled. Invariants:
  1. Every task is detached and has a deadline: a job ends by then, and nothing touches vLLM's
-    memory after it.
+    memory after it. With detach=False it ends when nothing touches that memory any more, which a
+    device that hangs puts off; I/O is then aimed at it, for it is registered.
  2. Of a load that failed, the leading chunks that are whole are told; the rest are misses until
     they are stored again.
 """
@@ -78,6 +79,8 @@ class CairnTier(SecondaryTierManager):
     tenant      two that differ never see each other's blocks
     deadline    seconds a job may take; None: the store's (30 s)
     durability  what a finished store outlives: "memory", "written" or "durable" (power loss)
+    detach      False: reads go straight to vLLM's memory, a copy less, and a job waits for a device
+                that hangs
     enable_kv_events  tells vLLM's event publisher what was stored
     """
 
@@ -93,6 +96,7 @@ class CairnTier(SecondaryTierManager):
         tenant: str = "",
         deadline: float | None = None,
         durability: str = "memory",
+        detach: bool = True,
         enable_kv_events: bool = False,
         backpressure_detector: BackpressureDetector | None = None,
     ) -> None:
@@ -101,6 +105,7 @@ class CairnTier(SecondaryTierManager):
             raise ValueError('CairnTier: durability is "memory", "written" or "durable"')
         self._durability: Any = durability
         self._deadline = deadline
+        self._detach = bool(detach)
         self._row = self.block_size_bytes
         self._shards = _shards(self._row)
         self._part = self._row // self._shards
@@ -109,6 +114,7 @@ class CairnTier(SecondaryTierManager):
         self._store = stores.acquire(pipeline, config.parallel.data_parallel_index)
         self._ns = self._store.namespace(**self._describe(offloading_spec, revision, tenant))
         self._queue = self._store.queue()
+        self._registered = None if self._detach else self._register(primary_kv_view.nbytes)
         self._names: OrderedDict[OffloadKey, bytes] = OrderedDict()
         self._storing: dict[OffloadKey, int] = {}  # keys of stores under way
         self._broken: OrderedDict[OffloadKey, None] = OrderedDict()
@@ -117,6 +123,13 @@ class CairnTier(SecondaryTierManager):
         self._events: list[OffloadingEvent] | None = None
         if enable_kv_events and config.enable_kv_cache_events:
             self._events = []
+
+    def _register(self, size: int) -> Any:
+        try:
+            return self._store.register(self._base, size)
+        except (OSError, ValueError) as error:
+            logger.warning("cairn: vLLM's host memory is not registered: %s", error)
+            return None
 
     def _describe(self, spec: OffloadingSpec, revision: str | None, tenant: str) -> dict[str, Any]:
         """What makes chunks comparable: what vLLM's own fs tier names, and what it leaves out."""
@@ -196,7 +209,7 @@ class CairnTier(SecondaryTierManager):
         try:
             self._ns.dump(
                 keys, self._items(job_metadata), shards=shards, durability=self._durability,
-                deadline=self._deadline, detach=True, queue=self._queue, context=job,
+                deadline=self._deadline, detach=self._detach, queue=self._queue, context=job,
             )
         except cairn.CairnError as error:
             self._refused(job, error)
@@ -211,7 +224,7 @@ class CairnTier(SecondaryTierManager):
         try:
             self._ns.load(
                 keys, self._items(job_metadata), shards=shards, deadline=self._deadline,
-                detach=True, queue=self._queue, context=job,
+                detach=self._detach, queue=self._queue, context=job,
             )
         except cairn.CairnError as error:
             self._refused(job, error)
@@ -289,7 +302,7 @@ class CairnTier(SecondaryTierManager):
         return  # a lookup and a load count as uses by themselves
 
     def drain_jobs(self) -> None:
-        """Every task has a deadline: this ends."""
+        """Every task has a deadline: this ends, but with detach=False where a device hangs."""
         while self._jobs:
             for future in self._queue.drain(DRAIN_MAX, 1.0):
                 self._ended(future)
@@ -299,9 +312,11 @@ class CairnTier(SecondaryTierManager):
             return
         self.drain_jobs()
         try:
+            if self._registered is not None:
+                self._registered.close(CLOSE_SECONDS)
             self._queue.close()
             stores.release(self._store)
-        except cairn.CairnError as error:
+        except OSError as error:  # a CairnError, or that it takes too long
             logger.warning("cairn: close: %s", error)
 
 

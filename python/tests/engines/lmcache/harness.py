@@ -21,6 +21,7 @@ from lmcache.v1.distributed.config import (
     L1MemoryManagerConfig,
     StorageManagerConfig,
 )
+from lmcache.v1.distributed.internal_api import L1MemoryDesc
 from lmcache.v1.distributed.l2_adapters import create_l2_adapter
 from lmcache.v1.distributed.l2_adapters.config import (
     add_l2_adapters_args,
@@ -33,6 +34,7 @@ MIB = 1024 * KIB
 PIPELINES = {
     "posix": "posix(path={path}/kv, size=256MiB, direct=no)",
     "flash": "flash(path={path}/kv, size=256MiB)",
+    "cache": "cache(size=32MiB) | flash(path={path}/kv, size=256MiB)",
 }
 
 
@@ -45,6 +47,18 @@ def spec(pipeline: str, params: dict[str, Any] | None = None, **more: Any) -> st
             "class_name": "CairnPlugin",
             "adapter_params": {"pipeline": pipeline, **(params or {})},
             **more,
+        }
+    )
+
+
+def plugin_spec(pipeline: str, **params: Any) -> str:
+    """The same by LMCache's type `plugin`, which tells of LMCache's memory."""
+    return json.dumps(
+        {
+            "type": "plugin",
+            "module_path": "cairn.lmcache",
+            "class_name": "CairnL2Adapter",
+            "adapter_params": {"pipeline": pipeline, **params},
         }
     )
 
@@ -85,7 +99,12 @@ class Memory:
     def __init__(self, size: int) -> None:
         self.arena = torch.zeros(size + 4096, dtype=torch.uint8)
         skip = -self.arena.data_ptr() % 4096  # as LMCache's own arenas begin at a page
-        self.allocator = TensorMemoryAllocator(self.arena[skip : skip + size])
+        self.used = self.arena[skip : skip + size]
+        self.allocator = TensorMemoryAllocator(self.used)
+
+    def desc(self) -> L1MemoryDesc:
+        """Where it is, as LMCache tells adapters."""
+        return L1MemoryDesc(ptr=self.used.data_ptr(), size=self.used.numel(), align_bytes=4096)
 
     def object(self, size: int, fill: bytes | None = None) -> Any:
         made = self.allocator.allocate(torch.Size([size]), torch.uint8)
@@ -101,8 +120,9 @@ class Memory:
 class Adapter:
     """An adapter, called as LMCache's controllers call it."""
 
-    def __init__(self, text: str) -> None:
-        self.it = create_l2_adapter(adapters_config(text).adapters[0])
+    def __init__(self, text: str, memory: Memory | None = None) -> None:
+        told = memory.desc() if memory else None
+        self.it = create_l2_adapter(adapters_config(text).adapters[0], told)
 
     def close(self) -> None:
         self.it.close()

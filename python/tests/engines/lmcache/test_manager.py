@@ -29,6 +29,11 @@ class Manager:
         (adapter,) = self.it._l2_adapters.values()
         return adapter._client
 
+    def holds(self, count: int) -> bool:
+        """Whether so many blocks are there; a memory tier, which has them too, counts them again."""
+        twice = "cache.load_hits" in self.plugin().counters()
+        return bool(self.plugin().stat().blocks == count * (2 if twice else 1))
+
     def idle(self) -> bool:
         status = self.it._store_controller.report_status()
         return status["pending_keys_count"] == 0 and status["in_flight_task_count"] == 0
@@ -79,7 +84,7 @@ class Whole(unittest.TestCase):
         def body(made: str, path: str) -> None:
             manager = Manager(made)
             manager.store(list(range(16)))
-            wait(lambda: manager.plugin().stat().blocks == 16)
+            wait(lambda: manager.holds(16))
             self.assertEqual(manager.fetch(list(range(16))), 16)  # from L1
             manager.it.clear()
             self.assertEqual(manager.fetch(list(range(20))), 16)  # from L2
@@ -91,7 +96,7 @@ class Whole(unittest.TestCase):
         def body(made: str, path: str) -> None:
             manager = Manager(made)
             manager.store(list(range(16)))
-            wait(lambda: manager.plugin().stat().blocks == 16)
+            wait(lambda: manager.holds(16))
             manager.close()
             manager = Manager(made)
             self.assertEqual(manager.fetch(list(range(16))), 16)
@@ -105,13 +110,13 @@ class Whole(unittest.TestCase):
         def body(made: str, path: str) -> None:
             manager = Manager(made)
             manager.store(list(range(8)))
-            wait(lambda: manager.plugin().stat().blocks == 8)
+            wait(lambda: manager.holds(8))
             manager.close()
             self.assertGreater(damage(path, content(5, SIZE)[:4096]), 0)
             manager = Manager(made)
             self.assertEqual(manager.fetch(list(range(8))), 5)
             manager.store([5])
-            wait(lambda: manager.plugin().stat().blocks == 8)
+            wait(lambda: manager.holds(8))
             manager.it.clear()
             self.assertEqual(manager.fetch(list(range(8))), 8)
             manager.close()
@@ -133,7 +138,7 @@ class Whole(unittest.TestCase):
             (adapter,) = manager.it._l2_adapters.values()
             wait(lambda: 0 < adapter.get_usage().total_bytes_used < limit)
             kept = adapter.get_usage().total_bytes_used // SIZE
-            wait(lambda: manager.plugin().stat().blocks == kept)
+            wait(lambda: manager.holds(kept))
             manager.close()
 
         self.each(

@@ -27,6 +27,7 @@ from sglang.srt.mem_cache.hicache_storage import PoolName, PoolTransfer
 TIERS = {
     "posix": "posix(path={path}/kv{{rank}}, size=256MiB, direct=no)",
     "flash": "flash(path={path}/kv{{rank}}, size=256MiB)",
+    "cache": "cache(size=32MiB) | flash(path={path}/kv{{rank}}, size=256MiB)",
 }
 NUMBERS = list(range(8))
 HASHES = [page_hash(n) for n in NUMBERS]
@@ -68,6 +69,18 @@ class Pages(Case):
                     self.assertEqual(backend.batch_exists(HASHES), 0)
                     self.store(backend, pool)
                     self.assertEqual(backend.batch_exists(HASHES), 8)
+                    self.check(backend, pool, [True] * 8)
+                    backend.close()
+
+    def test_a_pool_that_is_registered(self) -> None:
+        for layout in ("page_first", "layer_first"):
+            for tier in TIERS:
+                with self.subTest(layout=layout, tier=tier), tempfile.TemporaryDirectory() as path:
+                    self.path = path
+                    pool = pool_of(layout)
+                    backend = self.open(pool, tier, extra={"detach": False})
+                    self.assertGreater(len(backend._registered), 0, backend._told)
+                    self.store(backend, pool)
                     self.check(backend, pool, [True] * 8)
                     backend.close()
 

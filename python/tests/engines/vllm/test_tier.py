@@ -58,20 +58,29 @@ class Tier(harness.Case):
         return hits
 
     def test_tier(self) -> None:
-        pipeline = harness.flash(self.here / "kv")
-        self.open_tier(pipeline)
+        self.rounds(harness.flash(self.here / "kv"))
+
+    def test_below_cache(self) -> None:
+        self.rounds("cache(size=64MiB) | " + harness.flash(self.here / "kv"))
+
+    def test_memory_that_is_registered(self) -> None:
+        self.rounds(harness.flash(self.here / "kv"), detach=False)
+        self.assertIsNotNone(self.tier()._registered)
+
+    def rounds(self, pipeline: str, **params: Any) -> None:
+        self.open_tier(pipeline, **params)
         self.assertEqual(self.round(), 0)
         self.close()  # vLLM's host cache goes with the engine: what is left is ours
-        self.open_tier(pipeline)
+        self.open_tier(pipeline, **params)
         blocks = 300 // harness.BLOCK + 200 // harness.BLOCK
         self.assertEqual(self.round(), blocks * harness.BLOCK)
         with self.subTest("flipped bytes"):
             self.close()
             harness.flip(self.here / "kv", 16 << 10)
-            self.open_tier(pipeline)
+            self.open_tier(pipeline, **params)
             self.round()
         with self.subTest("another tenant"):
-            self.open_tier(pipeline, tenant="other")
+            self.open_tier(pipeline, tenant="other", **params)
             self.assertEqual(self.round(), 0)
 
     def test_disk_that_takes_nothing(self) -> None:

@@ -55,6 +55,35 @@ class Tokens(harness.ConnectorCase):
             self.assertGreater(harness.stored(self.llm)["lookups"], 0)
             self.assertEqual(harness.stored(self.llm)["lookup_hit_blocks"], 0)
 
+    def test_cache_over_flash(self) -> None:
+        """A memory tier above: hits come out of it, and after a restart from below it."""
+        for size in ("256MiB", "8MiB"):
+            with self.subTest(size):
+                pipeline = f"cache(size={size}) | {harness.flash(self.here / size)}"
+                self.open(pipeline)
+                self.assert_misses(self.round())
+                self.assert_hits(self.round())
+                if size == "256MiB":
+                    self.assertEqual(self.counter("flash.load_hits"), 0)
+                    self.assertGreater(self.counter("cache.load_hits"), 0)
+                self.assert_misses(self.round(salt="of another tenant"))
+                harness.settle(self.llm)
+                self.assertTrue(self.llm.reset_prefix_cache(reset_connector=True))
+                self.assert_misses(self.round())
+                self.open(pipeline)
+                self.assert_hits(self.round())
+                self.close()
+                harness.flip(self.here / size, 64 << 10)
+                self.open(pipeline)
+                self.assertGreater(self.round()["load_failed_blocks"], 0)
+                self.assert_heals()
+
+    @staticmethod
+    def counter(name: str) -> int:
+        from vllm.distributed.kv_transfer import get_kv_transfer_group
+
+        return int(get_kv_transfer_group()._worker.store.counters()[name])
+
     def damaged_on_purpose(self) -> None:
         """The check can fail: KV that is loaded, and then is not what was saved."""
         from vllm.distributed.kv_transfer import get_kv_transfer_group
