@@ -326,10 +326,12 @@ static void start_ios(struct reactor *reactor)
 
 	reactor->dump_bytes = 0;
 	reactor->prefetch_next_ns = UINT64_MAX;
+	reactor->load_bytes = 0;
 	for (uint32_t started = 0; !list_empty(&reactor->free_ios); started++) {
 		struct task_part *part;
 
-		if (started == STARTS_MAX || reactor->dump_bytes >= DUMP_TURN_BYTES)
+		if (started == STARTS_MAX || reactor->dump_bytes >= DUMP_TURN_BYTES ||
+		    reactor->load_bytes >= LOAD_TURN_BYTES)
 			break;
 		c = pick_class(reactor);
 		if (c < 0)

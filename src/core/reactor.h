@@ -33,6 +33,11 @@
  * them at once, and the device must not stand still until all have been.
  */
 #define DUMP_TURN_BYTES (1u << 20)
+/*
+ * Likewise of loads. What lies in the page cache is copied as it is submitted: it is summed
+ * before the next ones push it out of the processor's caches.
+ */
+#define LOAD_TURN_BYTES (2u << 20)
 
 /*
  * Queues are told of a few ends at once, so that who drains is woken once for them;
@@ -100,6 +105,7 @@ struct reactor {
 	struct list starved; /* task_part.queued of those that wait for bounce memory, in order */
 	bool more;	     /* there is work left to start without waiting */
 	uint64_t dump_bytes; /* of the dumps started in this turn */
+	uint64_t load_bytes; /* and of the loads */
 	struct list told;    /* task.free_link of those whose queues are still to be told */
 	uint32_t told_count; /* parts that ended since a queue was told */
 	uint32_t told_turns; /* that began with such a one */

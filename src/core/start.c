@@ -341,16 +341,17 @@ static bool serve_first_item(struct reactor *reactor, struct task_part *part)
 	store_count(reactor->store, COUNT_LOAD_HITS, 1);
 	store_count(reactor->store, COUNT_LOADED_BYTES, xfer->length);
 	reactor->told_bytes += xfer->length;
+	reactor->load_bytes += xfer->length;
 	end_first_item(reactor, part, 0, 0);
 	return true;
 }
 
-static uint64_t dump_bytes(const struct io_slot *slot)
+static uint64_t bytes_of(const struct io_slot *slot)
 {
 	uint64_t bytes = 0;
 
 	for (uint32_t i = 0; i < slot->io.part_count; i++)
-		bytes += slot->io.parts[i].raw_length;
+		bytes += slot->io.parts[i].length;
 	return bytes;
 }
 
@@ -402,7 +403,9 @@ void io_start_next(struct reactor *reactor, struct task_part *part)
 	store_count(reactor->store, COUNT_IN_FLIGHT, 1);
 	take_from_part(reactor, part, items);
 	if (slot->io.op == CAIRN_OP_DUMP)
-		reactor->dump_bytes += dump_bytes(slot);
+		reactor->dump_bytes += bytes_of(slot);
+	else if (slot->io.op == CAIRN_OP_LOAD)
+		reactor->load_bytes += bytes_of(slot);
 	io_look_united(slot);
 	io_submit_to(slot, 0);
 }

@@ -30,7 +30,7 @@ class Manager:
         return adapter._client
 
     def holds(self, count: int) -> bool:
-        """Whether so many blocks are there; a memory tier, which has them too, counts them again."""
+        """Whether so many blocks are there; a memory tier counts those that it has again."""
         twice = "cache.load_hits" in self.plugin().counters()
         return bool(self.plugin().stat().blocks == count * (2 if twice else 1))
 

@@ -58,16 +58,17 @@ class Tier(harness.Case):
         return hits
 
     def test_tier(self) -> None:
-        self.rounds(harness.flash(self.here / "kv"))
+        self.rounds("kv")
 
     def test_below_cache(self) -> None:
-        self.rounds("cache(size=64MiB) | " + harness.flash(self.here / "kv"))
+        self.rounds("below", "cache(size=64MiB) | ")
 
     def test_memory_that_is_registered(self) -> None:
-        self.rounds(harness.flash(self.here / "kv"), detach=False)
+        self.rounds("registered", detach=False)
         self.assertIsNotNone(self.tier()._registered)
 
-    def rounds(self, pipeline: str, **params: Any) -> None:
+    def rounds(self, name: str, above: str = "", **params: Any) -> None:
+        pipeline = above + harness.flash(self.here / name)
         self.open_tier(pipeline, **params)
         self.assertEqual(self.round(), 0)
         self.close()  # vLLM's host cache goes with the engine: what is left is ours
@@ -76,7 +77,7 @@ class Tier(harness.Case):
         self.assertEqual(self.round(), blocks * harness.BLOCK)
         with self.subTest("flipped bytes"):
             self.close()
-            harness.flip(self.here / "kv", 16 << 10)
+            harness.flip(self.here / name, 16 << 10)
             self.open_tier(pipeline, **params)
             self.round()
         with self.subTest("another tenant"):

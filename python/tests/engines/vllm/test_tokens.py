@@ -72,9 +72,8 @@ class Tokens(harness.ConnectorCase):
                 self.assert_misses(self.round())
                 self.open(pipeline)
                 self.assert_hits(self.round())
-                self.close()
+                self.open(pipeline)  # nothing is in memory
                 harness.flip(self.here / size, 64 << 10)
-                self.open(pipeline)
                 self.assertGreater(self.round()["load_failed_blocks"], 0)
                 self.assert_heals()
 
