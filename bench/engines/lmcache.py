@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """LMCache over cairn against LMCache over its own file tiers, through LMCache's adapters.
 
-    lmcache.py [--dir FOLDER] [--pairs 9] [--bytes 256MiB] [--only posix|flash] [--json FILE]
+    lmcache.py [--dir FOLDER] [--pairs 9] [--bytes 256MiB] [--only posix|flash|registered]
+               [--json FILE]
 
 Run by the interpreter that `tools/test-engines.sh --env lmcache` prints, with
 PYTHONPATH=build/python. In each pair both sides put the same objects, get them, and look them up,
 in turns; who is first alternates. Neither side syncs what it put; cairn sums what it puts and
 checks what it gets. Each side has two threads for I/O. A log of flash is one file for all pairs,
-written over once before. Objects are LMCache's own allocator's.
+written over once before. Objects are LMCache's own allocator's, whose memory is registered in the
+rows of that name: by CairnL2Adapter.
 """
 
 from __future__ import annotations
@@ -44,8 +46,8 @@ def native(path: str, direct: bool) -> str:
 class Side:
     """One adapter, and the times of its parts."""
 
-    def __init__(self, text: str) -> None:
-        self.adapter = harness.Adapter(text)
+    def __init__(self, text: str, memory: harness.Memory | None = None) -> None:
+        self.adapter = harness.Adapter(text, memory)
 
     def run(self, submit, fd: int, take, batches: list) -> float:
         """Submits the batches, some in flight at once, and waits for all: seconds."""
@@ -141,7 +143,8 @@ def pairs(options, name: str, ours: str, theirs: str, size: int) -> dict:
         for who, text in sides if turn % 2 else reversed(sides):
             # Kept to the end: ext4 without a journal passes over inodes that were just freed.
             path = os.path.join(options.folder, f"{name}-{who}-{size}-{turn}")
-            side = Side(text.replace("@PATH@", kept if kept and who == "ours" else path))
+            told = memory if who == "ours" and "CairnL2Adapter" in ours else None
+            side = Side(text.replace("@PATH@", kept if kept and who == "ours" else path), told)
             work = batches_of(pool, size, count, turn * count)
             rest(options)
             seconds = side.put(work)
@@ -180,7 +183,7 @@ def main() -> None:
     parser.add_argument("--dir", default=".", help="the file system that is measured")
     parser.add_argument("--pairs", type=int, default=figures.PAIRS)
     parser.add_argument("--bytes", type=mib, default=256 * MIB, help="of a put, 256MiB")
-    parser.add_argument("--only", choices=["posix", "flash"])
+    parser.add_argument("--only", choices=["posix", "flash", "registered"])
     parser.add_argument("--size", type=int, choices=list(BATCH))
     parser.add_argument("--rest", type=float, default=1.0, help="seconds before each part")
     parser.add_argument("--params", default="{}", help="JSON, more of adapter_params")
@@ -191,9 +194,11 @@ def main() -> None:
     options.folder = tempfile.mkdtemp(prefix="bench-lmcache-", dir=options.dir)
     params = json.loads(options.params)
     rows: list = []
+    log = f"flash(path=@PATH@, size={LOG_BYTES}{options.flash})"
     tiers = {
         "posix": (f"posix(path=@PATH@{options.posix})", False, 1.0, "buffered"),
-        "flash": (f"flash(path=@PATH@, size={LOG_BYTES}{options.flash})", True, 1.3, "O_DIRECT"),
+        "flash": (log, True, 1.3, "O_DIRECT"),
+        "registered": (log, True, 1.3, "O_DIRECT"),
     }
     try:
         for tier, (pipeline, direct, least, how) in tiers.items():
@@ -203,14 +208,16 @@ def main() -> None:
                 if options.size not in (None, size):
                     continue
                 text = f"store(reactors=2) | {pipeline}"
-                values = pairs(
-                    options, tier, harness.spec(text, params), native("@PATH@", direct), size
-                )
+                made = harness.spec(text, params)
+                if tier == "registered":
+                    made = harness.plugin_spec(text, **params)
+                values = pairs(options, tier, made, native("@PATH@", direct), size)
+                where = "flash, registered," if tier == "registered" else tier
                 label = "256 KiB" if size < MIB else "2 MiB"
                 for part in ("put", "get"):
-                    name = f"LMCache, {part} {label}, over {tier} against fs_native {how}"
+                    name = f"LMCache, {part} {label}, over {where} against fs_native {how}"
                     tell(rows, name, f">= {least:.2f}x", least, ">=", values[part], "GB/s")
-                name = f"LMCache, lookup a key, {label}, over {tier} against fs_native"
+                name = f"LMCache, lookup a key, {label}, over {where} against fs_native"
                 tell(rows, name, "<= 1.00x", 1.0, "<=", values["lookup"], "us")
     finally:
         shutil.rmtree(options.folder, ignore_errors=True)

@@ -6,6 +6,7 @@
                     [--rounds 9] [--only NAME,...]
 
     flash, posix           cairn's tiers, through LMCache's native_plugin
+    flash-registered       the same by its type `plugin`, with LMCache's memory registered
     fs_native, -direct     LMCache's own L2 tier, through the page cache and around it
     localdisk, -direct     LMCache's disk back end of one process, likewise
     vllm-fs, vllm-flash    vLLM's own secondary tier, and cairn's CairnTier, by vLLM's calls
@@ -45,7 +46,8 @@ LONE = 1024
 FLIP_EVERY = 16 << 10
 LARGE = 64 * MIB  # of a file of this size and more the first MiB is left alone
 ENGINE = {  # side -> whose interpreter it needs
-    "flash": "lmcache", "posix": "lmcache", "fs_native": "lmcache", "fs_native-direct": "lmcache",
+    "flash": "lmcache", "flash-registered": "lmcache", "posix": "lmcache", "fs_native": "lmcache",
+    "fs_native-direct": "lmcache",
     "localdisk": "lmcache", "localdisk-direct": "lmcache", "vllm-fs": "vllm",
     "vllm-flash": "vllm", "rocksdb": "", "rocksdb-direct": "",
 }
@@ -152,14 +154,15 @@ def rounds(options: argparse.Namespace, sides: dict[str, Process], size: int, co
     return out
 
 
-def flip(folder: str) -> int:
-    """A byte of each 16 KiB of every file; how many. The first MiB of a large one is left alone:
-    without what a log begins with it does not open, which says nothing of the payload."""
+def flip(folder: str, only: str = "") -> int:
+    """A byte of each 16 KiB of every file, or of those whose names end so; how many. The first MiB
+    of a large one is left alone: without what a log begins with it does not open, which says
+    nothing of the payload."""
     flipped = 0
     for where, _, names in os.walk(folder):
         for name in names:
             path = os.path.join(where, name)
-            if not os.path.isfile(path) or os.path.islink(path):
+            if not os.path.isfile(path) or os.path.islink(path) or not name.endswith(only):
                 continue
             with open(path, "r+b", buffering=0) as file:
                 size = os.path.getsize(path)
@@ -181,10 +184,12 @@ def restarted(options: argparse.Namespace, name: str, folder: str, size: int, co
 
 def damaged(options: argparse.Namespace, name: str, folder: str, size: int, count: int,
             kept: bool) -> dict:
-    """Flips bytes of a store at rest; where a restart forgets what is in it, of an open one."""
+    """Flips bytes of a store at rest; where a restart forgets what is in it, of an open one. Of
+    RocksDB's files only those of blobs: with one of its tables of keys damaged it does not open."""
+    only = ".blob" if name.startswith("rocksdb") else ""
     try:
-        if kept:
-            flip(folder)
+        if kept and not flip(folder, only):
+            raise SystemExit(f"{name}: nothing to damage in {folder}")
         side = Process(options, name, folder, size, count)
         if not kept:
             side.ask("put", 0, count)

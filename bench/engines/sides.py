@@ -168,12 +168,16 @@ class L2(Side):
         import harness
 
         self.harness = harness
-        memory = harness.Memory(size * count + 64 * MIB)
-        self.pool = [memory.object(size) for _ in range(count)]
+        self.memory = harness.Memory(size * count + 64 * MIB)
+        self.pool = [self.memory.object(size) for _ in range(count)]
         self.addresses = [one.data_ptr for one in self.pool]
 
+    def told(self) -> Any:
+        """The memory of which the adapter is told; None: of none."""
+        return None
+
     def open(self) -> None:
-        self.adapter = self.harness.Adapter(self.text())
+        self.adapter = self.harness.Adapter(self.text(), self.told())
         self.it = self.adapter.it
         self.poller = select.poll()
         self.fds = {True: self.it.get_store_event_fd(), False: self.it.get_load_event_fd()}
@@ -221,6 +225,16 @@ class Flash(L2):
 
     def fill(self, numbers: list[int]) -> dict[str, Any]:
         return fill_log(self)
+
+
+class FlashRegistered(Flash):
+    """By LMCache's type `plugin`, which says where LMCache's memory is."""
+
+    def text(self) -> str:
+        return str(self.harness.plugin_spec(flash_in(self.folder)))
+
+    def told(self) -> Any:
+        return self.memory
 
 
 class Posix(L2):
@@ -444,6 +458,7 @@ class VllmFlash(Tier):
 
 SIDES: dict[str, Callable[[str, int, int], Side]] = {
     "flash": Flash,
+    "flash-registered": FlashRegistered,
     "posix": Posix,
     "fs_native": FsNative,
     "fs_native-direct": FsNativeDirect,
