@@ -103,11 +103,12 @@ void io_finish(struct io_slot *slot)
 void io_abandon(struct io_slot *slot, int32_t status)
 {
 	struct task_part *part = slot->part;
-	/* A stage may have parts of its own in an io that came without. */
-	uint32_t items = part->task->xfers ? slot->io.part_count : 1;
+	uint32_t items;
 
 	assert(part && !slot->abandoned);
 	slot->abandoned = true;
+	/* A stage may have parts of its own in an io that came without. */
+	items = part->task->xfers ? slot->io.part_count : 1;
 	for (uint32_t i = 0; i < items; i++) {
 		task_item_ended(part->task, slot->item[i], status, (uint16_t)slot->io.level);
 		part->items--;

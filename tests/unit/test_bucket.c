@@ -47,8 +47,9 @@ static void bounds(void **state)
 			/* Not sooner than it says, and then for sure, but for a debt of long. */
 			assert_false(bucket_open(&bucket, when - 1001, &(uint64_t){0}));
 			now = when;
-			assert_true(moved <= (double)(now - begin) / 1e9 * (double)rates[r] +
-						     (double)rates[r] / 8 + (double)piece + 2);
+			assert_true((double)moved <=
+				    (double)(now - begin) / 1e9 * (double)rates[r] +
+					    (double)rates[r] / 8 + (double)piece + 2);
 			assert_true(bucket_open(&bucket, now, &when));
 		}
 		/* None of it was kept back. */
