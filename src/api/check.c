@@ -2,8 +2,8 @@
 #include <errno.h>
 #include <string.h>
 
-#include "base/hot.h"
 #include "api/check.h"
+#include "base/hot.h"
 #include "base/sized.h"
 
 HIT_PATH int check_task_opts(const struct cairn_store *store, const struct cairn_task_opts *opts,

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 
-#include "base/hot.h"
 #include "api/check.h"
+#include "base/hot.h"
 #include "core/submit.h"
 #include "core/task.h"
 

@@ -3,9 +3,9 @@
 #include <errno.h>
 #include <string.h>
 
-#include "base/hot.h"
 #include "base/copy.h"
 #include "base/crc32c.h"
+#include "base/hot.h"
 #include "stages/cache/cache.h"
 #include "stages/cache/pins.h"
 #include "stages/cache/slots.h"

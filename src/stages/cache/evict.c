@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <string.h>
 
-#include "base/hot.h"
 #include "base/atomic.h"
+#include "base/hot.h"
 #include "stages/cache/block.h"
 #include "stages/cache/evict.h"
 #include "stages/cache/pins.h"

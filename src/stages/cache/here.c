@@ -2,8 +2,8 @@
 /* What a caller does by itself: probe, pin, copy, unpin. No queue, and no system call. */
 #include <errno.h>
 
-#include "base/hot.h"
 #include "base/copy.h"
+#include "base/hot.h"
 #include "stages/cache/cache.h"
 #include "stages/cache/pins.h"
 
