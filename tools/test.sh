@@ -178,8 +178,8 @@ clang_tidy() {
     checker=$(llvm clang-tidy) || return 1
     locked build-clang setup build-clang || return 1
     # Half of the time goes to a few functions with very many paths: the long form looks at all of
-    # what the analyzer would by itself, the short one at a quarter.
-    paths=50000
+    # what the analyzer would by itself, the short one at a tenth.
+    paths=20000
     [ -z "${CAIRN_SOAK:-}" ] || paths=225000
     # One file a run: given two, version 14 takes every va_list of the second for uninitialised.
     find src cli -name '*.c' 2>/dev/null | xargs -r -n 1 -P "$(processors)" \
