@@ -119,24 +119,14 @@ static void device_stand_still(bool still)
 	pthread_mutex_unlock(&lock);
 }
 
-static uint32_t device_waiting(void)
+static uint32_t device_read(const uint32_t *count)
 {
-	uint32_t waiting;
+	uint32_t now;
 
 	pthread_mutex_lock(&lock);
-	waiting = device.waiting;
+	now = *count;
 	pthread_mutex_unlock(&lock);
-	return waiting;
-}
-
-static uint32_t device_inside(void)
-{
-	uint32_t inside;
-
-	pthread_mutex_lock(&lock);
-	inside = device.inside;
-	pthread_mutex_unlock(&lock);
-	return inside;
+	return now;
 }
 
 static int hang_openat(int dirfd, const char *path, int flags, mode_t mode)
@@ -336,7 +326,7 @@ static void idle(void)
 
 static void await_answers(uint32_t probes)
 {
-	while (device_inside() != probes)
+	while (device_read(&device.inside) != probes)
 		nap();
 }
 
@@ -383,7 +373,7 @@ static uint64_t hang_again(struct rig *rig)
 	wait_fenced(rig, 1);
 	device_answer_probe();
 	wait_fenced(rig, 0);
-	CHECK(device_waiting() > 0);
+	CHECK(device_read(&device.waiting) > 0);
 	device_hang(false);
 	CHECK(result(rig, &first) == 0);
 	settle(0);
@@ -445,7 +435,7 @@ static uint64_t spaces_hang(struct rig *rig)
 	CHECK(kit_dump(rig->other, shape, 7, 0, shape.shards, CAIRN_DURABLE) == 0);
 	device_hang(true);
 	CHECK(pthread_create(&thread, NULL, clears, rig) == 0);
-	while (!device_waiting())
+	while (!device_read(&device.waiting))
 		nap();
 	CHECK(kit_namespace(rig->store, "there", shape, &again) == 0);
 	cairn_namespace_close(again);
@@ -493,7 +483,7 @@ static void run(struct rig *rig, const char *direct)
 	device_hang(true);
 	fire(rig, &read, 3, false, 30 * MS);
 	fire(rig, &write, 100, true, UINT64_MAX);
-	while (device_waiting() < 2)
+	while (device_read(&device.waiting) < 2)
 		nap();
 	device_stand_still(false);
 	wait_fenced(rig, 1);

@@ -33,10 +33,8 @@ HIT_PATH static bool find_and_pin(struct cache_stage *stage, const struct cairn_
 	__builtin_prefetch(&stage->env->counters[CC_HITS], 1);
 	if (!cache_key(stage, ns, key, &mine))
 		return false;
-	cached_ask(stage->map, &mine);
 	pin_ask_record(stage->map);
-	cached_ask_entry(stage->map, &mine);
-	*ret_ref = cached_find(stage->map, &mine);
+	*ret_ref = cached_find_cold(stage->map, &mine);
 	if (ret_ref->entry == CACHE_NONE || state_kind(ret_ref->state) == KIND_HIDDEN)
 		return false;
 	ask_shard(stage->map, ret_ref->entry);

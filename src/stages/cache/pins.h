@@ -20,7 +20,7 @@ void pins_init(struct cache_map *map); /* my_pins and pin_next are there */
 
 /* A free record, or CACHE_NONE: all are in use. */
 uint32_t pin_take(struct cache_map *map);
-/* The same two steps for a pin_take(). */
+/* Ask for the memory that a pin_take() will touch: its first line, then what that names. */
 void pin_ask(const struct cache_map *map);
 void pin_ask_record(const struct cache_map *map);
 void pin_give(struct cache_map *map, uint32_t record); /* cleared */

@@ -156,18 +156,14 @@ HIT_PATH static uint32_t guess(const struct cache_map *map, const struct place *
 	return entry;
 }
 
-HIT_PATH void cached_ask(const struct cache_map *map, const struct cache_key *key)
-{
-	__builtin_prefetch(&map->buckets[place_of(map, key).bucket[0]]);
-}
-
-HIT_PATH void cached_ask_entry(const struct cache_map *map, const struct cache_key *key)
+HIT_PATH struct cache_ref cached_find_cold(const struct cache_map *map, const struct cache_key *key)
 {
 	struct place place = place_of(map, key);
 	uint32_t entry = guess(map, &place);
 
 	if (entry != CACHE_NONE)
 		__builtin_prefetch(&map->metas[entry], 1);
+	return find_at(map, &place, key);
 }
 
 void cached_find_batch(const struct cache_map *map, const struct cache_key *keys, uint32_t count,

@@ -31,12 +31,8 @@ struct cache_key cache_key_of(const struct cairn_key *key, uint32_t space, uint3
 /* The live entry of @key; entry is CACHE_NONE where there is none. */
 struct cache_ref cached_find(const struct cache_map *map, const struct cache_key *key);
 
-/*
- * Ask for the memory that a find will read, and wait for none of it: first the line that
- * depends on the key alone, then those to which that line leads.
- */
-void cached_ask(const struct cache_map *map, const struct cache_key *key);
-void cached_ask_entry(const struct cache_map *map, const struct cache_key *key);
+/* As cached_find(); what a use of the entry will touch is asked for on the way. */
+struct cache_ref cached_find_cold(const struct cache_map *map, const struct cache_key *key);
 
 /* As cached_find() of each, with the memory fetched ahead. */
 #define CACHED_BATCH 32u
