@@ -38,6 +38,19 @@ static void a_full_index_evicts(void **state)
 
 /* ---- blocks being written ---------------------------------------------------------------- */
 
+/* May have gone with a region, and never comes back with other bytes. */
+static bool both_there(uint32_t number)
+{
+	for (uint32_t shard = 0; shard < 2; shard++) {
+		int ret = load_one(&store, number, shard, SHARD);
+
+		assert_true(ret == 0 || ret == -ENOENT);
+		if (ret < 0)
+			return false;
+	}
+	return true;
+}
+
 /* A reclaim reads a shard in vain while another shard of its block is being written. */
 static void damage_in_a_block_that_is_being_written(void **state)
 {
@@ -67,8 +80,12 @@ static void damage_in_a_block_that_is_being_written(void **state)
 	assert_int_equal(xfer.result.status, 0);
 	assert_false(present(&store, 1));
 	assert_int_equal(dump_one(&store, 1, 0, SHARD, 0), 0);
-	for (uint32_t shard = 0; shard < 2; shard++)
-		assert_int_equal(load_one(&store, 1, shard, SHARD), 0);
+	/* Shard 1 lies in the oldest region: the next reclaim may be at it already. */
+	for (uint32_t tries = 0; !both_there(1); tries++) {
+		assert_true(tries < 10);
+		for (uint32_t shard = 0; shard < 2; shard++)
+			assert_true(dump_one(&store, 1, shard, SHARD, 0) >= 0);
+	}
 	end();
 }
 
