@@ -78,6 +78,17 @@ static inline uint64_t sum_read(const uint64_t *sum)
 	return __atomic_load_n(sum, __ATOMIC_SEQ_CST);
 }
 
+/* How many of an array are made. Release by who made one more, acquire by who looks at them. */
+static inline void made_set(uint32_t *made, uint32_t count)
+{
+	__atomic_store_n(made, count, __ATOMIC_RELEASE);
+}
+
+static inline uint32_t made_get(const uint32_t *made)
+{
+	return __atomic_load_n(made, __ATOMIC_ACQUIRE);
+}
+
 /* A stop sign. Release by who sets it, acquire by who obeys: all before it is seen. */
 static inline void stop_set(uint32_t *stop)
 {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <assert.h>
 #include <errno.h>
+#include <string.h>
 
 #include <cairn/task.h>
 
@@ -25,8 +26,9 @@ struct hold {
 struct holds {
 	pthread_mutex_t lock;
 	uint64_t bytes, bytes_max;
-	uint64_t next_ns; /* a hint when to look */
-	uint32_t free_key, free_hold, highest;
+	uint64_t next_ns;	      /* a hint when to look */
+	uint32_t free_key, fresh_key; /* given back, and never used yet from here on */
+	uint32_t free_hold, highest;
 	struct hold holds[CAIRN_HOLDS_MAX];
 	uint32_t key_count;
 	struct held_key keys[];
@@ -35,17 +37,16 @@ struct holds {
 int holds_init(struct cairn_store *store)
 {
 	uint32_t keys = (uint32_t)store->settings[SET_HOLD_KEYS].u;
-	struct holds *holds =
-		sys_zalloc(store->sys, 64, sizeof(*holds) + keys * sizeof(holds->keys[0]));
+	struct holds *holds = store->sys->alloc(64, sizeof(*holds) + keys * sizeof(holds->keys[0]));
 
 	if (!holds)
 		return -ENOMEM;
+	memset(holds, 0, sizeof(*holds)); /* a key is written when it is taken */
 	pthread_mutex_init(&holds->lock, NULL);
 	holds->bytes_max = store->settings[SET_HOLD_BYTES].u;
 	holds->next_ns = UINT64_MAX;
 	holds->key_count = keys;
-	for (uint32_t i = 0; i < keys; i++)
-		holds->keys[i].next = i + 1 < keys ? i + 1 : HOLD_NONE;
+	holds->free_key = HOLD_NONE;
 	for (uint32_t i = 0; i < CAIRN_HOLDS_MAX; i++) {
 		holds->holds[i].id = i + 1u;
 		holds->holds[i].first = HOLD_NONE;
@@ -124,34 +125,43 @@ void hold_begin(struct cairn_store *store, struct hold_builder *builder)
 	pthread_mutex_unlock(&holds->lock);
 }
 
+/* HOLD_NONE: all are in use. The lock is held. */
+static uint32_t take_key(struct holds *holds)
+{
+	uint32_t index = holds->free_key;
+
+	if (index != HOLD_NONE)
+		holds->free_key = holds->keys[index].next;
+	else if (holds->fresh_key < holds->key_count)
+		index = holds->fresh_key++;
+	return index;
+}
+
 bool hold_add(struct hold_builder *builder, struct cairn_namespace *ns, uint32_t level,
 	      const struct cairn_key *key, uint64_t tier_hold, uint64_t bytes)
 {
 	struct holds *holds = builder->store->holds;
-	struct held_key *held;
+	uint32_t index = HOLD_NONE;
 	struct hold *hold;
-	bool taken = false;
 
 	if (builder->slot == HOLD_NONE)
 		return false;
 	pthread_mutex_lock(&holds->lock);
 	hold = &holds->holds[builder->slot];
-	if (holds->free_key != HOLD_NONE && bytes <= holds->bytes_max - holds->bytes) {
-		uint32_t index = holds->free_key;
-
-		held = &holds->keys[index];
-		holds->free_key = held->next;
-		*held = (struct held_key){*key, ns, tier_hold, bytes, level, hold->first};
+	if (bytes <= holds->bytes_max - holds->bytes)
+		index = take_key(holds);
+	if (index != HOLD_NONE) {
+		holds->keys[index] =
+			(struct held_key){*key, ns, tier_hold, bytes, level, hold->first};
 		hold->first = index;
 		holds->bytes += bytes;
-		taken = true;
 	}
 	pthread_mutex_unlock(&holds->lock);
-	if (taken)
+	if (index != HOLD_NONE)
 		store_count(builder->store, COUNT_HOLD_BYTES, bytes);
 	else
 		store_count(builder->store, COUNT_HOLDS_REFUSED, 1);
-	return taken;
+	return index != HOLD_NONE;
 }
 
 uint64_t hold_end(struct hold_builder *builder, bool counted, uint64_t expires_ns)

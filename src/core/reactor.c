@@ -31,30 +31,39 @@ static int reactor_memory(struct reactor *reactor)
 {
 	const struct sys *sys = reactor->store->sys;
 	size_t bounce_bytes = reactor->pool_bytes - reactor->stage_bytes;
-	uint8_t *memory;
 
 	reactor->io_bytes = (sizeof(struct io_slot) + reactor->store->scratch_bytes + 63) & ~63ul;
-	reactor->ios_memory = sys_zalloc(sys, 64, reactor->io_bytes * reactor->ios);
+	reactor->ios_memory = sys->alloc(64, reactor->io_bytes * reactor->ios);
 	reactor->timers = sys_zalloc(sys, 64, sizeof(*reactor->timers) * reactor->ios);
-	reactor->buddy_memory = sys_zalloc(
-		sys, 64, buddy_meta_bytes(reactor->stage_bytes) + buddy_meta_bytes(bounce_bytes));
+	reactor->buddy_memory = sys->alloc(64, buddy_meta_bytes(reactor->stage_bytes) +
+						       buddy_meta_bytes(bounce_bytes));
 	if (!reactor->ios_memory || !reactor->timers || !reactor->buddy_memory)
 		return -ENOMEM;
 	if (sys_reserve_huge(sys, reactor->pool_bytes, &reactor->pool, &reactor->pool_base,
 			     &reactor->pool_base_bytes) < 0)
 		return -ENOMEM;
 	reactor_buddies(reactor);
-	memory = reactor->ios_memory;
-	for (uint32_t i = 0; i < reactor->ios; i++) {
-		struct io_slot *io = (struct io_slot *)(void *)(memory + i * reactor->io_bytes);
-
-		io->magic = IO_MAGIC;
-		io->reactor = reactor;
-		io->resume.kind = MESSAGE_RESUME;
-		list_init(&io->link);
-		list_append(&reactor->free_ios, &io->waiting);
-	}
 	return 0;
+}
+
+/* Whether there is a free io; one that was never used is made only where there is no other. */
+static bool io_spare(struct reactor *reactor)
+{
+	uint8_t *memory = reactor->ios_memory;
+	struct io_slot *io;
+
+	if (!list_empty(&reactor->free_ios))
+		return true;
+	if (reactor->ios_made == reactor->ios)
+		return false;
+	io = (struct io_slot *)(void *)(memory + reactor->ios_made++ * reactor->io_bytes);
+	memset(io, 0, reactor->io_bytes);
+	io->magic = IO_MAGIC;
+	io->reactor = reactor;
+	io->resume.kind = MESSAGE_RESUME;
+	list_init(&io->link);
+	list_append(&reactor->free_ios, &io->waiting);
+	return true;
 }
 
 static int reactor_engine(struct reactor *reactor)
@@ -327,7 +336,7 @@ static void start_ios(struct reactor *reactor)
 	reactor->dump_bytes = 0;
 	reactor->prefetch_next_ns = UINT64_MAX;
 	reactor->load_bytes = 0;
-	for (uint32_t started = 0; !list_empty(&reactor->free_ios); started++) {
+	for (uint32_t started = 0; io_spare(reactor); started++) {
 		struct task_part *part;
 
 		if (started == STARTS_MAX || reactor->dump_bytes >= DUMP_TURN_BYTES ||
@@ -344,8 +353,8 @@ static void start_ios(struct reactor *reactor)
 		part_take_turn(reactor, part);
 		io_start_next(reactor, part);
 	}
-	reactor->more = c >= 0 && !list_empty(&reactor->free_ios);
-	if (list_empty(&reactor->free_ios))
+	reactor->more = c >= 0 && io_spare(reactor);
+	if (!io_spare(reactor))
 		store_count(reactor->store, COUNT_BACKPRESSURE, 1);
 }
 

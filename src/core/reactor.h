@@ -93,8 +93,9 @@ struct reactor {
 
 	void *ios_memory;
 	size_t io_bytes;
-	uint32_t ios, ios_in_flight, dumps_in_flight, prefetches_in_flight;
-	struct list free_ios;
+	uint32_t ios, ios_made; /* made: at their first use, in order */
+	uint32_t ios_in_flight, dumps_in_flight, prefetches_in_flight;
+	struct list free_ios; /* of those that were made */
 
 	struct list queues[CLASSES]; /* task_part.queued */
 	uint32_t passed[CLASSES];

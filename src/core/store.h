@@ -163,8 +163,8 @@ struct cairn_store {
 	pthread_mutex_t lock;
 	pthread_cond_t changed; /* a slot came free, a task or an orphan ended */
 	struct task *tasks;
-	uint32_t task_count;
-	struct list free_tasks;
+	uint32_t task_count, tasks_made;     /* made: at their first use, in order */
+	struct list free_tasks;		     /* of those that were made */
 	uint32_t tasks_taken, tasks_running; /* running: no release yet */
 	uint32_t tasks_unreleased;	     /* result, but no release yet */
 	uint32_t orphans;		     /* ios of tasks that are over, and stages' jobs */

@@ -50,32 +50,23 @@ uint64_t deadline_of(uint64_t now_ns, uint64_t span_ns)
 
 int tasks_init(struct cairn_store *store, uint32_t count)
 {
-	store->tasks = sys_zalloc(store->sys, 64, sizeof(*store->tasks) * count);
+	store->tasks = store->sys->alloc(64, sizeof(*store->tasks) * count);
 	if (!store->tasks)
 		return -ENOMEM;
 	store->task_count = count;
-	for (uint32_t i = 0; i < count; i++) {
-		struct task *task = &store->tasks[i];
-
-		task->slot = i;
-		task->store = store;
-		task->id = i + 1u;
-		mutex_init_short(&task->lock);
-		cond_init_monotonic(&task->changed);
-		list_append(&store->free_tasks, &task->free_link);
-	}
 	return 0;
 }
 
 void tasks_fini(struct cairn_store *store)
 {
-	for (uint32_t i = 0; i < store->task_count; i++) {
+	for (uint32_t i = 0; i < store->tasks_made; i++) {
 		pthread_mutex_destroy(&store->tasks[i].lock);
 		pthread_cond_destroy(&store->tasks[i].changed);
 	}
 	store->sys->free(store->tasks);
 	store->tasks = NULL;
 	store->task_count = 0;
+	store->tasks_made = 0;
 }
 
 void caller_enter(struct cairn_store *store)
@@ -100,24 +91,41 @@ static void show_tasks(struct cairn_store *store)
 	hint_set(&store->counters[COUNT_TASKS_IN_FLIGHT], store->tasks_taken);
 }
 
+/* A free slot; one that was never used only where there is no other. The store's lock is held. */
+static struct task *take_slot(struct cairn_store *store)
+{
+	struct list *node = list_take(&store->free_tasks);
+	uint32_t slot = store->tasks_made;
+	struct task *task;
+
+	if (node)
+		return list_entry(node, struct task, free_link);
+	if (slot == store->task_count)
+		return NULL;
+	task = &store->tasks[slot];
+	*task = (struct task){.slot = slot, .store = store, .id = slot + 1u};
+	mutex_init_short(&task->lock);
+	cond_init_monotonic(&task->changed);
+	made_set(&store->tasks_made, slot + 1);
+	return task;
+}
+
 int task_take(struct cairn_store *store, uint64_t until_ns, struct task **ret_task)
 {
-	struct list *node = NULL;
+	struct task *task = NULL;
 	int ret = 0;
 
 	pthread_mutex_lock(&store->lock);
 	store->callers++;
-	while (ret == 0 && !node) {
+	while (ret == 0 && !task) {
 		if (store->closing)
 			ret = -ECANCELED;
-		else if ((node = list_take(&store->free_tasks)) == NULL)
+		else if ((task = take_slot(store)) == NULL)
 			ret = until_ns == 0
 				      ? -EAGAIN
 				      : cond_wait_until(&store->changed, &store->lock, until_ns);
 	}
-	if (node) {
-		struct task *task = list_entry(node, struct task, free_link);
-
+	if (task) {
 		store->tasks_taken++;
 		show_tasks(store);
 		store->tasks_running++;
@@ -125,9 +133,9 @@ int task_take(struct cairn_store *store, uint64_t until_ns, struct task **ret_ta
 		task->memory = memory_map_take(store);
 		*ret_task = task;
 	}
-	if (!node || until_ns == 0)
+	if (!task || until_ns == 0)
 		store->callers--;
-	if (!node && store->callers == 0 && store->closing)
+	if (!task && store->callers == 0 && store->closing)
 		pthread_cond_broadcast(&store->changed);
 	pthread_mutex_unlock(&store->lock);
 	return ret;
@@ -187,7 +195,7 @@ struct task *task_find(struct cairn_store *store, uint64_t id)
 	uint32_t slot = (uint32_t)id - 1;
 	struct task *task;
 
-	if ((uint32_t)id == 0 || slot >= store->task_count)
+	if ((uint32_t)id == 0 || slot >= made_get(&store->tasks_made))
 		return NULL;
 	task = &store->tasks[slot];
 	pthread_mutex_lock(&task->lock);

@@ -264,6 +264,13 @@ void log_close(struct flash *tier)
 	}
 }
 
+/* The table of an open region, as it will be written: numbers that no record takes are holes. */
+static struct flash_table_entry *table_of(struct flash *tier, const struct region *region)
+{
+	assert(region->draft != DRAFT_NONE);
+	return (struct flash_table_entry *)(void *)tier->drafts[region->draft].memory;
+}
+
 bool log_reserve(struct flash *tier, uint32_t stream, uint32_t units, uint32_t records,
 		 uint32_t *ret_region, uint32_t *ret_unit, uint32_t *ret_number)
 {
@@ -285,6 +292,8 @@ bool log_reserve(struct flash *tier, uint32_t stream, uint32_t units, uint32_t r
 		*ret_region = number;
 		*ret_unit = region->at;
 		*ret_number = region->records;
+		memset(&table_of(tier, region)[region->records], 0,
+		       records * sizeof(struct flash_table_entry));
 		region->at += units;
 		region->records += records;
 		region->writers += records;
@@ -306,11 +315,8 @@ void log_settled(struct flash *tier, uint32_t number, uint32_t records)
 void log_record(struct flash *tier, uint32_t number, const struct flash_record *record)
 {
 	struct region *region = &tier->regions[number];
-	struct flash_table_entry *entries;
 
-	assert(region->draft != DRAFT_NONE);
-	entries = (struct flash_table_entry *)(void *)tier->drafts[region->draft].memory;
-	flash_entry_of(record, &tier->super.id, &entries[record->number]);
+	flash_entry_of(record, &tier->super.id, &table_of(tier, region)[record->number]);
 	if (record->sequence > region->sequence_max)
 		region->sequence_max = record->sequence;
 }
@@ -319,11 +325,9 @@ void log_forget(struct flash *tier, const struct table_place *place)
 {
 	uint32_t number = flash_region_of(&tier->layout, place->unit);
 	struct region *region = &tier->regions[number];
-	struct flash_table_entry *entries;
 
-	assert(region->writers && region->draft != DRAFT_NONE);
-	entries = (struct flash_table_entry *)(void *)tier->drafts[region->draft].memory;
-	memset(&entries[place->number], 0, sizeof(entries[place->number]));
+	assert(region->writers);
+	memset(&table_of(tier, region)[place->number], 0, sizeof(struct flash_table_entry));
 }
 
 /* The superblock has no place for it, or has it. */
@@ -403,8 +407,6 @@ static void sealed(struct engine_chain *chain)
 
 	fence_end(tier);
 	cairn_count(tier->env, CNT_OTHER_BYTES, draft->iov[0].iov_len);
-	memset(draft->memory, 0,
-	       draft->iov[0].iov_len); /* numbers that no record takes are holes */
 	tier_lock(tier);
 	region = &tier->regions[draft->region];
 	assert(region->state == REGION_SEALING);
@@ -501,7 +503,7 @@ int drafts_init(struct flash *tier)
 
 	for (uint32_t i = 0; i < DRAFTS; i++) {
 		tier->drafts[i].region = NO_REGION;
-		tier->drafts[i].memory = sys_zalloc(tier->sys, FLASH_PAGE, bytes);
+		tier->drafts[i].memory = tier->sys->alloc(FLASH_PAGE, bytes);
 		if (!tier->drafts[i].memory)
 			return -ENOMEM;
 	}
@@ -534,7 +536,6 @@ int seal_now(struct flash *tier, uint32_t number, int flushed)
 		rc = sys_pwrite_full(tier->sys, tier->fd, draft->iov[0].iov_base,
 				     draft->iov[0].iov_len, (off_t)(end - draft->iov[0].iov_len));
 	cairn_count(tier->env, CNT_OTHER_BYTES, draft->iov[0].iov_len);
-	memset(draft->memory, 0, draft->iov[0].iov_len);
 	region->tabled = rc == 0;
 	region->state = rc < 0 ? REGION_RETIRED : REGION_SEALED;
 	region->draft = DRAFT_NONE;

@@ -30,7 +30,7 @@ int reclaim_init(struct flash *tier)
 	r->victim = NO_REGION;
 	r->table = sys_zalloc(tier->sys, FLASH_PAGE,
 			      flash_round_up(table < most ? table : most, FLASH_PAGE));
-	r->buffer = sys_zalloc(tier->sys, FLASH_PAGE, RECLAIM_CHUNK);
+	r->buffer = tier->sys->alloc(FLASH_PAGE, RECLAIM_CHUNK);
 	r->head = sys_zalloc(tier->sys, FLASH_PAGE, FLASH_HEAD_BYTES_MAX + FLASH_PAGE);
 	return r->table && r->buffer && r->head ? 0 : -ENOMEM;
 }
