@@ -35,7 +35,7 @@ extern "C" {
 #endif
 
 #define CAIRN_STAGE_ABI_MAJOR 1 /* changes when an old stage could misbehave */
-#define CAIRN_STAGE_ABI_MINOR 4 /* changes when a new stage needs a new host */
+#define CAIRN_STAGE_ABI_MINOR 5 /* changes when a new stage needs a new host */
 
 #define CAIRN_STAGES_MAX 8	/* in one pipeline */
 #define CAIRN_PARTS_MAX	 64	/* in one io */
@@ -129,8 +129,8 @@ struct cairn_ns_view {
 	void *binding[CAIRN_STAGES_MAX]; /* what bind() of each stage returned */
 };
 
-#define CAIRN_IO_CHAIN	 0x1u /* attr.parent was told by the order of the task's keys */
-#define CAIRN_IO_INLINE	 0x2u /* runs on the caller's own thread */
+#define CAIRN_IO_CHAIN	       0x1u /* attr.parent was told by the order of the task's keys */
+#define CAIRN_IO_INLINE	       0x2u /* runs on the caller's own thread */
 /*
  * A load or describe of a block that is whole only over several tiers: what a
  * tier with shards() holds of an unfinished block is served, too, checked as
@@ -138,7 +138,7 @@ struct cairn_ns_view {
  * the parts' raw_length are those of that block: an unfinished block of another
  * geometry is -ENOENT.
  */
-#define CAIRN_IO_PARTIAL 0x4u
+#define CAIRN_IO_PARTIAL       0x4u
 /*
  * The memory of the parts is good for I/O by itself: registered by the caller
  * (cairn_memory_register()), or the host's own. A tier may aim its reads and writes
@@ -146,7 +146,11 @@ struct cairn_ns_view {
  * buffer_get(), on larger pages. The host's own flag: a stage below one that hands down other
  * iovs than came does not see it. Since minor version 3.
  */
-#define CAIRN_IO_AIMABLE 0x8u
+#define CAIRN_IO_AIMABLE       0x8u
+/* A dump's, as the task's flags CAIRN_TASK_WRITE_* are: one at most. Since minor version 5. */
+#define CAIRN_IO_WRITE_THROUGH 0x10u
+#define CAIRN_IO_WRITE_BACK    0x20u
+#define CAIRN_IO_WRITE_AROUND  0x40u
 
 struct cairn_io {
 	uint32_t op;	/* enum cairn_op */

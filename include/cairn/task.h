@@ -153,9 +153,18 @@ enum cairn_class {
  * parent told stays; one not shallower is ignored. Depth counts from the first
  * item's attribute, or from 0: so a task may go on where another one stopped.
  */
-#define CAIRN_TASK_CHAIN  0x1u
+#define CAIRN_TASK_CHAIN	 0x1u
 /* No I/O targets the caller's memory: at the deadline it is free. */
-#define CAIRN_TASK_DETACH 0x2u
+#define CAIRN_TASK_DETACH	 0x2u
+/*
+ * How a tier that caches deals with the task's dumps, whatever its `write=` says; one of them
+ * at most. THROUGH: kept, and written below before they end. BACK: at CAIRN_MEMORY they end
+ * once they are kept, where the tier can hold dumps back, and are written below later. AROUND:
+ * written below alone. Where no tier caches, or nothing is below, they say nothing.
+ */
+#define CAIRN_TASK_WRITE_THROUGH 0x4u
+#define CAIRN_TASK_WRITE_BACK	 0x8u
+#define CAIRN_TASK_WRITE_AROUND	 0x10u
 
 #define CAIRN_DEADLINE_NONE UINT64_MAX
 
@@ -226,7 +235,9 @@ CAIRN_API int cairn_prefetch(struct cairn_namespace *ns, const struct cairn_key 
  * the store holds. Blocks dumped by calls that began before it may be absent
  * or present. @durability as for a task; CAIRN_DURABLE: stays cleared over
  * power loss. A few small writes, and syncs where durable, on the caller's thread,
- * which no deadline ends. 0, -EINVAL, -EIO,
+ * which no deadline ends. Where a cache holds dumps back (`write=back`), not from a task's
+ * callback: it waits for what of the namespace is being written below just then, and ends
+ * -EIO when that takes longer than 10 s. 0, -EINVAL, -EIO,
  * -EOPNOTSUPP.
  */
 CAIRN_API int cairn_clear(struct cairn_namespace *ns, uint32_t durability);

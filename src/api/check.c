@@ -6,6 +6,8 @@
 #include "base/hot.h"
 #include "base/sized.h"
 
+#define WRITE_FLAGS (CAIRN_TASK_WRITE_THROUGH | CAIRN_TASK_WRITE_BACK | CAIRN_TASK_WRITE_AROUND)
+
 HIT_PATH int check_task_opts(const struct cairn_store *store, const struct cairn_task_opts *opts,
 			     bool sync, struct cairn_task_opts *ret_opts)
 {
@@ -15,7 +17,8 @@ HIT_PATH int check_task_opts(const struct cairn_store *store, const struct cairn
 	if (!sized(opts, opts->size, sizeof(*opts)))
 		return -EINVAL;
 	*ret_opts = *opts;
-	if ((opts->flags & ~(CAIRN_TASK_CHAIN | CAIRN_TASK_DETACH)) ||
+	if ((opts->flags & ~(CAIRN_TASK_CHAIN | CAIRN_TASK_DETACH | WRITE_FLAGS)) ||
+	    __builtin_popcount(opts->flags & WRITE_FLAGS) > 1 ||
 	    opts->task_class > CAIRN_CLASS_DUMP || opts->durability > CAIRN_DURABLE ||
 	    opts->prerequisite != 0 || !all_zero(opts->reserved, sizeof(opts->reserved)))
 		return -EINVAL;

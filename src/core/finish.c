@@ -53,6 +53,8 @@ static void end_items(struct io_slot *slot)
 		slot->part->items--;
 	}
 	slot->reactor->told_bytes += bytes;
+	if (task_own(task)) /* counted when the caller dumped them */
+		return;
 	if (io->op == CAIRN_OP_LOAD && ended > 0)
 		store_count(task->store, COUNT_LOAD_HITS, ended);
 	store_count(task->store, io->op == CAIRN_OP_LOAD ? COUNT_LOADED_BYTES : COUNT_DUMPED_BYTES,
@@ -85,11 +87,12 @@ void io_finish(struct io_slot *slot)
 		io_bounce_put(reactor, slot->bounce);
 	slot->bounce = NULL;
 	reactor->ios_in_flight--;
-	reactor->dumps_in_flight -= slot->io.task_class == CAIRN_CLASS_DUMP;
+	reactor->dumps_in_flight -= slot->io.task_class == CAIRN_CLASS_DUMP && !slot->own;
 	settle_prefetch(slot);
 	store_count(reactor->store, COUNT_IN_FLIGHT, UINT64_MAX);
 	slot->part = NULL;
-	list_prepend(&reactor->free_ios, &slot->waiting); /* the next has it while it is in cache */
+	/* The next has it while it is in cache. */
+	list_prepend(slot->own ? &reactor->own_ios : &reactor->free_ios, &slot->waiting);
 	if (!part) {
 		orphan_count(reactor->store, false);
 		return;

@@ -270,7 +270,7 @@ static void go_up(struct io_slot *slot)
 
 		if ((int)slot->io.level == union_top && union_leave(slot))
 			return;
-		if (slot->io.level == 0)
+		if (slot->io.level == slot->first_level)
 			break;
 		slot->io.level--;
 		level = level_of(slot);

@@ -200,6 +200,9 @@ int cairn_clear(struct cairn_namespace *ns, uint32_t durability)
 		return ret;
 	if (durability != CAIRN_MEMORY && !store->persists)
 		return -EOPNOTSUPP;
+	/* What is held back must not go to a tier that is cleared already. */
+	if (store->holds_back)
+		ret = store->levels[0].ops->clear(store->levels[0].self, &ns->view, durability);
 	/*
 	 * From the bottom up: what a tier brings up meanwhile from one that is not cleared yet
 	 * is cleared with that tier.

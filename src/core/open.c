@@ -12,9 +12,12 @@
 #include "core/holds.h"
 #include "core/memory.h"
 #include "core/namespace.h"
+#include "core/own.h"
 #include "core/pipeline.h"
 #include "core/reactor.h"
 #include "core/settings.h"
+
+#define SETTLE_NS 1000000u /* while the store closes: how often what is held back is asked for */
 
 /* ---- what stages of this library get beyond stage.h ------------------------- */
 
@@ -140,6 +143,7 @@ static int open_stages(struct cairn_store *store, struct cairn_error *reterr)
 		level->internal.uuid_below = env_uuid_below;
 		level->internal.probe_below = env_probe_below;
 		jobs_env_init(&level->internal);
+		own_env_init(&level->internal);
 		level->self = sys_zalloc(store->sys, 64, level->ops->instance_bytes + 1);
 		if (!level->self)
 			return fail(reterr, -ENOMEM, "no memory for %s", level->name);
@@ -218,6 +222,7 @@ struct cairn_store *store_new(const struct sys *sys)
 	pthread_mutex_init(&store->bind_lock, NULL);
 	cond_init_monotonic(&store->changed);
 	list_init(&store->free_tasks);
+	list_init(&store->own_tasks);
 	for (size_t i = 0; i < sizeof(store->fork_fds) / sizeof(store->fork_fds[0]); i++)
 		store->fork_fds[i] = -1;
 	return store;
@@ -252,6 +257,51 @@ int cairn_store_open(const char *spec, const struct cairn_store_opts *opts,
 	return store_open(&sys_native, spec, opts, ret_store, reterr);
 }
 
+static bool busy(const struct cairn_store *store)
+{
+	return store->tasks_running > 0 || store->orphans > 0 || store->callers > 0 ||
+	       store->light_count < store->lights_made;
+}
+
+/* What the first stage has held back: is anything left of it? Its lock is let go meanwhile. */
+static bool settle(struct cairn_store *store)
+{
+	bool left;
+
+	if (!store->settle)
+		return false;
+	pthread_mutex_unlock(&store->lock);
+	left = store->settle(store->levels[0].self);
+	pthread_mutex_lock(&store->lock);
+	return left;
+}
+
+/* Until nothing is under way, and nothing is held back. The store is locked. */
+static int come_to_rest(struct cairn_store *store, uint64_t until_ns)
+{
+	int ret = 0;
+
+	while (ret == 0) {
+		uint64_t now_ns, look_ns;
+
+		if (busy(store)) {
+			ret = cond_wait_until(&store->changed, &store->lock, until_ns);
+			continue;
+		}
+		if (!settle(store) && !busy(store))
+			break;
+		/* What is left may be another process's just now: who is told of its end? */
+		now_ns = store->sys->now_ns();
+		look_ns = deadline_of(now_ns, SETTLE_NS);
+		if (now_ns >= until_ns)
+			ret = -ETIMEDOUT;
+		else if (!busy(store))
+			cond_wait_until(&store->changed, &store->lock,
+					look_ns < until_ns ? look_ns : until_ns);
+	}
+	return ret;
+}
+
 int cairn_store_close(struct cairn_store *store, uint64_t timeout_ns)
 {
 	uint64_t until_ns;
@@ -272,9 +322,7 @@ int cairn_store_close(struct cairn_store *store, uint64_t timeout_ns)
 	}
 	store->closing = true;
 	pthread_cond_broadcast(&store->changed); /* who waits for a task slot leaves */
-	while (ret == 0 && (store->tasks_running > 0 || store->orphans > 0 || store->callers > 0 ||
-			    store->light_count < store->lights_made))
-		ret = cond_wait_until(&store->changed, &store->lock, until_ns);
+	ret = come_to_rest(store, until_ns);
 	if (ret < 0)
 		store->closing = false;
 	pthread_mutex_unlock(&store->lock);

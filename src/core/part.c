@@ -36,7 +36,8 @@ void part_settle(struct reactor *reactor, struct task_part *part)
 
 static struct list *queue_of(struct reactor *reactor, const struct task_part *part)
 {
-	return &reactor->queues[part->task->task_class - 1];
+	return task_own(part->task) ? &reactor->own_queue
+				    : &reactor->queues[part->task->task_class - 1];
 }
 
 /* What is wanted first is brought up first. */

@@ -31,10 +31,11 @@ static int reactor_memory(struct reactor *reactor)
 {
 	const struct sys *sys = reactor->store->sys;
 	size_t bounce_bytes = reactor->pool_bytes - reactor->stage_bytes;
+	uint32_t ios = reactor->ios + reactor->own_count;
 
 	reactor->io_bytes = (sizeof(struct io_slot) + reactor->store->scratch_bytes + 63) & ~63ul;
-	reactor->ios_memory = sys->alloc(64, reactor->io_bytes * reactor->ios);
-	reactor->timers = sys_zalloc(sys, 64, sizeof(*reactor->timers) * reactor->ios);
+	reactor->ios_memory = sys->alloc(64, reactor->io_bytes * ios);
+	reactor->timers = sys_zalloc(sys, 64, sizeof(*reactor->timers) * ios);
 	reactor->buddy_memory = sys->alloc(64, buddy_meta_bytes(reactor->stage_bytes) +
 						       buddy_meta_bytes(bounce_bytes));
 	if (!reactor->ios_memory || !reactor->timers || !reactor->buddy_memory)
@@ -46,23 +47,39 @@ static int reactor_memory(struct reactor *reactor)
 	return 0;
 }
 
-/* Whether there is a free io; one that was never used is made only where there is no other. */
-static bool io_spare(struct reactor *reactor)
+static void make_io(struct reactor *reactor, uint32_t index, struct list *free)
 {
 	uint8_t *memory = reactor->ios_memory;
-	struct io_slot *io;
+	struct io_slot *io = (struct io_slot *)(void *)(memory + index * reactor->io_bytes);
 
-	if (!list_empty(&reactor->free_ios))
-		return true;
-	if (reactor->ios_made == reactor->ios)
-		return false;
-	io = (struct io_slot *)(void *)(memory + reactor->ios_made++ * reactor->io_bytes);
 	memset(io, 0, reactor->io_bytes);
 	io->magic = IO_MAGIC;
 	io->reactor = reactor;
 	io->resume.kind = MESSAGE_RESUME;
+	io->own = free == &reactor->own_ios;
 	list_init(&io->link);
-	list_append(&reactor->free_ios, &io->waiting);
+	list_append(free, &io->waiting);
+}
+
+/* Whether there is a free io; one that was never used is made only where there is no other. */
+static bool io_spare(struct reactor *reactor)
+{
+	if (!list_empty(&reactor->free_ios))
+		return true;
+	if (reactor->ios_made == reactor->ios)
+		return false;
+	make_io(reactor, reactor->ios_made++, &reactor->free_ios);
+	return true;
+}
+
+/* Likewise of those that are kept for stages' tasks; they lie behind the others. */
+static bool own_spare(struct reactor *reactor)
+{
+	if (!list_empty(&reactor->own_ios))
+		return true;
+	if (reactor->own_made == reactor->own_count)
+		return false;
+	make_io(reactor, reactor->ios + reactor->own_made++, &reactor->own_ios);
 	return true;
 }
 
@@ -71,7 +88,7 @@ static int reactor_engine(struct reactor *reactor)
 	struct cairn_store *store = reactor->store;
 	struct engine_opts opts = {
 		.sys = store->sys,
-		.chains_max = reactor->ios * 8 + JOB_CHAINS,
+		.chains_max = (reactor->ios + reactor->own_count) * 8 + JOB_CHAINS,
 		.iowq_max = reactor->standing ? store->iowq_max : 1,
 		.workers = store->workers,
 		.shared_owner = !reactor->standing,
@@ -112,6 +129,7 @@ int reactor_new(struct cairn_store *store, uint32_t index, bool standing,
 	reactor->store = store;
 	reactor->standing = standing;
 	reactor->ios = standing ? (uint32_t)store->settings[SET_IOS].u : LIGHT_IOS;
+	reactor->own_count = standing && store->holds_back ? OWN_IOS : 0;
 	reactor->pool_bytes = standing ? store->settings[SET_BUFFERS].u : LIGHT_BUFFERS;
 	reactor->stage_bytes =
 		standing ? reactor_stage_bytes(reactor->pool_bytes) : reactor->pool_bytes;
@@ -120,6 +138,8 @@ int reactor_new(struct cairn_store *store, uint32_t index, bool standing,
 	reactor->prefetch_next_ns = UINT64_MAX;
 	reactor->adopt.kind = MESSAGE_ADOPT;
 	list_init(&reactor->free_ios);
+	list_init(&reactor->own_ios);
+	list_init(&reactor->own_queue);
 	list_init(&reactor->parts);
 	list_init(&reactor->buffer_waiters);
 	list_init(&reactor->starved);
@@ -329,6 +349,22 @@ static int pick_class(struct reactor *reactor)
 	return pick;
 }
 
+/* Those of stages, after all others: they have ios of their own, and so their turn. */
+static void start_own(struct reactor *reactor)
+{
+	while (!list_empty(&reactor->own_queue) && own_spare(reactor)) {
+		struct task_part *part;
+
+		if (reactor->dump_bytes >= DUMP_TURN_BYTES) {
+			reactor->more = true;
+			return;
+		}
+		part = list_entry(reactor->own_queue.next, struct task_part, queued);
+		part_take_turn(reactor, part);
+		io_start_next(reactor, part);
+	}
+}
+
 static void start_ios(struct reactor *reactor)
 {
 	int c = 0;
@@ -356,6 +392,7 @@ static void start_ios(struct reactor *reactor)
 	reactor->more = c >= 0 && io_spare(reactor);
 	if (!io_spare(reactor))
 		store_count(reactor->store, COUNT_BACKPRESSURE, 1);
+	start_own(reactor);
 }
 
 void reactor_count_transfers(struct reactor *reactor)

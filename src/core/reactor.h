@@ -22,6 +22,7 @@
 #define IO_IOVS_MAX	256u /* segments of one io; what has more goes through a bounce buffer */
 #define BOUNCE_IO_MAX	(4u << 20) /* bytes that several parts of one io may bounce together */
 #define LIGHT_IOS	4u
+#define OWN_IOS		16u /* of a standing reactor beside the others, where a stage has tasks */
 #define LIGHT_BUFFERS	(8u << 20)
 #define CLASSES		4u
 #define JOB_CHAINS	64u	   /* in flight for stages' jobs, beside 8 for each io */
@@ -62,6 +63,8 @@ struct io_slot {
 	bool aimable;		/* I/O may be aimed at what iovs name */
 	bool wants_buffer;
 	bool united; /* not a load, and union_find() had the block when it came */
+	bool own;    /* for stages' tasks alone */
+	uint32_t first_level;
 	uint32_t iov_count;
 	uint64_t timer_ns;
 	uint32_t timer_index; /* in the heap, + 1; 0: none */
@@ -96,6 +99,11 @@ struct reactor {
 	uint32_t ios, ios_made; /* made: at their first use, in order */
 	uint32_t ios_in_flight, dumps_in_flight, prefetches_in_flight;
 	struct list free_ios; /* of those that were made */
+	/*
+	 * For tasks of stages' own: those of callers may wait for these, and have all others.
+	 */
+	uint32_t own_count, own_made;
+	struct list own_ios, own_queue; /* own_queue: task_part.queued */
 
 	struct list queues[CLASSES]; /* task_part.queued */
 	uint32_t passed[CLASSES];

@@ -93,7 +93,37 @@ struct stage_env {
 	void (*job_sleep)(struct stage_job *job, uint64_t when_ns);
 	struct engine *(*job_engine)(struct stage_job *job, const struct engine_ops **ret_ops);
 	uint32_t open_flags; /* STAGE_OPEN_* */
+	/*
+	 * From open() of the first stage: it holds dumps at CAIRN_MEMORY back, where
+	 * @preset of all tasks that do not say otherwise, and writes them below by
+	 * own_dump(). Before the store closes, with no task of a caller's under way, settle()
+	 * is called from the thread that closes, again and again while it returns true:
+	 * something is left, or under way. clear() of the stage is called before those of the
+	 * others, and in turn.
+	 */
+	void (*hold_back)(const struct cairn_stage_env *env, bool preset,
+			  bool (*settle)(void *self));
+	/*
+	 * Dumps @count xfers of the stage's own, as a task that begins at the stage below
+	 * it: each ends at CAIRN_WRITTEN, or at CAIRN_MEMORY where nothing below persists.
+	 * They have ios of their own, so no other io keeps them waiting. xfer.reserved[0] may
+	 * be OWN_XFER_CHAIN. @done is called as of struct cairn_task_opts, for result and
+	 * release together or once for each. 0, or -EAGAIN: OWN_TASKS are under way. Any
+	 * thread.
+	 */
+	int (*own_dump)(const struct cairn_stage_env *env, const struct cairn_ns_view *ns,
+			struct cairn_xfer *xfers, uint32_t count,
+			void (*done)(void *context, uint64_t task, uint32_t events), void *context);
+	/* A namespace that is open, and @fits; NULL: none. It lasts until close(). Any thread. */
+	const struct cairn_ns_view *(*find_namespace)(
+		const struct cairn_stage_env *env,
+		bool (*fits)(const struct cairn_stage_env *env, const struct cairn_ns_view *ns,
+			     uint64_t what),
+		uint64_t what);
 };
+
+#define OWN_TASKS      4u /* of stages at once */
+#define OWN_XFER_CHAIN 1u /* the attribute's parent was told by the order of a task's keys */
 
 static inline const struct stage_env *stage_env(const struct cairn_stage_env *env)
 {

@@ -115,6 +115,18 @@ static void set_attr(struct io_slot *slot, const struct task_part *part, uint32_
 	slot->io.flags |= CAIRN_IO_CHAIN;
 }
 
+/* What the task says of its dumps; a stage's own says of each whether a chain told its parent. */
+static uint32_t flags_of(const struct task *task, const struct cairn_xfer *xfer)
+{
+	if (task_own(task))
+		return xfer->reserved[0] == OWN_XFER_CHAIN ? CAIRN_IO_CHAIN : 0;
+	if (task->op != CAIRN_OP_DUMP)
+		return 0;
+	return (task->flags & CAIRN_TASK_WRITE_THROUGH ? CAIRN_IO_WRITE_THROUGH : 0) |
+	       (task->flags & CAIRN_TASK_WRITE_BACK ? CAIRN_IO_WRITE_BACK : 0) |
+	       (task->flags & CAIRN_TASK_WRITE_AROUND ? CAIRN_IO_WRITE_AROUND : 0);
+}
+
 uint64_t io_segments(const struct cairn_xfer *xfer)
 {
 	return xfer->segment_count > 0 ? xfer->segment_count : xfer->stride.count;
@@ -236,7 +248,7 @@ static void fill_header(struct io_slot *slot, struct task_part *part)
 	io->parts = slot->parts;
 	io->shard_count = variable && xfer ? xfer->shard_count : task->ns->view.shard_count;
 	io->shard_bytes = variable && xfer ? xfer->shard_bytes : task->ns->view.shard_bytes;
-	io->flags = slot->reactor->standing ? 0 : CAIRN_IO_INLINE;
+	io->flags = slot->reactor->standing ? flags_of(task, xfer) : CAIRN_IO_INLINE;
 	io->durability = task->durability;
 	io->task_class = task->task_class;
 	io->sequence = task->sequence;
@@ -244,6 +256,7 @@ static void fill_header(struct io_slot *slot, struct task_part *part)
 	io->host_private = slot->reactor->store;
 	set_attr(slot, part, part->cursor);
 	slot->part = part;
+	slot->first_level = task->first_level;
 	slot->abandoned = false;
 	slot->caller_memory = false;
 	slot->aimable = false;
@@ -372,33 +385,35 @@ static void charge_prefetch(struct io_slot *slot)
 void io_start_next(struct reactor *reactor, struct task_part *part)
 {
 	uint32_t task_class = part->task->task_class;
-	struct list *node = list_take(&reactor->free_ios);
+	struct list *free = task_own(part->task) ? &reactor->own_ios : &reactor->free_ios;
+	struct list *node = list_take(free);
 	struct io_slot *slot;
 	uint32_t items = 1;
 
 	assert(node);
 	if (serve_first_item(reactor, part)) {
 		reactor->passed[task_class - 1] = 0;
-		list_prepend(&reactor->free_ios, node);
+		list_prepend(free, node);
 		return;
 	}
 	slot = list_entry(node, struct io_slot, waiting);
 	if (never_fits(reactor, part)) {
-		list_prepend(&reactor->free_ios, &slot->waiting);
+		list_prepend(free, &slot->waiting);
 		end_first_item(reactor, part, -EFBIG, CAIRN_STAGE_NONE);
 		return;
 	}
 	fill_header(slot, part);
 	if (part->task->xfers && !fill_parts(slot, part, &items)) {
-		list_prepend(&reactor->free_ios, &slot->waiting);
+		list_prepend(free, &slot->waiting);
 		list_remove(&part->queued);
 		list_append(&reactor->starved, &part->queued);
 		return;
 	}
-	reactor->passed[task_class - 1] = 0;
+	if (!slot->own)
+		reactor->passed[task_class - 1] = 0;
 	list_append(&part->ios, &slot->link);
 	reactor->ios_in_flight++;
-	reactor->dumps_in_flight += slot->io.task_class == CAIRN_CLASS_DUMP;
+	reactor->dumps_in_flight += slot->io.task_class == CAIRN_CLASS_DUMP && !slot->own;
 	charge_prefetch(slot);
 	store_count(reactor->store, COUNT_IN_FLIGHT, 1);
 	take_from_part(reactor, part, items);
@@ -407,5 +422,5 @@ void io_start_next(struct reactor *reactor, struct task_part *part)
 	else if (slot->io.op == CAIRN_OP_LOAD)
 		reactor->load_bytes += bytes_of(slot);
 	io_look_united(slot);
-	io_submit_to(slot, 0);
+	io_submit_to(slot, slot->first_level);
 }

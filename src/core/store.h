@@ -134,6 +134,9 @@ struct cairn_store {
 	uint32_t disagreed; /* a mark of base/atomic.h: a dump that one tier took failed in another
 			     */
 	bool persists;
+	bool holds_back;  /* the first stage holds dumps back ... */
+	bool back_preset; /* ... of all tasks that do not say otherwise */
+	bool (*settle)(void *self);
 	size_t scratch_bytes;
 	struct cairn_stage_host host;
 
@@ -163,12 +166,12 @@ struct cairn_store {
 	pthread_mutex_t lock;
 	pthread_cond_t changed; /* a slot came free, a task or an orphan ended */
 	struct task *tasks;
-	uint32_t task_count, tasks_made;     /* made: at their first use, in order */
-	struct list free_tasks;		     /* of those that were made */
-	uint32_t tasks_taken, tasks_running; /* running: no release yet */
-	uint32_t tasks_unreleased;	     /* result, but no release yet */
-	uint32_t orphans;		     /* ios of tasks that are over, and stages' jobs */
-	uint32_t callers;		     /* inside calls that wait */
+	uint32_t task_count, tasks_made, own_made; /* made: at their first use, in order */
+	struct list free_tasks, own_tasks;	   /* of those that were made; own: of stages */
+	uint32_t tasks_taken, tasks_running;	   /* running: no release yet */
+	uint32_t tasks_unreleased;		   /* result, but no release yet */
+	uint32_t orphans; /* ios of tasks that are over, and stages' jobs */
+	uint32_t callers; /* inside calls that wait */
 	bool closing;
 	struct cairn_namespace *namespaces;
 	uint32_t queues;

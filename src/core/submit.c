@@ -34,8 +34,19 @@ static void init_part(struct task_part *part, struct task *task)
 	list_init(&part->ios);
 }
 
-static void init_task(struct task *task, const struct submission *s, uint64_t now_ns,
-		      uint64_t deadline_ns, bool sync)
+/* May a tier keep the task's dumps in memory alone for a while? */
+static bool held_back(const struct cairn_store *store, const struct submission *s)
+{
+	const uint32_t otherwise = CAIRN_TASK_WRITE_THROUGH | CAIRN_TASK_WRITE_AROUND;
+
+	if (!store->holds_back || s->op != CAIRN_OP_DUMP)
+		return false;
+	return (s->opts.flags & CAIRN_TASK_WRITE_BACK) ||
+	       (store->back_preset && !(s->opts.flags & otherwise));
+}
+
+void task_init(struct task *task, const struct submission *s, uint64_t now_ns, uint64_t deadline_ns,
+	       bool sync)
 {
 	pthread_mutex_lock(&task->lock);
 	task->ns = s->ns;
@@ -47,8 +58,8 @@ static void init_task(struct task *task, const struct submission *s, uint64_t no
 	task->flags = s->opts.flags;
 	task->task_class = class_of(s);
 	task->durability = s->opts.durability;
-	/* Nothing here is kept in memory alone, but where the pipeline persists nothing at all. */
-	if (task->durability == CAIRN_MEMORY && task->store->persists)
+	/* Else nothing is kept in memory alone, but where the pipeline persists nothing at all. */
+	if (task->durability == CAIRN_MEMORY && task->store->persists && !held_back(task->store, s))
 		task->durability = CAIRN_WRITTEN;
 	task->submitted_ns = now_ns;
 	task->deadline_ns = deadline_ns;
@@ -64,6 +75,7 @@ static void init_task(struct task *task, const struct submission *s, uint64_t no
 	task->forget = false;
 	task->sync = sync;
 	task->canceled = false;
+	task->first_level = s->first_level;
 	for (uint32_t r = 0; r < task->store->reactor_count; r++)
 		init_part(&task->parts[r], task);
 	task->magic = TASK_MAGIC;
@@ -205,7 +217,7 @@ static int submit_task(const struct submission *s, uint64_t *ret_task)
 		refuse_items(s, ret);
 	if (ret < 0)
 		return ret;
-	init_task(task, s, now_ns, deadline_ns, !ret_task);
+	task_init(task, s, now_ns, deadline_ns, !ret_task);
 	store_count(store, COUNT_TASKS, 1);
 	store_count(store, COUNT_XFERS, s->count);
 	store_count(store, COUNT_QUEUED_XFERS, s->count);

@@ -50,7 +50,7 @@ uint64_t deadline_of(uint64_t now_ns, uint64_t span_ns)
 
 int tasks_init(struct cairn_store *store, uint32_t count)
 {
-	store->tasks = store->sys->alloc(64, sizeof(*store->tasks) * count);
+	store->tasks = store->sys->alloc(64, sizeof(*store->tasks) * (count + OWN_TASKS));
 	if (!store->tasks)
 		return -ENOMEM;
 	store->task_count = count;
@@ -63,10 +63,15 @@ void tasks_fini(struct cairn_store *store)
 		pthread_mutex_destroy(&store->tasks[i].lock);
 		pthread_cond_destroy(&store->tasks[i].changed);
 	}
+	for (uint32_t i = 0; i < store->own_made; i++) {
+		pthread_mutex_destroy(&store->tasks[store->task_count + i].lock);
+		pthread_cond_destroy(&store->tasks[store->task_count + i].changed);
+	}
 	store->sys->free(store->tasks);
 	store->tasks = NULL;
 	store->task_count = 0;
 	store->tasks_made = 0;
+	store->own_made = 0;
 }
 
 void caller_enter(struct cairn_store *store)
@@ -91,6 +96,16 @@ static void show_tasks(struct cairn_store *store)
 	hint_set(&store->counters[COUNT_TASKS_IN_FLIGHT], store->tasks_taken);
 }
 
+static struct task *make_slot(struct cairn_store *store, uint32_t slot)
+{
+	struct task *task = &store->tasks[slot];
+
+	*task = (struct task){.slot = slot, .store = store, .id = slot + 1u};
+	mutex_init_short(&task->lock);
+	cond_init_monotonic(&task->changed);
+	return task;
+}
+
 /* A free slot; one that was never used only where there is no other. The store's lock is held. */
 static struct task *take_slot(struct cairn_store *store)
 {
@@ -102,12 +117,21 @@ static struct task *take_slot(struct cairn_store *store)
 		return list_entry(node, struct task, free_link);
 	if (slot == store->task_count)
 		return NULL;
-	task = &store->tasks[slot];
-	*task = (struct task){.slot = slot, .store = store, .id = slot + 1u};
-	mutex_init_short(&task->lock);
-	cond_init_monotonic(&task->changed);
+	task = make_slot(store, slot);
 	made_set(&store->tasks_made, slot + 1);
 	return task;
+}
+
+/* Likewise of those that are kept for stages, which lie behind the others. */
+static struct task *take_own_slot(struct cairn_store *store)
+{
+	struct list *node = list_take(&store->own_tasks);
+
+	if (node)
+		return list_entry(node, struct task, free_link);
+	if (store->own_made == OWN_TASKS)
+		return NULL;
+	return make_slot(store, store->task_count + store->own_made++);
 }
 
 int task_take(struct cairn_store *store, uint64_t until_ns, struct task **ret_task)
@@ -141,6 +165,21 @@ int task_take(struct cairn_store *store, uint64_t until_ns, struct task **ret_ta
 	return ret;
 }
 
+struct task *task_take_own(struct cairn_store *store)
+{
+	struct task *task;
+
+	pthread_mutex_lock(&store->lock);
+	task = take_own_slot(store);
+	if (task) {
+		store->tasks_running++;
+		task->sequence = ++store->sequence;
+		task->memory = NULL;
+	}
+	pthread_mutex_unlock(&store->lock);
+	return task;
+}
+
 /* From here on the id finds nothing. The task is locked. */
 static void retire(struct task *task)
 {
@@ -154,9 +193,13 @@ static void give_slot_back(struct task *task)
 	struct cairn_store *store = task->store;
 
 	pthread_mutex_lock(&store->lock);
-	store->tasks_taken--;
-	show_tasks(store);
-	list_prepend(&store->free_tasks, &task->free_link);
+	if (task->slot >= store->task_count) {
+		list_prepend(&store->own_tasks, &task->free_link);
+	} else {
+		store->tasks_taken--;
+		show_tasks(store);
+		list_prepend(&store->free_tasks, &task->free_link);
+	}
 	pthread_cond_broadcast(&store->changed);
 	pthread_mutex_unlock(&store->lock);
 }
@@ -210,7 +253,7 @@ static void count_latency(const struct task *task)
 {
 	struct cairn_store *store = task->store;
 
-	if (task->op == CAIRN_OP_LOAD || task->op == CAIRN_OP_DUMP)
+	if ((task->op == CAIRN_OP_LOAD || task->op == CAIRN_OP_DUMP) && !task_own(task))
 		store_latency(store, task->op == CAIRN_OP_LOAD ? LATENCY_LOAD : LATENCY_DUMP,
 			      store->sys->now_ns() - task->submitted_ns);
 }

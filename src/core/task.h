@@ -64,8 +64,14 @@ struct task {
 	bool forget; /* free the slot at the release: nobody waits */
 	bool sync;   /* who submitted it waits inside the call; nobody else may */
 	bool canceled;
+	uint32_t first_level; /* above 0: of the stage above it, and none of a caller's */
 	struct task_part parts[REACTORS_MAX];
 };
+
+static inline bool task_own(const struct task *task)
+{
+	return task->first_level > 0;
+}
 
 static inline const struct cairn_key *task_key(const struct task *task, uint32_t item)
 {
@@ -91,6 +97,9 @@ void caller_leave(struct cairn_store *store);
 
 /* The task of @id, locked, or NULL. */
 struct task *task_find(struct cairn_store *store, uint64_t id);
+
+/* A slot for a task of a stage's own, also while the store closes. NULL: none. */
+struct task *task_take_own(struct cairn_store *store);
 
 /* Sends the task to the reactors that own its keys. After this it is theirs. */
 void task_dispatch(struct task *task);

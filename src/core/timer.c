@@ -43,7 +43,7 @@ static void sift_down(struct reactor *reactor, struct io_slot *io, uint32_t at)
 void timer_set(struct reactor *reactor, struct io_slot *io, uint64_t when_ns)
 {
 	timer_clear(reactor, io);
-	assert(reactor->timer_count < reactor->ios);
+	assert(reactor->timer_count < reactor->ios + reactor->own_count);
 	io->timer_ns = when_ns;
 	sift_up(reactor, io, reactor->timer_count++);
 }
