@@ -2,7 +2,8 @@
 /*
  * What may block runs on a worker of the store, one piece at a time: a chunk gets its
  * memory, or the dead are cleaned up after. The job ends when there is nothing left, and
- * begins again with the next kick; nothing polls.
+ * begins again with the next kick; nothing polls. It also goes on with what is to be written
+ * below, where nothing in flight does.
  */
 #include <errno.h>
 
@@ -49,11 +50,14 @@ bool background_pending(struct cache_stage *stage)
 static int64_t work(void *context)
 {
 	struct cache_stage *stage = context;
-	uint32_t chunk;
+	uint32_t chunk, repaired;
 
 	if (flag_get(&stage->want_repair)) {
 		flag_lower(&stage->want_repair);
-		cairn_count(stage->env, CC_REPAIRS, region_recover(&stage->region));
+		repaired = region_recover(&stage->region);
+		cairn_count(stage->env, CC_REPAIRS, repaired);
+		if (repaired > 0)
+			flush_walk(stage); /* what they held back */
 	}
 	chunk = next_bare(stage);
 	if (chunk != CACHE_NONE)
@@ -97,8 +101,10 @@ static void background_run(struct stage_job *job)
 		work_send(stage);
 		return;
 	}
+	if (stage->flush)
+		flush_pump(stage);
 	/* Asleep for good, or until the next kick: an open store of which nothing is asked. */
-	stage_env(stage->env)->job_sleep(&stage->job, UINT64_MAX);
+	stage_env(stage->env)->job_sleep(&stage->job, flush_next_ns(stage));
 }
 
 void background_start(struct cache_stage *stage)

@@ -77,9 +77,10 @@ int binding_clear(struct cache_stage *stage, const struct cairn_ns_view *ns)
 {
 	struct cache_binding *binding = cache_binding(stage, ns);
 
-	if (binding->space != CACHE_NONE)
-		half_add(&stage->map->spaces[binding->space].generation, 1);
-	return 0;
+	if (binding->space == CACHE_NONE)
+		return 0;
+	half_add(&stage->map->spaces[binding->space].generation, 1);
+	return stage->env->below > 0 ? flush_clear_wait(stage, binding->space) : 0;
 }
 
 void bindings_free(struct cache_stage *stage)

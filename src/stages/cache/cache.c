@@ -12,6 +12,7 @@
 
 #define ENTRY_BYTES    65536u /* entries= by default: one for so much of size= */
 #define ENTRIES_MIN    256u
+#define DIRTY_SHARE    8u	  /* dirty= by default: so much of size= */
 #define LARGEST_SHARE  4u	  /* of the chunks, what one block may take */
 #define BACKED_AT_OPEN (8u << 20) /* bytes: a few ms */
 
@@ -25,8 +26,14 @@ static const struct cairn_option cache_options[OPT_ROWS] = {
 		      "store below, or this process's own"},
 	[OPT_POLICY] = {"policy", CAIRN_OPTION_CHOICE, 0, "lru", NULL, NULL, POLICY_CHOICES,
 			"what goes first"},
-	[OPT_WRITE] = {"write", CAIRN_OPTION_CHOICE, 0, "through", NULL, NULL, "through|around",
-		       "dumps: kept here and written below, or written below alone"},
+	[OPT_WRITE] = {"write", CAIRN_OPTION_CHOICE, 0, "through", NULL, NULL,
+		       "through|around|back",
+		       "dumps: kept here and written below, written below alone, or, at the "
+		       "level memory, kept here and written below later (below other stages: as "
+		       "through)"},
+	[OPT_DIRTY] = {"dirty", CAIRN_OPTION_SIZE, 0, NULL, "0", "8TiB", NULL,
+		       "bytes that are here and not yet below, at most; with more, dumps are "
+		       "written through; default: an eighth of size="},
 	[OPT_HUGEPAGES] = {"hugepages", CAIRN_OPTION_CHOICE, 0, "auto", NULL, NULL, "auto|no",
 			   "auto: where the kernel gives them to shared memory"},
 	[OPT_PREFAULT] = {"prefault", CAIRN_OPTION_CHOICE, 0, "background", NULL, NULL,
@@ -62,6 +69,11 @@ static const struct cairn_counter_row cache_counters[CC_ROWS] = {
 	[CC_PREFETCH_USED] = {"prefetched_used", "of these, that were used", 0},
 	[CC_PREFETCH_WASTED] = {"prefetched_wasted", "of these, that went before they were used",
 				0},
+	[CC_HELD_BACK] = {"held_back_blocks", "blocks whose dump ended in memory alone", 0},
+	[CC_FLUSHED] = {"flushed_blocks", "blocks held back that were written below after", 0},
+	[CC_FLUSH_FAILED] = {"flush_failed_blocks",
+			     "blocks held back that could not be written below, and went", 0},
+	[CC_DIRTY] = {"dirty_bytes", "held back and not yet below, by all processes", 1},
 	[CC_REPAIRS] = {"repairs", "dead clients cleaned up after", 0},
 	[CC_CLIENTS] = {"clients", "processes that have the region open", 1},
 	[CC_CHUNKS] = {"chunks", "pieces of memory that are there", 1},
@@ -136,7 +148,9 @@ static int cache_open(void *self, const struct cairn_stage_env *env, struct cair
 	stage->host = env->host;
 	stage->sys = stage_env(env)->sys;
 	stage->policy = (enum policy_kind)env->values[OPT_POLICY].u;
-	stage->write = env->values[OPT_WRITE].u ? WRITE_AROUND : WRITE_THROUGH;
+	stage->write = (enum cache_write)env->values[OPT_WRITE].u;
+	stage->dirty_max = env->values[OPT_DIRTY].set ? env->values[OPT_DIRTY].u
+						      : env->values[OPT_SIZE].u / DIRTY_SHARE;
 	stage->verify_hits = env->values[OPT_VERIFY].u != 0;
 	stage->tails = stage->verify_hits || opts.keep;
 	stage->eager = env->values[OPT_PREFAULT].u == 0;
@@ -151,6 +165,13 @@ static int cache_open(void *self, const struct cairn_stage_env *env, struct cair
 		return ret;
 	}
 	stage->map = &stage->region.map;
+	ret = flush_init(stage);
+	if (ret < 0) {
+		region_close(&stage->region);
+		reserve_fini(stage);
+		return stage_error(reterr, ret, "%s: no memory", env->name);
+	}
+	flush_walk(stage); /* what others have left */
 	stage->largest_block = stage->map->chunk_count * stage->map->chunk_bytes / LARGEST_SHARE;
 	if (stage->largest_block < stage->map->chunk_bytes)
 		stage->largest_block = stage->map->chunk_bytes;
@@ -168,6 +189,7 @@ static void cache_close(void *self)
 
 	assert(stage->magic == CACHE_STAGE_MAGIC && !stage->job_busy);
 	reserve_fini(stage);
+	flush_fini(stage);
 	bindings_free(stage);
 	region_close(&stage->region);
 	stage->magic = 0;
@@ -242,6 +264,8 @@ static void cache_resume(void *self, struct cairn_io *io, void *scratch)
 		load_begin(stage, io, own);
 	else if (io->op == CAIRN_OP_PREFETCH)
 		prefetch_begin(stage, io, own);
+	else if (io->op == CAIRN_OP_REMOVE)
+		remove_begin(stage, io, own);
 	else
 		dump_begin(stage, io, own);
 }
@@ -286,7 +310,7 @@ static void fill_probe(struct cache_stage *stage, const struct cache_ref *ref, u
 
 static bool is_whole(const struct cache_stage *stage, const struct cache_ref *ref)
 {
-	return ref->entry != CACHE_NONE && state_kind(ref->state) == KIND_WHOLE &&
+	return ref->entry != CACHE_NONE && state_whole(ref->state) &&
 	       (!(short_hint(&stage->map->entries[ref->entry].flags) & ENTRY_EXPIRES) ||
 		!cache_expired(stage, ref->entry));
 }
@@ -401,6 +425,7 @@ static void cache_stat(void *self, struct cairn_tier_stat *ret_stat)
 			used += (uint64_t)(slots - unused) * half_hint(&chunk->units) * CACHE_UNIT;
 	}
 	cairn_gauge(stage->env, CC_CLIENTS, region_clients(&stage->region));
+	cairn_gauge(stage->env, CC_DIRTY, word_hint(&map->header->dirty));
 	ret_stat->bytes_used = used;
 	ret_stat->bytes_limit = map->header->size;
 	ret_stat->blocks = word_hint(&map->header->blocks);

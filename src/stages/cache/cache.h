@@ -31,6 +31,7 @@ enum cache_option {
 	OPT_NAME,
 	OPT_POLICY,
 	OPT_WRITE,
+	OPT_DIRTY,
 	OPT_HUGEPAGES,
 	OPT_PREFAULT,
 	OPT_VERIFY,
@@ -57,6 +58,10 @@ enum cache_counter {
 	CC_PREFETCHED,
 	CC_PREFETCH_USED,
 	CC_PREFETCH_WASTED,
+	CC_HELD_BACK,
+	CC_FLUSHED,
+	CC_FLUSH_FAILED,
+	CC_DIRTY,
 	CC_REPAIRS,
 	CC_CLIENTS,
 	CC_CHUNKS,
@@ -64,7 +69,8 @@ enum cache_counter {
 	CC_ROWS,
 };
 
-enum cache_write { WRITE_THROUGH, WRITE_AROUND };
+/* In the order of the option's choices. */
+enum cache_write { WRITE_THROUGH, WRITE_AROUND, WRITE_BACK };
 
 struct cache_binding {
 	struct cache_binding *next;
@@ -84,6 +90,8 @@ struct cache_stage {
 	bool verify_hits;
 	bool eager; /* all chunks get memory, as soon as can be */
 	uint64_t largest_block;
+	uint64_t dirty_max;		/* bytes of shards held back by all processes, or so */
+	struct flush *flush;		/* flush.c; NULL: nothing can be held back */
 	struct cache_binding *bindings; /* under the store's bind lock */
 
 	/* reserve.c */
@@ -111,8 +119,9 @@ struct cache_saved {
 struct cache_io {
 	uint32_t record; /* its pin, or CACHE_NONE */
 	uint32_t entry, life;
-	bool made; /* the entry, by this io */
-	bool down; /* forwarded, to come back by done() */
+	bool made;	/* the entry, by this io */
+	bool down;	/* forwarded, to come back by done() */
+	bool was_there; /* a remove: it took one from memory */
 	uint64_t began_ns, pause_ns;
 	/*
 	 * Parts that fill, of these those that ask for more than the caller did, that wait,
@@ -161,6 +170,25 @@ void background_start(struct cache_stage *stage); /* at the first bind; no two a
 void background_kick(struct cache_stage *stage, bool repair);
 /* Chunks that are still to get memory. */
 bool background_pending(struct cache_stage *stage);
+
+/* flush.c: what was dumped and held back is written below. */
+int flush_init(struct cache_stage *stage);
+void flush_fini(struct cache_stage *stage);
+/* Begins what can be begun. Any thread. */
+void flush_pump(struct cache_stage *stage);
+/* When somebody must call flush_pump() again; UINT64_MAX: what is under way does. */
+uint64_t flush_next_ns(struct cache_stage *stage);
+/* May a block of @bytes be held back? */
+bool flush_room(struct cache_stage *stage, uint64_t bytes);
+/* The block of a dump, which is DIRTY, is to be written below; or of anybody's. */
+void flush_add(struct cache_stage *stage, const struct cairn_io *io, uint32_t entry, uint32_t life);
+void flush_hurry(struct cache_stage *stage, const struct cache_ref *ref);
+/* All entries are to be looked at: somebody died, or nobody has seen to them yet. */
+void flush_walk(struct cache_stage *stage);
+/* As stage_env.hold_back() has it. */
+bool flush_settle(void *self);
+/* After the generation was raised: until nothing of an older one is in flight. 0, or -EIO. */
+int flush_clear_wait(struct cache_stage *stage, uint32_t space);
 
 /* common.c: what loads and dumps share. */
 bool io_pin(struct cache_stage *stage, struct cache_io *own, const struct cache_ref *ref);

@@ -3,7 +3,7 @@
  * Dumps and removes. A dumped shard is copied into a slot, and goes below out of the caller's
  * memory meanwhile: while one is written the next is copied. It is there, for all processes,
  * when the tier below has taken it: blocks are written once, and who came first is decided
- * there.
+ * there. A dump that is held back is there when it is copied; flush.c writes it below.
  */
 #include <errno.h>
 
@@ -138,6 +138,60 @@ static void dump_both(struct cache_stage *stage, struct cache_io *own, struct ca
 		cairn_count(stage->env, CC_BYPASSED, shard_state(word) != SHARD_THERE);
 }
 
+/* ---- held back ------------------------------------------------------------------------ */
+
+static enum cache_write write_of(const struct cache_stage *stage, const struct cairn_io *io)
+{
+	if (stage->env->below == 0)
+		return WRITE_THROUGH;
+	if (io->flags & CAIRN_IO_WRITE_THROUGH)
+		return WRITE_THROUGH;
+	if (io->flags & CAIRN_IO_WRITE_BACK)
+		return WRITE_BACK;
+	return io->flags & CAIRN_IO_WRITE_AROUND ? WRITE_AROUND : stage->write;
+}
+
+/*
+ * Only a block that is dumped whole, by one io, is held back: so no block lies here in part
+ * and below in part. One that is below has its answer there.
+ */
+static bool may_hold_back(struct cache_stage *stage, const struct cairn_io *io)
+{
+	struct cairn_probe probe;
+
+	if (!stage->flush || io->durability > CAIRN_MEMORY || write_of(stage, io) != WRITE_BACK ||
+	    io->part_count != io->shard_count)
+		return false;
+	for (uint32_t i = 0; i < io->part_count; i++)
+		if (io->parts[i].status != CAIRN_PENDING || io->parts[i].meta_length > 0)
+			return false;
+	return flush_room(stage, io->shard_count * io->shard_bytes) &&
+	       !stage_env(stage->env)->probe_below(stage->env, io->ns, &io->key, &probe);
+}
+
+/* All is copied: it is there, and the dump over. */
+static void hold_back(struct cache_stage *stage, struct cairn_io *io, struct cache_io *own)
+{
+	flags_raise(&stage->map->entries[own->entry].flags, ENTRY_BACK);
+	for (uint32_t i = 0; i < io->part_count; i++)
+		io->parts[i].status = settle(stage, own, &io->parts[i], i, true);
+	own->filling = 0;
+	cairn_count(stage->env, CC_HELD_BACK, 1);
+	flush_add(stage, io, own->entry, own->life);
+}
+
+/* The block, where it is here and not yet below. */
+static bool find_dirty(const struct cache_stage *stage, const struct cairn_io *io,
+		       struct cache_ref *ret_ref)
+{
+	struct cache_key key;
+
+	if (!stage->flush || !cache_key(stage, io->ns, &io->key, &key))
+		return false;
+	*ret_ref = cached_find(stage->map, &key);
+	return ret_ref->entry != CACHE_NONE && state_dirty(ret_ref->state);
+}
+
 /* ---- an io --------------------------------------------------------------------------- */
 
 static bool check_parts(struct cache_stage *stage, struct cairn_io *io, bool *ret_large)
@@ -202,10 +256,42 @@ static void dump_parts(struct cache_stage *stage, struct cairn_io *io, struct ca
 	}
 }
 
+static uint64_t all_parts(const struct cairn_io *io)
+{
+	return UINT64_MAX >> (CAIRN_PARTS_MAX - io->part_count);
+}
+
+/* It is here, and will be below: that is the answer, or what a higher level waits for. */
+static void dump_dirty(struct cache_stage *stage, struct cairn_io *io, struct cache_io *own,
+		       const struct cache_ref *ref)
+{
+	if (io->durability == CAIRN_MEMORY && !cache_expired(stage, ref->entry)) {
+		for (uint32_t i = 0; i < io->part_count; i++) {
+			struct cairn_part *part = &io->parts[i];
+			bool same = same_geometry(stage, io, part, ref->entry);
+
+			if (part->status == CAIRN_PENDING)
+				part->status = same ? CAIRN_PRESENT : -EINVAL;
+		}
+		cairn_count(stage->env, CC_ALREADY, io->part_count);
+		dump_finish(stage, io, own);
+	} else if (io_late(stage, io)) {
+		cairn_io_fail(io, -ETIMEDOUT);
+		dump_finish(stage, io, own);
+	} else {
+		if (own->began_ns == 0)
+			flush_hurry(stage, ref);
+		else
+			background_kick(stage, true); /* who has it may be dead */
+		io_pause(stage, io, own);
+	}
+}
+
 void dump_begin(struct cache_stage *stage, struct cairn_io *io, struct cache_io *own)
 {
 	struct cache_shape shape = {KIND_HIDDEN, io->shard_count, (uint32_t)io->shard_bytes};
-	bool large, have;
+	struct cache_ref dirty;
+	bool large, have, back;
 
 	own->waiting = 0;
 	own->filling = 0;
@@ -214,7 +300,12 @@ void dump_begin(struct cache_stage *stage, struct cairn_io *io, struct cache_io 
 		dump_finish(stage, io, own);
 		return;
 	}
-	have = stage->write == WRITE_THROUGH || stage->env->below == 0;
+	if (find_dirty(stage, io, &dirty)) {
+		dump_dirty(stage, io, own, &dirty);
+		return;
+	}
+	have = write_of(stage, io) != WRITE_AROUND;
+	back = have && !large && may_hold_back(stage, io);
 	if (!have || large || !io_entry(stage, io, own, &shape)) {
 		cairn_count(stage->env, CC_BYPASSED, io->part_count);
 		if (stage->env->below > 0) {
@@ -225,7 +316,9 @@ void dump_begin(struct cache_stage *stage, struct cairn_io *io, struct cache_io 
 	} else {
 		cache_touch(stage, own->entry, cache_tick(stage));
 		dump_parts(stage, io, own);
-		if (stage->env->below > 0) {
+		if (back && own->made && own->filling == all_parts(io)) {
+			hold_back(stage, io, own);
+		} else if (stage->env->below > 0) {
 			dump_down(stage, io, own);
 			return;
 		}
@@ -256,7 +349,8 @@ static void drop_older(struct cache_stage *stage, const struct cairn_io *io,
 	if (!cache_key(stage, io->ns, &io->key, &key))
 		return;
 	ref = cached_find(stage->map, &key);
-	if (ref.entry != CACHE_NONE &&
+	/* One that is held back is on its way: what is below decides when it comes there. */
+	if (ref.entry != CACHE_NONE && !state_dirty(ref.state) &&
 	    shard_state(shard_look(stage->map, ref.entry, part->shard)) == SHARD_THERE &&
 	    entry_remove(stage->map, &ref))
 		reclaim_gone(stage->map, ref.entry);
@@ -278,25 +372,61 @@ void dump_done(struct cache_stage *stage, struct cairn_io *io, struct cache_io *
 
 /* ---- removes --------------------------------------------------------------------------- */
 
+/*
+ * What is held back has not been below: it goes from here, unless it is on its way. True: that
+ * is waited for, and the io may be over.
+ */
+static bool remove_dirty(struct cache_stage *stage, struct cairn_io *io, struct cache_io *own)
+{
+	struct cache_ref ref;
+
+	while (find_dirty(stage, io, &ref)) {
+		bool was_there = !cache_expired(stage, ref.entry);
+
+		if (entry_remove(stage->map, &ref)) {
+			cairn_count(stage->env, CC_REMOVED, 1);
+			own->was_there |= was_there;
+			reclaim_gone(stage->map, ref.entry);
+			continue;
+		}
+		if (!state_flying(word_get(&stage->map->entries[ref.entry].state)))
+			continue;
+		if (io_late(stage, io)) {
+			io->status = -ETIMEDOUT;
+			stage->host->complete(io);
+			return true;
+		}
+		if (own->began_ns != 0)
+			background_kick(stage, true); /* who has it may be dead */
+		io_pause(stage, io, own);
+		return true;
+	}
+	return false;
+}
+
 void remove_done(struct cache_stage *stage, struct cairn_io *io, struct cache_io *own)
 {
 	struct cache_key key;
 	struct cache_ref ref = {CACHE_NONE, 0};
 
 	own->down = false;
+	own->was_there |= io->status == 0;
 	if (cache_key(stage, io->ns, &io->key, &key))
 		ref = cached_find(stage->map, &key);
 	if (ref.entry != CACHE_NONE && entry_remove(stage->map, &ref)) {
-		bool was_there =
+		own->was_there |=
 			state_kind(ref.state) != KIND_HIDDEN && !cache_expired(stage, ref.entry);
-
 		cairn_count(stage->env, CC_REMOVED, 1);
 		reclaim_gone(stage->map, ref.entry);
-		if (io->status == CAIRN_PENDING || (io->status == -ENOENT && was_there))
-			io->status = was_there ? 0 : -ENOENT;
+	} else if (find_dirty(stage, io, &ref) &&
+		   (io->status == CAIRN_PENDING || io->status >= 0 || io->status == -ENOENT)) {
+		/* Dumped meanwhile, and on its way below, where it may have been missed. */
+		io->status = CAIRN_PENDING;
+		remove_begin(stage, io, own);
+		return;
 	}
-	if (io->status == CAIRN_PENDING)
-		io->status = -ENOENT;
+	if (io->status == CAIRN_PENDING || io->status == -ENOENT)
+		io->status = own->was_there ? 0 : -ENOENT;
 	stage->host->complete(io);
 }
 
@@ -307,6 +437,8 @@ void remove_begin(struct cache_stage *stage, struct cairn_io *io, struct cache_i
 		remove_done(stage, io, own);
 		return;
 	}
+	if (remove_dirty(stage, io, own))
+		return;
 	own->down = true;
 	stage->host->forward(io);
 }

@@ -108,7 +108,7 @@ static void consider(struct batch *batch, uint32_t entry)
 	struct victim victim = {.entry = entry, .state = state};
 	uint32_t i;
 
-	if (state_phase(state) != PHASE_LIVE || maybe_pinned(batch, entry) ||
+	if (!state_may_go(state) || maybe_pinned(batch, entry) ||
 	    (!batch->parents_too && entry_children(batch->map, entry) > 0) ||
 	    has_entry(batch, entry))
 		return;
@@ -353,7 +353,7 @@ static void scoop_up(struct scoop *scoop, uint32_t entry, uint32_t units)
 	struct candidate candidate = {.link = link_of(entry, state_life(state)), .units = units};
 
 	scoop->looked++;
-	if (state_phase(state) != PHASE_LIVE || entry_children(scoop->map, entry) > 0)
+	if (!state_may_go(state) || entry_children(scoop->map, entry) > 0)
 		return;
 	candidate.score = score_of(scoop->batch, entry);
 	pool_add(&scoop->map->pool, &candidate);
@@ -405,8 +405,8 @@ static void pick(struct batch *batch, struct cache_map *map, uint32_t units)
 			continue;
 		}
 		pool_remove(pool, i);
-		if (state_life(state) != link_life(candidate.link) ||
-		    state_phase(state) != PHASE_LIVE || entry_children(map, entry) > 0)
+		if (state_life(state) != link_life(candidate.link) || !state_may_go(state) ||
+		    entry_children(map, entry) > 0)
 			continue;
 		score = score_of(batch, entry);
 		if (score > candidate.score) { /* used since it was seen */

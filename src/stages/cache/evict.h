@@ -4,8 +4,8 @@
  * process, any number at once; nothing is kept in order, and nothing is waited for.
  *
  * Invariants, numbered:
- *  1. What goes is live, a leaf (no entry names it as parent), and pinned by nobody: it
- *     was EVICTING while the pins of all clients were looked at, and is so still.
+ *  1. What goes is live, below too, a leaf (no entry names it as parent), and pinned by
+ *     nobody: it was EVICTING while the pins of all clients were looked at, and is so still.
  *  2. A chunk that must change its class is emptied of all its blocks but pinned ones,
  *     parents too: that is the only time that a block with children goes.
  */

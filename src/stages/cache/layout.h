@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 #define CACHE_MAGIC	  UINT64_C(0x6568636163726e63) /* "cnrcache" */
-#define CACHE_VERSION	  1u
+#define CACHE_VERSION	  2u
 #define CACHE_CHUNK_MAX	  (8u << 20) /* the largest shard kept; a shard lies in one chunk */
 #define CACHE_CHUNK_MIN	  (1u << 20)
 #define CACHE_CHUNKS_WANT 16u	 /* small regions have smaller chunks, to have as many */
@@ -62,6 +62,7 @@ struct cache_header {
 	uint32_t unbacked;  /* chunks that could not be had, counted */
 	uint32_t repairs;   /* dead clients that were cleaned up after */
 	uint32_t adoptions; /* openers that found a region that nobody had open */
+	uint64_t dirty;	    /* bytes of slots of what is not below yet; as right as `blocks` */
 };
 
 enum cache_client_state { CLIENT_FREE = 0, CLIENT_LIVE = 1 };
@@ -70,7 +71,8 @@ struct cache_client {
 	uint32_t state;	    /* enum cache_client_state */
 	uint32_t pid;	    /* for people */
 	uint32_t pins_used; /* records below it may be in use */
-	uint32_t reserved[13];
+	uint32_t flights;   /* tasks that write entries below, or are about to */
+	uint32_t reserved[12];
 };
 
 struct cache_space {
@@ -114,6 +116,7 @@ struct cache_entry {
 
 #define ENTRY_PARENTED 0x1u /* meta.parent was told */
 #define ENTRY_EXPIRES  0x2u /* meta.expires_ns was */
+#define ENTRY_BACK     0x4u /* once it is whole it is DIRTY */
 
 /* What the policy reads. */
 struct cache_meta {

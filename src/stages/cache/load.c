@@ -210,6 +210,7 @@ static bool find_entry(struct cache_stage *stage, struct cairn_io *io, struct ca
 	struct cache_shape shape;
 	struct cache_key key;
 	struct cache_ref ref;
+	bool gone;
 
 	if (!cache_key(stage, io->ns, &io->key, &key))
 		return false;
@@ -221,8 +222,10 @@ static bool find_entry(struct cache_stage *stage, struct cairn_io *io, struct ca
 				shape_of(stage, io, &shape);
 			return state_kind(ref.state) != KIND_HIDDEN;
 		}
-		entry_remove(stage->map, &ref);
+		gone = entry_remove(stage->map, &ref);
 		io_unpin(stage, own);
+		if (!gone && state_flying(word_get(&stage->map->entries[ref.entry].state)))
+			return false; /* in flight, it stays a while, and is not served */
 	}
 	if (stage->env->below == 0 || (io->flags & CAIRN_IO_PARTIAL))
 		return false;

@@ -160,6 +160,7 @@ static void tell_all(struct look *look)
 	tell(look, "memory", 0, "bytes", header->size);
 	tell(look, "memory", 0, "used_bytes", look->used_bytes);
 	tell(look, "memory", 0, "blocks", header->blocks);
+	tell(look, "memory", 0, "dirty_bytes", header->dirty);
 	tell(look, "memory", 0, "entries", header->entries);
 	tell(look, "memory", 0, "clients", look->clients);
 	tell(look, "memory", 0, "pins", look->pins);

@@ -128,8 +128,7 @@ void prefetch_begin(struct cache_stage *stage, struct cairn_io *io, struct cache
 		return;
 	}
 	ref = cached_find(stage->map, &key);
-	if (ref.entry != CACHE_NONE && state_kind(ref.state) == KIND_WHOLE &&
-	    !cache_expired(stage, ref.entry)) {
+	if (ref.entry != CACHE_NONE && state_whole(ref.state) && !cache_expired(stage, ref.entry)) {
 		cache_touch(stage, ref.entry, cache_tick(stage));
 		end(stage, io, own, 0);
 	} else if (stage->env->below == 0) {

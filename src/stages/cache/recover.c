@@ -69,6 +69,7 @@ static void wipe_pins(struct cache_map *map, uint32_t dead)
 	for (uint32_t i = 0; i < used && i < map->pins_max; i++)
 		pin_clear(&records[i]);
 	half_put(&map->clients[dead].pins_used, 0);
+	half_put(&map->clients[dead].flights, 0);
 }
 
 static void finish_entry(struct cache_map *map, uint32_t entry, uint32_t owner)
@@ -91,8 +92,11 @@ static void finish_entry(struct cache_map *map, uint32_t entry, uint32_t owner)
 		if (word_cas(word, state, to))
 			entry_take_apart(map, entry);
 		break;
-	case PHASE_FREE:
 	case PHASE_LIVE:
+		/* What it wrote below has landed, or will not any more: it is not known which. */
+		word_cas(word, state, state_next(state, PHASE_LIVE, state_kind(state), 0));
+		break;
+	case PHASE_FREE:
 	case PHASE_GONE:
 		break;
 	}
@@ -201,13 +205,16 @@ static void count_children(struct cache_map *map, struct census *census)
 static void count_blocks(struct cache_map *map)
 {
 	uint64_t before = word_get(&map->header->blocks), blocks = 0;
+	uint64_t dirty_before = word_get(&map->header->dirty), dirty = 0;
 
 	for (uint32_t i = 0; i < map->entry_count; i++) {
 		uint64_t state = word_hint(&map->entries[i].state);
 
-		blocks += state_lives(state) && state_kind(state) == KIND_WHOLE;
+		blocks += state_lives(state) && state_whole(state);
+		dirty += state_dirty(state) ? entry_bytes(map, i) : 0;
 	}
 	word_cas(&map->header->blocks, before, blocks);
+	word_cas(&map->header->dirty, dirty_before, dirty);
 }
 
 void recover_client(struct cache_map *map, uint32_t dead, void *scratch)

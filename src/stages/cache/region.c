@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/atomic.h"
 #include "base/crc32c.h"
 #include "stages/cache/pins.h"
 #include "stages/cache/recover.h"
@@ -245,6 +246,7 @@ static int become(struct region *region, uint32_t client, struct cairn_error *re
 	map->owner = client + 1;
 	map->my_pins = map->pins + (uint64_t)client * map->pins_max;
 	half_put(&map->clients[client].pins_used, 0);
+	half_put(&map->clients[client].flights, 0);
 	half_put(&map->clients[client].pid, (uint32_t)getpid());
 	half_put(&map->clients[client].state, CLIENT_LIVE);
 	return 0;
@@ -525,8 +527,12 @@ uint32_t region_recover(struct region *region)
 
 	if (now_ns - last_ns < ALIVE_NS && last_ns != 0)
 		return 0;
+	/* The lock of the dead one's byte keeps out other processes, but not other threads. */
+	if (!flag_raise(&region->recovering))
+		return 0;
 	word_note(&region->checked_ns, now_ns);
 	for (uint32_t i = 0; i < CACHE_CLIENTS_MAX; i++)
 		count += recover_one(region, i);
+	flag_lower(&region->recovering);
 	return count;
 }

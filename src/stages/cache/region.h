@@ -40,6 +40,7 @@ struct region {
 	bool huge, keep;
 	struct cache_map map;
 	uint64_t checked_ns; /* when clients were looked at last: a hint */
+	uint32_t recovering; /* a flag of base/atomic.h */
 };
 
 int region_open(struct region *region, const struct cairn_stage_env *env,

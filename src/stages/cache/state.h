@@ -13,6 +13,9 @@
  *    word_get() of who finds it (acquire): lengths, keys and payload are seen whole.
  *  - pin_clear() (release) with word_get() of a reclaimer that finds the record
  *    empty (acquire): the reader's reads are over before the memory is used again.
+ *  - half_add() of a client's `flights` and word_cas() of an entry in flight, before a look
+ *    at the namespace's generation, with half_add() of the generation before a look at
+ *    `flights` and the entries: of who writes below and who clears one sees the other.
  *  - word_hint(), word_note(): relaxed; nothing is decided by them.
  */
 #ifndef STAGES_CACHE_STATE_H
@@ -162,7 +165,8 @@ static inline uint32_t link_life(uint64_t link)
  *
  * life << 32 | flips << 15 | owner << 5 | kind << 3 | phase. `flips` counts changes
  * within a life, so that no two states of one life are the same word. `owner` is the
- * client that must bring the entry on, + 1, in CLAIMED, EVICTING and DEAD.
+ * client that must bring the entry on, + 1, in CLAIMED, EVICTING and DEAD; of a LIVE one
+ * that is DIRTY the client that writes it below just now, or 0.
  */
 
 enum entry_phase {
@@ -178,6 +182,7 @@ enum entry_kind {
 	KIND_HIDDEN = 0, /* a dump under way: found by dumps alone */
 	KIND_PART = 1,	 /* shards of a block that is whole below */
 	KIND_WHOLE = 2,
+	KIND_DIRTY = 3, /* whole, and not below yet: it neither goes nor is removed in flight */
 };
 
 static inline uint32_t state_life(uint64_t state)
@@ -219,6 +224,29 @@ static inline uint64_t state_freed(uint64_t state)
 static inline bool state_lives(uint64_t state)
 {
 	return state_phase(state) == PHASE_LIVE || state_phase(state) == PHASE_EVICTING;
+}
+
+/* All shards are there. */
+static inline bool state_whole(uint64_t state)
+{
+	return state_kind(state) >= KIND_WHOLE;
+}
+
+static inline bool state_dirty(uint64_t state)
+{
+	return state_phase(state) == PHASE_LIVE && state_kind(state) == KIND_DIRTY;
+}
+
+/* Somebody writes it below: it stays as it is until that has ended. */
+static inline bool state_flying(uint64_t state)
+{
+	return state_dirty(state) && state_owner(state) != 0;
+}
+
+/* May eviction take it? */
+static inline bool state_may_go(uint64_t state)
+{
+	return state_phase(state) == PHASE_LIVE && state_kind(state) != KIND_DIRTY;
 }
 
 /*

@@ -397,6 +397,13 @@ struct cache_ref cached_add(struct cache_map *map, uint32_t record, const struct
 
 /* ---- an entry's way ------------------------------------------------------------ */
 
+static void count_dirty(struct cache_map *map, uint32_t entry, bool more)
+{
+	uint64_t bytes = entry_bytes(map, entry);
+
+	word_add(&map->header->dirty, more ? bytes : -bytes);
+}
+
 bool entry_remove(struct cache_map *map, const struct cache_ref *ref)
 {
 	uint64_t *word = &map->entries[ref->entry].state;
@@ -404,12 +411,15 @@ bool entry_remove(struct cache_map *map, const struct cache_ref *ref)
 	for (;;) {
 		uint64_t state = word_get(word);
 
-		if (state_life(state) != state_life(ref->state) || !state_lives(state))
+		if (state_life(state) != state_life(ref->state) || !state_lives(state) ||
+		    state_flying(state))
 			return false;
 		if (!word_cas(word, state, state_next(state, PHASE_GONE, state_kind(state), 0)))
 			continue;
-		if (state_kind(state) == KIND_WHOLE)
+		if (state_whole(state))
 			word_add(&map->header->blocks, UINT64_MAX);
+		if (state_dirty(state))
+			count_dirty(map, ref->entry, false);
 		return true;
 	}
 }
@@ -417,19 +427,44 @@ bool entry_remove(struct cache_map *map, const struct cache_ref *ref)
 bool entry_whole(struct cache_map *map, uint32_t entry, uint32_t life)
 {
 	uint64_t *word = &map->entries[entry].state;
+	bool back = short_hint(&map->entries[entry].flags) & ENTRY_BACK;
 
 	for (;;) {
 		uint64_t state = word_get(word);
 
 		if (state_life(state) != life || !state_lives(state))
 			return false;
-		if (state_kind(state) == KIND_WHOLE)
+		if (state_whole(state))
 			return true;
-		if (!word_cas(word, state, state_next(state, PHASE_LIVE, KIND_WHOLE, 0)))
+		if (!word_cas(word, state,
+			      state_next(state, PHASE_LIVE, back ? KIND_DIRTY : KIND_WHOLE, 0)))
 			continue;
 		word_add(&map->header->blocks, 1);
+		if (back)
+			count_dirty(map, entry, true);
 		return true;
 	}
+}
+
+bool entry_fly(struct cache_map *map, uint32_t entry, uint32_t life)
+{
+	uint64_t *word = &map->entries[entry].state;
+	uint64_t state = word_get(word);
+
+	return state_life(state) == life && state_dirty(state) && !state_flying(state) &&
+	       word_cas(word, state, state_next(state, PHASE_LIVE, KIND_DIRTY, map->owner));
+}
+
+void entry_land(struct cache_map *map, uint32_t entry, uint32_t life, bool below)
+{
+	uint64_t *word = &map->entries[entry].state;
+	uint64_t state = word_get(word);
+	enum entry_kind kind = below ? KIND_WHOLE : KIND_DIRTY;
+
+	/* Nobody else changes it, but who takes this client for dead. */
+	if (state_life(state) == life && state_flying(state) && state_owner(state) == map->owner &&
+	    word_cas(word, state, state_next(state, PHASE_LIVE, kind, 0)) && below)
+		count_dirty(map, entry, false);
 }
 
 /* HIDDEN -> PART: the block is known to be whole below. */

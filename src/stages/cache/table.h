@@ -63,10 +63,21 @@ struct cache_ref cached_add(struct cache_map *map, uint32_t record, const struct
 			    const struct cache_shape *shape, bool *ret_made,
 			    struct cache_lack *ret_lack);
 
-/* LIVE -> GONE: found by nobody from now on. False: that life is over, or it was gone. */
+/*
+ * LIVE -> GONE: found by nobody from now on. False: that life is over, or it was gone, or it
+ * is in flight.
+ */
 bool entry_remove(struct cache_map *map, const struct cache_ref *ref);
 
-/* To WHOLE; the caller has it pinned. False: it was removed. */
+/* DIRTY -> in flight, by this client. False: it is not dirty, or in flight already. */
+bool entry_fly(struct cache_map *map, uint32_t entry, uint32_t life);
+/* In flight, by this client -> WHOLE, or, if it is not below, DIRTY as before. */
+void entry_land(struct cache_map *map, uint32_t entry, uint32_t life, bool below);
+
+/*
+ * To WHOLE, or, where the entry says so, to DIRTY; the caller has it pinned. False: it was
+ * removed.
+ */
 bool entry_whole(struct cache_map *map, uint32_t entry, uint32_t life);
 
 /* HIDDEN -> PART: its block is whole below. The caller has it pinned. */
@@ -85,6 +96,12 @@ void entry_set_parent(struct cache_map *map, const struct cache_ref *child,
 static inline uint32_t entry_children(const struct cache_map *map, uint32_t entry)
 {
 	return (uint32_t)(word_get_ordered(&map->metas[entry].children) & 0xffffff);
+}
+
+/* What its slots take. */
+static inline uint64_t entry_bytes(const struct cache_map *map, uint32_t entry)
+{
+	return (uint64_t)half_hint(&map->metas[entry].units) * CACHE_UNIT;
 }
 
 /* Could a word of that bucket, as it is, name the entry that it names? Else it is void. */

@@ -1,0 +1,687 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Dumps that the cache holds back: there at once for all, below soon, and never back after a
+ * remove. The tier below is posix, with a gate of the test's in front that keeps dumps there.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cairn/task.h>
+
+#include "dump_gate.h"
+#include "random.h"
+
+#define BYTES	 20000u
+#define SHARDS	 3u
+#define SPEC_MAX 512u
+#define FLIGHTS	 4u /* of one process at once */
+#define BACK	 "size=16MiB, entries=2000, write=back"
+
+struct shop {
+	struct cairn_store *store;
+	struct cairn_namespace *ns;
+};
+
+static char region[64], folder[SPEC_MAX / 4];
+static uint32_t tests; /* each has its own folder below */
+
+/* ---- stores ---------------------------------------------------------------------------- */
+
+static int new_folder(void **state)
+{
+	const char *temporary = getenv("TMPDIR");
+
+	(void)state;
+	snprintf(region, sizeof(region), "back-%d-%u", (int)getpid(), tests++);
+	snprintf(folder, sizeof(folder), "%s/cairn-back-XXXXXX", temporary ? temporary : "/tmp");
+	assert_non_null(mkdtemp(folder));
+	gate_shut(0);
+	refuse(0, 0);
+	return 0;
+}
+
+static int old_folder(void **state)
+{
+	char command[SPEC_MAX];
+
+	(void)state;
+	snprintf(command, sizeof(command), "rm -rf %s /dev/shm/cairn-cache-*-%s", folder, region);
+	return system(command);
+}
+
+static void shop_open_spec(struct shop *shop, const char *spec)
+{
+	const char *path = getenv("STAGE_LOWER");
+	char stages[SPEC_MAX];
+	struct cairn_store_opts opts = {.size = sizeof(opts), .stage_path = stages};
+	struct cairn_namespace_desc desc = {
+		.size = sizeof(desc), .model = "m", .shard_count = SHARDS, .shard_bytes = BYTES};
+	struct cairn_error error = {0};
+
+	snprintf(stages, sizeof(stages), "%.*s", (int)(strrchr(path, '/') - path), path);
+	if (cairn_store_open(spec, &opts, &shop->store, &error) < 0)
+		fail_msg("%s: %s", spec, error.text);
+	if (cairn_namespace_open(shop->store, &desc, &shop->ns, &error) < 0)
+		fail_msg("%s: %s", spec, error.text);
+}
+
+static void shop_open(struct shop *shop, const char *options)
+{
+	char spec[SPEC_MAX];
+
+	snprintf(spec, sizeof(spec), "cache(%s, name=%s) | lower(path=%s/kv, shared=yes)", options,
+		 region, folder);
+	shop_open_spec(shop, spec);
+}
+
+/* What is below, as somebody sees it who has no cache. */
+static void shop_open_below(struct shop *shop)
+{
+	char spec[SPEC_MAX];
+
+	snprintf(spec, sizeof(spec), "posix(path=%s/kv, shared=yes)", folder);
+	shop_open_spec(shop, spec);
+}
+
+static void shop_close(struct shop *shop)
+{
+	assert_int_equal(cairn_store_close(shop->store, 0), 0);
+}
+
+static struct cairn_key key_of(const struct shop *shop, uint32_t number)
+{
+	struct cairn_key key;
+
+	assert_int_equal(cairn_key_derive(shop->ns, &number, sizeof(number), &key), 0);
+	return key;
+}
+
+/* ---- blocks ---------------------------------------------------------------------------- */
+
+/* A function of the key and the shard, so that any wrong byte is seen. */
+static void content(const struct cairn_key *key, uint32_t shard, uint8_t *ret_bytes)
+{
+	struct random random;
+
+	memcpy(&random.state, key->bytes, sizeof(random.state));
+	random.state += shard;
+	for (uint32_t i = 0; i < BYTES; i++)
+		ret_bytes[i] = (uint8_t)random_next(&random);
+}
+
+/* A block on its way, or its task's options. */
+struct parcel {
+	uint8_t memory[SHARDS][BYTES];
+	struct cairn_xfer xfers[SHARDS];
+	uint64_t task;
+};
+
+static void pack(const struct shop *shop, uint32_t number, bool filled, struct parcel *ret_parcel)
+{
+	struct cairn_key key = key_of(shop, number);
+
+	memset(ret_parcel, 0, sizeof(*ret_parcel));
+	for (uint32_t i = 0; i < SHARDS; i++) {
+		uint8_t *memory = ret_parcel->memory[i];
+
+		if (filled)
+			content(&key, i, memory);
+		ret_parcel->xfers[i] = (struct cairn_xfer){
+			.key = key,
+			.shard = i,
+			.length = BYTES,
+			.stride = {.base = memory, .run = BYTES, .stride = BYTES, .count = 1},
+		};
+	}
+}
+
+static void send(const struct shop *shop, uint32_t number, uint32_t durability, uint32_t flags,
+		 struct parcel *ret_parcel)
+{
+	struct cairn_task_opts opts = {.size = sizeof(opts),
+				       .durability = durability,
+				       .flags = flags,
+				       .deadline_ns = CAIRN_DEADLINE_NONE};
+
+	pack(shop, number, true, ret_parcel);
+	assert_int_equal(cairn_dump(shop->ns, ret_parcel->xfers, SHARDS, &opts, &ret_parcel->task),
+			 0);
+}
+
+static bool arrived(const struct shop *shop, const struct parcel *parcel, uint64_t timeout_ns)
+{
+	return cairn_task_wait(shop->store, parcel->task, 0, timeout_ns) == 0;
+}
+
+static int dump_at(const struct shop *shop, uint32_t number, uint32_t durability, uint32_t flags)
+{
+	static struct parcel parcel;
+
+	send(shop, number, durability, flags, &parcel);
+	assert_true(arrived(shop, &parcel, UINT64_MAX));
+	for (uint32_t i = 1; i < SHARDS; i++)
+		assert_int_equal(parcel.xfers[i].result.status, parcel.xfers[0].result.status);
+	if (parcel.xfers[0].result.status >= 0)
+		assert_true(parcel.xfers[0].result.reached > durability);
+	return parcel.xfers[0].result.status;
+}
+
+static int dump(const struct shop *shop, uint32_t number)
+{
+	return dump_at(shop, number, CAIRN_MEMORY, 0);
+}
+
+/* 0 with the right bytes, or an error; wrong bytes fail the test. */
+static int load(const struct shop *shop, uint32_t number)
+{
+	static struct parcel parcel;
+	static uint8_t want[BYTES];
+	struct cairn_key key = key_of(shop, number);
+	int ret;
+
+	pack(shop, number, false, &parcel);
+	ret = cairn_load(shop->ns, parcel.xfers, SHARDS, NULL, NULL);
+	for (uint32_t i = 0; i < SHARDS; i++) {
+		content(&key, i, want);
+		if (parcel.xfers[i].result.status == 0)
+			assert_memory_equal(parcel.memory[i], want, BYTES);
+	}
+	return ret;
+}
+
+/* Whole and right, or not there at all. */
+static bool present(const struct shop *shop, uint32_t number)
+{
+	struct cairn_key key = key_of(shop, number);
+	struct cairn_found found;
+	bool ret = cairn_lookup(shop->ns, &key, 1, &found, NULL, NULL) == 1;
+
+	assert_int_equal(load(shop, number), ret ? 0 : -ENOENT);
+	return ret;
+}
+
+static bool present_below(uint32_t number)
+{
+	struct shop shop;
+	bool ret;
+
+	shop_open_below(&shop);
+	ret = present(&shop, number);
+	shop_close(&shop);
+	return ret;
+}
+
+struct wanted {
+	const char *name;
+	uint64_t value;
+};
+
+static int add_counter(void *context, const struct cairn_counter *counter)
+{
+	struct wanted *wanted = context;
+
+	if (strcmp(counter->stage, "cache") == 0 && strcmp(counter->name, wanted->name) == 0)
+		wanted->value = counter->value;
+	return 0;
+}
+
+static uint64_t counted(const struct shop *shop, const char *name)
+{
+	struct wanted wanted = {name, UINT64_MAX};
+
+	cairn_counters(shop->store, add_counter, &wanted);
+	assert_true(wanted.value != UINT64_MAX);
+	return wanted.value;
+}
+
+static void await_count(const struct shop *shop, const char *name, uint64_t value)
+{
+	while (counted(shop, name) < value)
+		usleep(1000);
+}
+
+/* ---- there, and then below ---------------------------------------------------------------- */
+
+static void there_at_once(void **state)
+{
+	struct cairn_stat stat = {.size = sizeof(stat)};
+	struct shop one, two;
+
+	(void)state;
+	shop_open(&one, BACK);
+	shop_open(&two, BACK);
+	gate_shut(HELD_MAX);
+	assert_int_equal(dump(&one, 1), 0);
+	assert_true(present(&one, 1) && present(&two, 1));
+	assert_false(present_below(1));
+	assert_int_equal(counted(&one, "held_back_blocks"), 1);
+	assert_int_equal(cairn_stat(one.store, &stat), 0);
+	assert_true(counted(&one, "dirty_bytes") >= SHARDS * BYTES);
+	assert_int_equal(dump(&one, 1), CAIRN_PRESENT);
+	assert_int_equal(dump(&two, 1), CAIRN_PRESENT);
+	gate_open();
+	await_count(&one, "flushed_blocks", 1);
+	assert_true(present_below(1) && present(&one, 1));
+	assert_int_equal(cairn_stat(one.store, &stat), 0);
+	assert_int_equal(counted(&one, "dirty_bytes"), 0);
+	assert_int_equal(dump(&one, 1), CAIRN_PRESENT);
+	shop_close(&two);
+	shop_close(&one);
+}
+
+/* What asks for more waits for it, of a block that is held back as well. */
+static void levels(void **state)
+{
+	static struct parcel written, durable;
+	struct shop shop;
+
+	(void)state;
+	shop_open(&shop, BACK);
+	assert_int_equal(dump_at(&shop, 1, CAIRN_WRITTEN, 0), 0);
+	assert_true(present_below(1));
+	assert_int_equal(dump_at(&shop, 2, CAIRN_MEMORY, CAIRN_TASK_WRITE_THROUGH), 0);
+	assert_true(present_below(2));
+	assert_int_equal(dump_at(&shop, 3, CAIRN_MEMORY, CAIRN_TASK_WRITE_AROUND), 0);
+	assert_true(present_below(3));
+	assert_int_equal(counted(&shop, "held_back_blocks"), 0);
+	gate_shut(HELD_MAX);
+	assert_int_equal(dump(&shop, 4), 0);
+	await_dumps(1);
+	send(&shop, 4, CAIRN_WRITTEN, 0, &written);
+	send(&shop, 4, CAIRN_DURABLE, 0, &durable);
+	assert_false(arrived(&shop, &written, 20000000));
+	assert_false(arrived(&shop, &durable, 0));
+	assert_false(present_below(4));
+	gate_open();
+	assert_true(arrived(&shop, &written, UINT64_MAX) && arrived(&shop, &durable, UINT64_MAX));
+	assert_int_equal(written.xfers[0].result.status, CAIRN_PRESENT);
+	assert_int_equal(durable.xfers[0].result.status, CAIRN_PRESENT);
+	assert_int_equal(durable.xfers[0].result.reached, CAIRN_DURABLE + 1);
+	assert_true(present_below(4));
+	shop_close(&shop);
+}
+
+static void by_task(void **state)
+{
+	struct cairn_task_opts opts = {.size = sizeof(opts),
+				       .flags = CAIRN_TASK_WRITE_BACK | CAIRN_TASK_WRITE_AROUND};
+	static struct parcel parcel;
+	struct shop shop;
+
+	(void)state;
+	shop_open(&shop, "size=16MiB, entries=2000");
+	pack(&shop, 1, true, &parcel);
+	assert_int_equal(cairn_dump(shop.ns, parcel.xfers, SHARDS, &opts, NULL), -EINVAL);
+	gate_shut(HELD_MAX);
+	assert_int_equal(dump_at(&shop, 1, CAIRN_MEMORY, CAIRN_TASK_WRITE_BACK), 0);
+	assert_int_equal(counted(&shop, "held_back_blocks"), 1);
+	assert_false(present_below(1));
+	gate_open();
+	shop_close(&shop);
+	assert_true(present_below(1));
+}
+
+/* Other stages may have changed the bytes: dumps go through. */
+static void below_others(void **state)
+{
+	char spec[SPEC_MAX];
+	struct shop shop;
+
+	(void)state;
+	snprintf(spec, sizeof(spec),
+		 "fault(rule=\"dump:EIO:#99\") | cache(" BACK ") | posix(path=%s/kv, shared=yes)",
+		 folder);
+	shop_open_spec(&shop, spec);
+	assert_int_equal(dump(&shop, 1), 0);
+	assert_true(present_below(1));
+	shop_close(&shop);
+}
+
+/* A part of a block is not held back: nobody would write the rest. */
+static void whole_ones_alone(void **state)
+{
+	struct cairn_task_opts opts = {.size = sizeof(opts)};
+	static struct parcel parcel;
+	struct shop shop;
+
+	(void)state;
+	shop_open(&shop, BACK);
+	for (uint32_t i = 0; i < SHARDS; i++) {
+		pack(&shop, 1, true, &parcel);
+		assert_int_equal(cairn_dump(shop.ns, &parcel.xfers[i], 1, &opts, NULL), 0);
+	}
+	assert_int_equal(counted(&shop, "held_back_blocks"), 0);
+	assert_true(present(&shop, 1) && present_below(1));
+	shop_close(&shop);
+}
+
+static void time_runs_out(void **state)
+{
+	struct cairn_block_attr attr = {.size = sizeof(attr), .ttl_ns = 1};
+	static struct parcel parcel;
+	struct shop shop;
+
+	(void)state;
+	shop_open(&shop, BACK);
+	pack(&shop, 1, true, &parcel);
+	for (uint32_t i = 0; i < SHARDS; i++)
+		parcel.xfers[i].attr = &attr;
+	assert_int_equal(cairn_dump(shop.ns, parcel.xfers, SHARDS, NULL, NULL), 0);
+	assert_false(present(&shop, 1));
+	shop_close(&shop);
+	assert_false(present_below(1));
+}
+
+/* ---- bounds ---------------------------------------------------------------------------- */
+
+/* What is held back stays, whatever is pressed in; beyond the bound dumps go through. */
+static void bounded(void **state)
+{
+	static struct parcel parcel;
+	struct shop shop;
+	uint32_t held;
+
+	(void)state;
+	shop_open(&shop, BACK ", dirty=1MiB");
+	gate_shut(HELD_MAX);
+	for (held = 0; held < 100; held++) {
+		send(&shop, held, CAIRN_MEMORY, 0, &parcel);
+		await_count(&shop, "dumped_shards", held * SHARDS);
+		if (!arrived(&shop, &parcel, 100000000))
+			break;
+		assert_int_equal(parcel.xfers[0].result.status, 0);
+	}
+	assert_in_range(held, 10, 17);
+	assert_int_equal(counted(&shop, "held_back_blocks"), held);
+	for (uint32_t i = 1000; counted(&shop, "evicted_blocks") < 300; i++) {
+		gate_shut(0); /* those at the gate stay */
+		assert_int_equal(dump_at(&shop, i, CAIRN_WRITTEN, 0), 0);
+	}
+	for (uint32_t i = 0; i < held; i++)
+		assert_true(present(&shop, i));
+	gate_open();
+	assert_true(arrived(&shop, &parcel, UINT64_MAX));
+	shop_close(&shop);
+	for (uint32_t i = 0; i <= held; i += held / 2)
+		assert_true(present_below(i));
+}
+
+static void refused_below(void **state)
+{
+	struct shop shop;
+
+	(void)state;
+	shop_open(&shop, BACK);
+	refuse(2, EIO); /* and then it goes */
+	assert_int_equal(dump(&shop, 1), 0);
+	await_count(&shop, "flushed_blocks", 1);
+	assert_true(present_below(1));
+	refuse(100, EIO); /* not served for ever as if it were below */
+	assert_int_equal(dump(&shop, 2), 0);
+	await_count(&shop, "flush_failed_blocks", 1);
+	assert_false(present(&shop, 2));
+	refuse(1, EFBIG); /* nor tried again in vain */
+	assert_int_equal(dump(&shop, 3), 0);
+	await_count(&shop, "flush_failed_blocks", 2);
+	assert_false(present(&shop, 3));
+	assert_int_equal(dump(&shop, 3), 0);
+	refuse(100, ENOSPC); /* a close does not wait for ever either */
+	dump(&shop, 4);
+	shop_close(&shop);
+}
+
+/* ---- removes and clears --------------------------------------------------------------------- */
+
+struct call {
+	const struct shop *shop;
+	struct cairn_key key;
+	struct cairn_result result;
+	uint64_t task;
+};
+
+static void remove_begin(const struct shop *shop, uint32_t number, struct call *ret_call)
+{
+	struct cairn_task_opts opts = {.size = sizeof(opts), .deadline_ns = CAIRN_DEADLINE_NONE};
+
+	memset(ret_call, 0, sizeof(*ret_call));
+	ret_call->key = key_of(shop, number);
+	assert_int_equal(cairn_remove(shop->ns, &ret_call->key, 1, &ret_call->result, &opts,
+				      &ret_call->task),
+			 0);
+}
+
+static bool removed(const struct shop *shop, const struct call *call, uint64_t timeout_ns)
+{
+	return cairn_task_wait(shop->store, call->task, 0, timeout_ns) == 0;
+}
+
+static void removes_win(void **state)
+{
+	struct call first, second, queued;
+	struct shop one, two;
+
+	(void)state;
+	shop_open(&one, BACK);
+	shop_open(&two, BACK);
+	/* Whoever opens looks for what others have left: that is over. */
+	assert_int_equal(dump(&two, 100), 0);
+	await_count(&two, "flushed_blocks", 1);
+	gate_shut(HELD_MAX);
+	for (uint32_t i = 0; i <= FLIGHTS; i++)
+		assert_int_equal(dump(&one, i), 0);
+	await_dumps(FLIGHTS);
+	/* In no flight yet: it is gone at once. */
+	remove_begin(&two, FLIGHTS, &queued);
+	assert_true(removed(&two, &queued, UINT64_MAX));
+	assert_int_equal(queued.result.status, 0);
+	assert_false(present(&one, FLIGHTS));
+	/* On its way: both wait, whoever asks. */
+	remove_begin(&one, 1, &first);
+	assert_false(removed(&one, &first, 20000000));
+	remove_begin(&two, 1, &second);
+	assert_false(removed(&two, &second, 20000000));
+	gate_open();
+	assert_true(removed(&one, &first, UINT64_MAX) && removed(&two, &second, UINT64_MAX));
+	assert_true(first.result.status == 0 || second.result.status == 0);
+	assert_false(present(&one, 1) || present(&two, 1) || present_below(1));
+	/* And anew, while what was before is long forgotten. */
+	assert_int_equal(dump(&two, 1), 0);
+	assert_true(present(&one, 1));
+	shop_close(&one);
+	shop_close(&two);
+	assert_true(present_below(1) && present_below(0));
+	assert_false(present_below(FLIGHTS));
+}
+
+/* A dump, a remove and a dump again, each while the one before may still be under way. */
+static void one_after_the_other(void **state)
+{
+	struct call call;
+	struct shop shop;
+
+	(void)state;
+	shop_open(&shop, BACK);
+	for (uint32_t i = 0; i < 60; i++) {
+		gate_shut(i % 3 == 0);
+		assert_int_equal(dump(&shop, i % 7), 0);
+		remove_begin(&shop, i % 7, &call);
+		if (i % 2)
+			gate_open();
+		if (i % 3 == 0)
+			usleep(i * 50);
+		gate_open();
+		assert_true(removed(&shop, &call, UINT64_MAX));
+		assert_int_equal(call.result.status, 0);
+		assert_false(present(&shop, i % 7));
+	}
+	shop_close(&shop);
+	for (uint32_t i = 0; i < 7; i++)
+		assert_false(present_below(i));
+}
+
+static uint32_t cleared; /* under the gate's lock */
+
+static void *clear_it(void *context)
+{
+	struct shop *shop = context;
+
+	assert_int_equal(cairn_clear(shop->ns, CAIRN_WRITTEN), 0);
+	pthread_mutex_lock(&below.lock);
+	cleared = 1;
+	pthread_mutex_unlock(&below.lock);
+	return NULL;
+}
+
+static void clears_win(void **state)
+{
+	pthread_t thread;
+	struct shop shop;
+
+	(void)state;
+	shop_open(&shop, BACK);
+	gate_shut(HELD_MAX);
+	for (uint32_t i = 0; i < 8; i++)
+		assert_int_equal(dump(&shop, i), 0);
+	await_dumps(FLIGHTS);
+	cleared = 0;
+	assert_int_equal(pthread_create(&thread, NULL, clear_it, &shop), 0);
+	usleep(20000);
+	pthread_mutex_lock(&below.lock);
+	assert_int_equal(cleared, 0); /* some are on their way */
+	pthread_mutex_unlock(&below.lock);
+	gate_open();
+	pthread_join(thread, NULL);
+	for (uint32_t i = 0; i < 8; i++)
+		assert_false(present(&shop, i));
+	assert_int_equal(dump(&shop, 3), 0);
+	shop_close(&shop);
+	for (uint32_t i = 0; i < 8; i++)
+		assert_int_equal(present_below(i), i == 3);
+}
+
+/* ---- ends ------------------------------------------------------------------------------- */
+
+static void closes(void **state)
+{
+	struct shop shop;
+
+	(void)state;
+	shop_open(&shop, BACK);
+	gate_shut(HELD_MAX);
+	for (uint32_t i = 0; i < 10; i++)
+		assert_int_equal(dump(&shop, i), 0);
+	/* It has its deadline, and leaves the store as it was. */
+	assert_int_equal(cairn_store_close(shop.store, 30000000), -ETIMEDOUT);
+	assert_true(present(&shop, 9));
+	assert_int_equal(dump(&shop, 10), 0);
+	gate_open();
+	shop_close(&shop);
+	for (uint32_t i = 0; i <= 10; i++)
+		assert_true(present_below(i));
+}
+
+/* Dumps @count blocks that do not come below, tells so, and waits for its end. */
+static pid_t start_doomed(const char *options, uint32_t first, uint32_t count)
+{
+	struct shop shop;
+	int tell[2];
+	char byte;
+	pid_t pid;
+
+	assert_int_equal(pipe(tell), 0);
+	pid = fork();
+	if (pid == 0) {
+		shop_open(&shop, options);
+		gate_shut(HELD_MAX);
+		for (uint32_t i = 0; i < count; i++)
+			if (dump(&shop, first + i) != 0)
+				_exit(1);
+		await_dumps(count < FLIGHTS ? count : FLIGHTS);
+		if (write(tell[1], "x", 1) != 1)
+			_exit(1);
+		for (;;)
+			pause();
+	}
+	close(tell[1]);
+	assert_int_equal(read(tell[0], &byte, 1), 1);
+	close(tell[0]);
+	return pid;
+}
+
+static void end_doomed(pid_t pid)
+{
+	int status;
+
+	kill(pid, SIGKILL);
+	waitpid(pid, &status, 0);
+}
+
+static void the_dead(void **state)
+{
+	struct call call;
+	struct shop shop;
+	pid_t pid;
+
+	(void)state;
+	pid = start_doomed(BACK, 0, 8);
+	shop_open(&shop, BACK);
+	for (uint32_t i = 0; i < 8; i++)
+		assert_true(present(&shop, i));
+	assert_false(present_below(0));
+	remove_begin(&shop, 0, &call);
+	assert_false(removed(&shop, &call, 20000000)); /* on its way by a process that lives */
+	end_doomed(pid);
+	assert_true(removed(&shop, &call, UINT64_MAX));
+	assert_int_equal(call.result.status, 0);
+	/* Who asks for more has it written by this process. */
+	assert_int_equal(dump_at(&shop, 7, CAIRN_WRITTEN, 0), CAIRN_PRESENT);
+	assert_true(present_below(7));
+	shop_close(&shop);
+	for (uint32_t i = 0; i < 8; i++)
+		assert_int_equal(present_below(i), i != 0);
+}
+
+static void kept(void **state)
+{
+	struct shop shop;
+
+	(void)state;
+	end_doomed(start_doomed(BACK ", keep=yes", 0, 6));
+	assert_false(present_below(0));
+	shop_open(&shop, BACK ", keep=yes");
+	for (uint32_t i = 0; i < 6; i++)
+		assert_true(present(&shop, i));
+	shop_close(&shop);
+	for (uint32_t i = 0; i < 6; i++)
+		assert_true(present_below(i));
+}
+
+int main(void)
+{
+#define CASE(name) cmocka_unit_test_setup_teardown(name, new_folder, old_folder)
+	const struct CMUnitTest cases[] = {
+		CASE(there_at_once),	CASE(levels),
+		CASE(by_task),		CASE(below_others),
+		CASE(whole_ones_alone), CASE(time_runs_out),
+		CASE(bounded),		CASE(refused_below),
+		CASE(removes_win),	CASE(one_after_the_other),
+		CASE(clears_win),	CASE(closes),
+		CASE(the_dead),		CASE(kept),
+	};
+
+	return cmocka_run_group_tests(cases, gate_build, NULL);
+}
