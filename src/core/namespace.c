@@ -144,6 +144,8 @@ int cairn_namespace_open(struct cairn_store *store, const struct cairn_namespace
 		fail(reterr, ret, "namespace: the store is closing");
 	}
 	pthread_mutex_unlock(&store->bind_lock);
+	if (known == ns && store->back)
+		store->back->opened(store->levels[0].self);
 	if (known != ns)
 		namespace_free(ns);
 	*ret_ns = ret == 0 ? known : NULL;
@@ -201,7 +203,7 @@ int cairn_clear(struct cairn_namespace *ns, uint32_t durability)
 	if (durability != CAIRN_MEMORY && !store->persists)
 		return -EOPNOTSUPP;
 	/* What is held back must not go to a tier that is cleared already. */
-	if (store->holds_back)
+	if (store->back)
 		ret = store->levels[0].ops->clear(store->levels[0].self, &ns->view, durability);
 	/*
 	 * From the bottom up: what a tier brings up meanwhile from one that is not cleared yet

@@ -268,10 +268,10 @@ static bool settle(struct cairn_store *store)
 {
 	bool left;
 
-	if (!store->settle)
+	if (!store->back)
 		return false;
 	pthread_mutex_unlock(&store->lock);
-	left = store->settle(store->levels[0].self);
+	left = store->back->settle(store->levels[0].self);
 	pthread_mutex_lock(&store->lock);
 	return left;
 }

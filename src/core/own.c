@@ -11,14 +11,13 @@
 #include "core/reactor.h"
 #include "core/submit.h"
 
-static void hold_back(const struct cairn_stage_env *env, bool preset, bool (*settle)(void *self))
+static void hold_back(const struct cairn_stage_env *env, bool preset, const struct stage_back *back)
 {
 	struct cairn_store *store = store_of_env(env);
 
 	assert(env->index == 0 && env->below > 0 && store->reactor_count == 0);
-	store->holds_back = true;
+	store->back = back;
 	store->back_preset = preset;
-	store->settle = settle;
 }
 
 static int own_dump(const struct cairn_stage_env *env, const struct cairn_ns_view *ns,
@@ -40,7 +39,7 @@ static int own_dump(const struct cairn_stage_env *env, const struct cairn_ns_vie
 	};
 	struct task *task;
 
-	assert(count > 0 && s.first_level < store->level_count && store->holds_back);
+	assert(count > 0 && s.first_level < store->level_count && store->back);
 	task = task_take_own(store);
 	if (!task)
 		return -EAGAIN;

@@ -129,7 +129,7 @@ int reactor_new(struct cairn_store *store, uint32_t index, bool standing,
 	reactor->store = store;
 	reactor->standing = standing;
 	reactor->ios = standing ? (uint32_t)store->settings[SET_IOS].u : LIGHT_IOS;
-	reactor->own_count = standing && store->holds_back ? OWN_IOS : 0;
+	reactor->own_count = standing && store->back ? OWN_IOS : 0;
 	reactor->pool_bytes = standing ? store->settings[SET_BUFFERS].u : LIGHT_BUFFERS;
 	reactor->stage_bytes =
 		standing ? reactor_stage_bytes(reactor->pool_bytes) : reactor->pool_bytes;

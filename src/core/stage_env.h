@@ -30,6 +30,17 @@ struct stage_job {
 	struct stage_job *next;
 };
 
+/* Of a stage that holds dumps back. */
+struct stage_back {
+	/* find_namespace() has one more. Any thread. */
+	void (*opened)(void *self);
+	/*
+	 * Before the store closes, with no task of a caller's under way, on the thread that
+	 * closes: again and again while it returns true, something is left, or under way.
+	 */
+	bool (*settle)(void *self);
+};
+
 struct stage_env {
 	const struct sys *sys;
 	/* NULL at rest (list, check, identify). The reactor's engine; this io's thread only. */
@@ -96,13 +107,10 @@ struct stage_env {
 	/*
 	 * From open() of the first stage: it holds dumps at CAIRN_MEMORY back, where
 	 * @preset of all tasks that do not say otherwise, and writes them below by
-	 * own_dump(). Before the store closes, with no task of a caller's under way, settle()
-	 * is called from the thread that closes, again and again while it returns true:
-	 * something is left, or under way. clear() of the stage is called before those of the
-	 * others, and in turn.
+	 * own_dump(). clear() of the stage is called before those of the others, and in turn.
 	 */
 	void (*hold_back)(const struct cairn_stage_env *env, bool preset,
-			  bool (*settle)(void *self));
+			  const struct stage_back *back);
 	/*
 	 * Dumps @count xfers of the stage's own, as a task that begins at the stage below
 	 * it: each ends at CAIRN_WRITTEN, or at CAIRN_MEMORY where nothing below persists.

@@ -134,9 +134,8 @@ struct cairn_store {
 	uint32_t disagreed; /* a mark of base/atomic.h: a dump that one tier took failed in another
 			     */
 	bool persists;
-	bool holds_back;  /* the first stage holds dumps back ... */
-	bool back_preset; /* ... of all tasks that do not say otherwise */
-	bool (*settle)(void *self);
+	const struct stage_back *back; /* NULL: the first stage does not hold dumps back ... */
+	bool back_preset;	       /* ... of all tasks that do not say otherwise */
 	size_t scratch_bytes;
 	struct cairn_stage_host host;
 

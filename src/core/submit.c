@@ -39,7 +39,7 @@ static bool held_back(const struct cairn_store *store, const struct submission *
 {
 	const uint32_t otherwise = CAIRN_TASK_WRITE_THROUGH | CAIRN_TASK_WRITE_AROUND;
 
-	if (!store->holds_back || s->op != CAIRN_OP_DUMP)
+	if (!store->back || s->op != CAIRN_OP_DUMP)
 		return false;
 	return (s->opts.flags & CAIRN_TASK_WRITE_BACK) ||
 	       (store->back_preset && !(s->opts.flags & otherwise));

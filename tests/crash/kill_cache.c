@@ -2,8 +2,8 @@
 /*
  * Processes that share a cache's region are killed at random in the middle of
  * mixed calls, one after another; every byte that the others get is looked at.
- * At the end all die but one: what they had comes back, and all that is shared
- * fits together. A reader with 256 loads under way is killed, and one that
+ * At the end all die but one: what they had comes back, what they held back goes below, and
+ * all that is shared fits together. A reader with 256 loads under way is killed, and one that
  * fills is stopped for a while.
  */
 #include <errno.h>
@@ -52,8 +52,8 @@ static void shop_open(struct shop *shop, const struct world *world, struct kit_s
 		snprintf(below, sizeof(below), " | posix(path=%s, shared=yes)", world->folder);
 	snprintf(spec, sizeof(spec),
 		 "store(reactors=1, ios=1024, buffers=16MiB, deadline=20s) | "
-		 "cache(size=16MiB, entries=512, open_wait=30s, name=%s)%s",
-		 world->region, below);
+		 "cache(size=16MiB, entries=512, open_wait=30s, name=%s, write=%s)%s",
+		 world->region, world->folder[0] ? "back" : "through", below);
 	ret = cairn_store_open(spec, NULL, &shop->store, &error);
 	CHECK(ret == 0, "%s", error.text);
 	CHECK(kit_namespace(shop->store, "kill", of, &shop->ns) == 0);
@@ -234,9 +234,18 @@ static uint32_t clients(const struct view *view)
 	return count;
 }
 
+/* Held back by anybody, and not yet below. */
+static bool any_dirty(const struct view *view)
+{
+	for (uint32_t i = 0; i < view->map.entry_count; i++)
+		if (state_dirty(word_get(&view->map.entries[i].state)))
+			return true;
+	return false;
+}
+
 /*
- * Of those that are dead nothing is left, and all fits together. Who comes in
- * cleans up, once the kernel has ended what the dead had under way.
+ * Of those that are dead nothing is left, what they held back is below, and all fits together. Who
+ * comes in cleans up, once the kernel has ended what the dead had under way.
  */
 static void check_region(const struct world *world)
 {
@@ -252,6 +261,8 @@ static void check_region(const struct world *world)
 		shop_close(&last);
 		nap(1000000);
 	}
+	while (any_dirty(&view))
+		nap(1000000);
 	/* Memory for chunks may be on its way. */
 	for (uint32_t i = 0; i < view.map.chunk_count; i++)
 		while (chunk_phase(word_get(&view.map.chunks[i].state)) < CHUNK_FREE)

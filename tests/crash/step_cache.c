@@ -40,11 +40,16 @@ enum call {
 	SWEEP,
 	RECOVER,
 	JOIN,
+	HOLD_BACK,
+	FLY,
+	LAND,
+	DROP,
 	CALLS
 };
 
-static const char *const names[CALLS] = {"pin",	 "unpin", "reserve", "commit", "abort",	  "remove",
-					 "tell", "evict", "change",  "sweep",  "recover", "join"};
+static const char *const names[CALLS] = {
+	"pin",	  "unpin", "reserve", "commit", "abort",     "remove", "tell", "evict",
+	"change", "sweep", "recover", "join",	"hold back", "fly",    "land", "drop"};
 
 struct scene {
 	struct shelf *shelf;
@@ -64,6 +69,19 @@ static void wipe(struct shelf *shelf)
 	memcpy(base, &header, offsetof(struct cache_header, ready));
 }
 
+static struct cache_ref subject_of(struct shelf_client *client)
+{
+	struct cache_key key = shelf_key(SUBJECT);
+
+	return cached_find(&client->map, &key);
+}
+
+/* It becomes DIRTY with its last shard. */
+static void hold_back(struct scene *scene)
+{
+	flags_raise(&scene->victim.map.entries[subject_of(&scene->victim).entry].flags, ENTRY_BACK);
+}
+
 /* The last shard of it is the victim's to make. */
 static void reserve_last(struct scene *scene)
 {
@@ -73,6 +91,20 @@ static void reserve_last(struct scene *scene)
 		if (i + 1 < shelf_shards(SUBJECT))
 			shelf_settle(&scene->victim, &scene->reservation, true);
 	}
+}
+
+static bool fly(struct shelf_client *client)
+{
+	struct cache_ref ref = subject_of(client);
+
+	return entry_fly(&client->map, ref.entry, state_life(ref.state));
+}
+
+static void land(struct shelf_client *client)
+{
+	struct cache_ref ref = subject_of(client);
+
+	entry_land(&client->map, ref.entry, state_life(ref.state), true);
 }
 
 static void scene_new(struct scene *scene, struct shelf *shelf, enum call call)
@@ -87,8 +119,14 @@ static void scene_new(struct scene *scene, struct shelf *shelf, enum call call)
 	for (uint32_t i = 0; i < KEYS; i++)
 		if (call != RESERVE || i != SUBJECT)
 			shelf_dump(&scene->survivor, i);
-	if (call == COMMIT || call == ABORT)
+	if (call == COMMIT || call == ABORT || call >= HOLD_BACK)
 		reserve_last(scene);
+	if (call >= HOLD_BACK)
+		hold_back(scene);
+	if (call > HOLD_BACK)
+		shelf_settle(&scene->victim, &scene->reservation, true);
+	if (call == LAND)
+		CHECK(fly(&scene->victim));
 	/* A chunk that has become empty. */
 	for (uint32_t i = 0; call == CHANGE && i < KEYS; i++)
 		if (shelf_bytes(i) == 4096)
@@ -133,9 +171,17 @@ static void play(struct scene *scene, enum call call)
 		break;
 	case COMMIT:
 	case ABORT:
-		shelf_settle(client, &scene->reservation, call == COMMIT);
+	case HOLD_BACK:
+		shelf_settle(client, &scene->reservation, call != ABORT);
+		break;
+	case FLY:
+		fly(client);
+		break;
+	case LAND:
+		land(client);
 		break;
 	case REMOVE:
+	case DROP:
 		shelf_remove(client, SUBJECT);
 		break;
 	case TELL:
@@ -217,6 +263,26 @@ static bool run_for(pid_t pid, uint64_t steps, uint64_t *ret_count)
 	return false;
 }
 
+/* Held back, by nobody just now, and counted; the survivor writes it below. */
+static void check_dirty(struct scene *scene)
+{
+	struct shelf_client *survivor = &scene->survivor;
+	struct cache_ref ref = subject_of(survivor);
+	struct cache_map *map = &survivor->map;
+	bool dirty = ref.entry != CACHE_NONE && state_dirty(ref.state);
+	struct evicted evicted = {0};
+
+	CHECK(word_get(&map->header->dirty) == (dirty ? entry_bytes(map, ref.entry) : 0));
+	if (!dirty)
+		return;
+	CHECK(!state_flying(ref.state));
+	while (evict_for(map, POLICY_LRU, slots_units(shelf_bytes(SUBJECT)), &evicted))
+		;
+	CHECK(fly(survivor) && !entry_remove(map, &ref));
+	land(survivor);
+	CHECK(word_get(&map->header->dirty) == 0);
+}
+
 static void check_after(struct scene *scene, enum call call)
 {
 	struct cache_map *map = &scene->survivor.map;
@@ -233,6 +299,7 @@ static void check_after(struct scene *scene, enum call call)
 	CHECK(!scene->survivor.wrong, "%s", scene->survivor.wrong);
 	reclaim_sweep(map, ENTRIES);
 	CHECK(cache_check(map, true, why, sizeof(why)), "%s", why);
+	check_dirty(scene);
 	for (uint32_t i = 0; i < 2 * map->chunk_count && taken < map->chunk_count; i++)
 		if (slots_take(map, units, &slot))
 			taken++;

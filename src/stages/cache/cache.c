@@ -171,7 +171,6 @@ static int cache_open(void *self, const struct cairn_stage_env *env, struct cair
 		reserve_fini(stage);
 		return stage_error(reterr, ret, "%s: no memory", env->name);
 	}
-	flush_walk(stage); /* what others have left */
 	stage->largest_block = stage->map->chunk_count * stage->map->chunk_bytes / LARGEST_SHARE;
 	if (stage->largest_block < stage->map->chunk_bytes)
 		stage->largest_block = stage->map->chunk_bytes;

@@ -185,8 +185,6 @@ void flush_add(struct cache_stage *stage, const struct cairn_io *io, uint32_t en
 void flush_hurry(struct cache_stage *stage, const struct cache_ref *ref);
 /* All entries are to be looked at: somebody died, or nobody has seen to them yet. */
 void flush_walk(struct cache_stage *stage);
-/* As stage_env.hold_back() has it. */
-bool flush_settle(void *self);
 /* After the generation was raised: until nothing of an older one is in flight. 0, or -EIO. */
 int flush_clear_wait(struct cache_stage *stage, uint32_t space);
 

@@ -13,7 +13,7 @@ struct check {
 	uint8_t *had;	    /* a bit for each slot of each chunk: an entry has it */
 	uint32_t *ways;	    /* of each entry: words of buckets that name it */
 	uint32_t *children; /* of each entry */
-	uint64_t whole, dirty;
+	uint64_t whole;
 };
 
 static bool lives(const struct check *check, uint32_t entry)
@@ -95,7 +95,6 @@ static bool check_shards(struct check *check, uint32_t entry, uint64_t state)
 		return wrong(&check->why, "entry %u: %u of %u shards are there, and its kind is %u",
 			     entry, there, count, state_kind(state));
 	check->whole += there == count;
-	check->dirty += state_dirty(state) ? entry_bytes(map, entry) : 0;
 	if (check->idle && state_flying(state))
 		return wrong(&check->why, "entry %u is in flight, by client %u", entry,
 			     state_owner(state) - 1);
@@ -254,10 +253,6 @@ static bool check_all(struct check *check)
 		return wrong(&check->why, "%llu blocks are whole: the header says %llu",
 			     (unsigned long long)check->whole,
 			     (unsigned long long)word_get(&map->header->blocks));
-	if (check->dirty != word_get(&map->header->dirty))
-		return wrong(&check->why, "%llu bytes are dirty: the header says %llu",
-			     (unsigned long long)check->dirty,
-			     (unsigned long long)word_get(&map->header->dirty));
 	return true;
 }
 

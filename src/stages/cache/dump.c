@@ -173,8 +173,10 @@ static bool may_hold_back(struct cache_stage *stage, const struct cairn_io *io)
 static void hold_back(struct cache_stage *stage, struct cairn_io *io, struct cache_io *own)
 {
 	flags_raise(&stage->map->entries[own->entry].flags, ENTRY_BACK);
-	for (uint32_t i = 0; i < io->part_count; i++)
-		io->parts[i].status = settle(stage, own, &io->parts[i], i, true);
+	for (uint32_t i = 0; i < io->part_count; i++) {
+		settle(stage, own, &io->parts[i], i, true);
+		io->parts[i].status = 0; /* be it that somebody has removed it since */
+	}
 	own->filling = 0;
 	cairn_count(stage->env, CC_HELD_BACK, 1);
 	flush_add(stage, io, own->entry, own->life);
@@ -418,9 +420,11 @@ void remove_done(struct cache_stage *stage, struct cairn_io *io, struct cache_io
 			state_kind(ref.state) != KIND_HIDDEN && !cache_expired(stage, ref.entry);
 		cairn_count(stage->env, CC_REMOVED, 1);
 		reclaim_gone(stage->map, ref.entry);
-	} else if (find_dirty(stage, io, &ref) &&
-		   (io->status == CAIRN_PENDING || io->status >= 0 || io->status == -ENOENT)) {
-		/* Dumped meanwhile, and on its way below, where it may have been missed. */
+	} else if (ref.entry != CACHE_NONE && (io->status >= 0 || io->status == -ENOENT)) {
+		/*
+		 * Dumped meanwhile, and on its way below: a part of it may just have been removed
+		 * there, whatever has become of it by now.
+		 */
 		io->status = CAIRN_PENDING;
 		remove_begin(stage, io, own);
 		return;

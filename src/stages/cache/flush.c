@@ -59,8 +59,8 @@ struct flush {
 	pthread_mutex_t lock; /* of all that follows; store->lock is taken under it */
 	uint32_t first, count;
 	uint32_t out;
-	uint64_t not_before_ns;	  /* after a failure */
-	bool walking, skipped;	  /* skipped: blocks of a namespace that is not open here */
+	uint64_t not_before_ns; /* after a failure */
+	bool walking;
 	bool others;		  /* the walk has met what other processes have in flight */
 	uint64_t settle_until_ns; /* 0: nobody closes */
 	uint32_t walk_at;	  /* entries from here on are still to be looked at */
@@ -68,6 +68,11 @@ struct flush {
 	struct flight flights[FLIGHTS];
 	struct item queue[QUEUE];
 };
+
+static void opened(void *self);
+static bool settle(void *self);
+
+static const struct stage_back back = {opened, settle};
 
 int flush_init(struct cache_stage *stage)
 {
@@ -86,7 +91,7 @@ int flush_init(struct cache_stage *stage)
 	for (uint32_t i = 0; i < FLIGHTS; i++)
 		flush->flights[i].stage = stage;
 	stage->flush = flush;
-	stage_env(stage->env)->hold_back(stage->env, stage->write == WRITE_BACK, flush_settle);
+	stage_env(stage->env)->hold_back(stage->env, stage->write == WRITE_BACK, &back);
 	return 0;
 }
 
@@ -296,8 +301,7 @@ static void take(struct cache_stage *stage, struct flight *flight, const struct 
 	space = half_get(&stage->map->entries[entry].space);
 	flight->ns = view_of(stage, space);
 	block->item = *item;
-	if (!flight->ns) {
-		stage->flush->skipped = true;
+	if (!flight->ns) { /* it may be opened later */
 		entry_land(stage->map, entry, life, false);
 	} else if (is_over(stage, &block->item, space)) {
 		drop(stage, item);
@@ -399,9 +403,8 @@ static void failed(struct cache_stage *stage, struct item *item, int32_t status)
 	if (flush->not_before_ns < until_ns)
 		flush->not_before_ns = until_ns;
 	entry_land(stage->map, link_entry(item->link), link_life(item->link), false);
-	if (!push(flush, item)) { /* the walk finds it */
+	if (!push(flush, item))
 		walk(flush);
-	}
 }
 
 static void landed(struct cache_stage *stage, const struct flight *flight, struct flown *block)
@@ -475,10 +478,8 @@ void flush_add(struct cache_stage *stage, const struct cairn_io *io, uint32_t en
 
 	item.attr.size = sizeof(item.attr);
 	pthread_mutex_lock(&flush->lock);
-	if (!push(flush, &item) || flush->skipped) {
+	if (!push(flush, &item))
 		walk(flush);
-		flush->skipped = false;
-	}
 	pthread_mutex_unlock(&flush->lock);
 	flush_pump(stage);
 }
@@ -492,9 +493,8 @@ void flush_hurry(struct cache_stage *stage, const struct cache_ref *ref)
 		return;
 	pthread_mutex_lock(&flush->lock);
 	item_of(stage, ref->entry, ref->state, &item);
-	if (!push(flush, &item)) {
+	if (!push(flush, &item))
 		walk(flush);
-	}
 	pthread_mutex_unlock(&flush->lock);
 	flush_pump(stage);
 }
@@ -525,7 +525,27 @@ uint64_t flush_next_ns(struct cache_stage *stage)
 	return next_ns;
 }
 
-bool flush_settle(void *self)
+/*
+ * Might there be entries that are dirty, and not in the queue? The count is right but where it was
+ * put right after a death, beside others.
+ */
+static bool any_left(const struct cache_map *map)
+{
+	return word_hint(&map->header->dirty) != 0 || half_hint(&map->header->repairs) != 0;
+}
+
+/* What others have left of a namespace that is open here from now on. */
+static void opened(void *self)
+{
+	struct cache_stage *stage = self;
+
+	if (!any_left(stage->map))
+		return;
+	flush_walk(stage);
+	background_kick(stage, false);
+}
+
+static bool settle(void *self)
 {
 	struct cache_stage *stage = self;
 	struct flush *flush = stage->flush;
@@ -536,7 +556,7 @@ bool flush_settle(void *self)
 	pthread_mutex_lock(&flush->lock);
 	if (flush->settle_until_ns == 0) {
 		flush->settle_until_ns = now_ns + OTHERS_NS;
-		flush->others = true;
+		flush->others = any_left(stage->map);
 	}
 	if (flush->others && !flush->walking) {
 		flush->others = false;
