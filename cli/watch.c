@@ -35,7 +35,8 @@ struct class_seen {
 
 struct memory_seen {
 	char stage[64];
-	uint64_t bytes, used_bytes, blocks, clients, pins, chunk_bytes, chunks_backed, chunks_free;
+	uint64_t bytes, used_bytes, dirty_bytes, blocks, clients, pins, chunk_bytes, chunks_backed,
+		chunks_free;
 	struct class_seen classes[CLASSES_MAX];
 	uint32_t class_count;
 };
@@ -115,6 +116,7 @@ static void see_memory(struct memory_seen *memory, const struct cairn_detail *de
 	} figures[] = {
 		{"bytes", &memory->bytes},
 		{"used_bytes", &memory->used_bytes},
+		{"dirty_bytes", &memory->dirty_bytes},
 		{"blocks", &memory->blocks},
 		{"clients", &memory->clients},
 		{"pins", &memory->pins},
@@ -306,6 +308,7 @@ static json_t *json_memory(const struct memory_seen *memory)
 
 	out_json_count(o, "bytes", memory->bytes);
 	out_json_count(o, "used_bytes", memory->used_bytes);
+	out_json_count(o, "dirty_bytes", memory->dirty_bytes);
 	out_json_count(o, "blocks", memory->blocks);
 	out_json_count(o, "clients", memory->clients);
 	out_json_count(o, "pins", memory->pins);
@@ -389,13 +392,15 @@ static void row_counted(const char *name, const struct counted *lately, const st
 static void screen_memory(const struct memory_seen *memory)
 {
 	char used[UNITS_TEXT_MAX], size[UNITS_TEXT_MAX], slot[UNITS_TEXT_MAX];
+	char dirty[UNITS_TEXT_MAX];
 
-	printf("\n%s: %s of %s, %llu blocks; %llu processes, %llu pins; chunks of %s: %llu "
+	printf("\n%s: %s of %s, %llu blocks, %s not yet below; %llu processes, %llu pins; chunks "
+	       "of %s: %llu "
 	       "there, %llu without a class\n",
 	       memory->stage, units_format_size(memory->used_bytes, used),
 	       units_format_size(memory->bytes, size), (unsigned long long)memory->blocks,
-	       (unsigned long long)memory->clients, (unsigned long long)memory->pins,
-	       units_format_size(memory->chunk_bytes, slot),
+	       units_format_size(memory->dirty_bytes, dirty), (unsigned long long)memory->clients,
+	       (unsigned long long)memory->pins, units_format_size(memory->chunk_bytes, slot),
 	       (unsigned long long)memory->chunks_backed, (unsigned long long)memory->chunks_free);
 	if (memory->class_count)
 		printf("%12s %9s %12s %12s %12s\n", "slots of", "chunks", "slots", "used", "bytes");

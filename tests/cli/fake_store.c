@@ -320,6 +320,7 @@ static int inspect_memory(int (*fn)(void *context, const struct cairn_detail *de
 	const struct cairn_detail details[] = {
 		{"fake", "memory", 0, "bytes", NULL, 1u << 20},
 		{"fake", "memory", 0, "used_bytes", NULL, 12288},
+		{"fake", "memory", 0, "dirty_bytes", NULL, 4096},
 		{"fake", "memory", 0, "blocks", NULL, 3},
 		{"fake", "memory", 0, "clients", NULL, 2},
 		{"fake", "memory", 0, "pins", NULL, 5},

@@ -306,8 +306,8 @@ class Others(unittest.TestCase):
         self.assertEqual(second["stages"]["fake"]["interval"]["load_hits"], 0)
         self.assertIsNone(second["stages"]["fake"]["interval"]["hit_rate"])
         self.assertEqual(second["memory"]["fake"], {
-            "bytes": 1 << 20, "used_bytes": 12288, "blocks": 3, "clients": 2, "pins": 5,
-            "chunk_bytes": 0, "chunks_backed": 0, "chunks_free": 0,
+            "bytes": 1 << 20, "used_bytes": 12288, "dirty_bytes": 4096, "blocks": 3,
+            "clients": 2, "pins": 5, "chunk_bytes": 0, "chunks_backed": 0, "chunks_free": 0,
             "classes": [{"slot_bytes": 4096, "chunks": 1, "slots": 256, "slots_used": 3,
                          "used_bytes": 12288}]})
         said = cairn("stat", "busy", "--watch=1ms", "--count", "21").stdout.splitlines()
