@@ -17,11 +17,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cairn/task.h>
 
+#include "counted.h"
 #include "dump_gate.h"
 #include "random.h"
 
@@ -63,29 +65,40 @@ static int old_folder(void **state)
 	return system(command);
 }
 
+static void space_open(struct shop *shop, const char *model)
+{
+	struct cairn_namespace_desc desc = {
+		.size = sizeof(desc), .model = model, .shard_count = SHARDS, .shard_bytes = BYTES};
+
+	assert_int_equal(cairn_namespace_open(shop->store, &desc, &shop->ns, NULL), 0);
+}
+
 static void shop_open_spec(struct shop *shop, const char *spec)
 {
 	const char *path = getenv("STAGE_LOWER");
 	char stages[SPEC_MAX];
 	struct cairn_store_opts opts = {.size = sizeof(opts), .stage_path = stages};
-	struct cairn_namespace_desc desc = {
-		.size = sizeof(desc), .model = "m", .shard_count = SHARDS, .shard_bytes = BYTES};
 	struct cairn_error error = {0};
 
 	snprintf(stages, sizeof(stages), "%.*s", (int)(strrchr(path, '/') - path), path);
 	if (cairn_store_open(spec, &opts, &shop->store, &error) < 0)
 		fail_msg("%s: %s", spec, error.text);
-	if (cairn_namespace_open(shop->store, &desc, &shop->ns, &error) < 0)
-		fail_msg("%s: %s", spec, error.text);
+	space_open(shop, "m");
+}
+
+/* With @between the tier below. */
+static void shop_open_over(struct shop *shop, const char *options, const char *between)
+{
+	char spec[SPEC_MAX];
+
+	snprintf(spec, sizeof(spec), "cache(%s, name=%s) | %slower(path=%s/kv, shared=yes)",
+		 options, region, between, folder);
+	shop_open_spec(shop, spec);
 }
 
 static void shop_open(struct shop *shop, const char *options)
 {
-	char spec[SPEC_MAX];
-
-	snprintf(spec, sizeof(spec), "cache(%s, name=%s) | lower(path=%s/kv, shared=yes)", options,
-		 region, folder);
-	shop_open_spec(shop, spec);
+	shop_open_over(shop, options, "");
 }
 
 /* What is below, as somebody sees it who has no cache. */
@@ -123,7 +136,6 @@ static void content(const struct cairn_key *key, uint32_t shard, uint8_t *ret_by
 		ret_bytes[i] = (uint8_t)random_next(&random);
 }
 
-/* A block on its way, or its task's options. */
 struct parcel {
 	uint8_t memory[SHARDS][BYTES];
 	struct cairn_xfer xfers[SHARDS];
@@ -225,27 +237,9 @@ static bool present_below(uint32_t number)
 	return ret;
 }
 
-struct wanted {
-	const char *name;
-	uint64_t value;
-};
-
-static int add_counter(void *context, const struct cairn_counter *counter)
-{
-	struct wanted *wanted = context;
-
-	if (strcmp(counter->stage, "cache") == 0 && strcmp(counter->name, wanted->name) == 0)
-		wanted->value = counter->value;
-	return 0;
-}
-
 static uint64_t counted(const struct shop *shop, const char *name)
 {
-	struct wanted wanted = {name, UINT64_MAX};
-
-	cairn_counters(shop->store, add_counter, &wanted);
-	assert_true(wanted.value != UINT64_MAX);
-	return wanted.value;
+	return counted_of(shop->store, "cache", name);
 }
 
 static void await_count(const struct shop *shop, const char *name, uint64_t value)
@@ -296,7 +290,6 @@ static void levels(void **state)
 	assert_int_equal(dump_at(&shop, 2, CAIRN_MEMORY, CAIRN_TASK_WRITE_THROUGH), 0);
 	assert_true(present_below(2));
 	assert_int_equal(dump_at(&shop, 3, CAIRN_MEMORY, CAIRN_TASK_WRITE_AROUND), 0);
-	assert_true(present_below(3));
 	assert_int_equal(counted(&shop, "held_back_blocks"), 0);
 	gate_shut(HELD_MAX);
 	assert_int_equal(dump(&shop, 4), 0);
@@ -328,7 +321,6 @@ static void by_task(void **state)
 	assert_int_equal(cairn_dump(shop.ns, parcel.xfers, SHARDS, &opts, NULL), -EINVAL);
 	gate_shut(HELD_MAX);
 	assert_int_equal(dump_at(&shop, 1, CAIRN_MEMORY, CAIRN_TASK_WRITE_BACK), 0);
-	assert_int_equal(counted(&shop, "held_back_blocks"), 1);
 	assert_false(present_below(1));
 	gate_open();
 	shop_close(&shop);
@@ -486,8 +478,7 @@ static void removes_win(void **state)
 	await_dumps(FLIGHTS);
 	/* In no flight yet: it is gone at once. */
 	remove_begin(&two, FLIGHTS, &queued);
-	assert_true(removed(&two, &queued, UINT64_MAX));
-	assert_int_equal(queued.result.status, 0);
+	assert_true(removed(&two, &queued, UINT64_MAX) && queued.result.status == 0);
 	assert_false(present(&one, FLIGHTS));
 	/* On its way: both wait, whoever asks. */
 	remove_begin(&one, 1, &first);
@@ -573,6 +564,126 @@ static void clears_win(void **state)
 		assert_int_equal(present_below(i), i == 3);
 }
 
+/* What is in no flight yet is cleared at once, and never begins one. */
+static void clears_what_waits(void **state)
+{
+	struct shop shop, other;
+
+	(void)state;
+	shop_open(&shop, BACK);
+	other = shop;
+	space_open(&other, "other");
+	gate_shut(HELD_MAX);
+	for (uint32_t i = 0; i < FLIGHTS; i++)
+		assert_int_equal(dump(&other, i), 0);
+	await_dumps(FLIGHTS);
+	for (uint32_t i = 0; i < 3; i++)
+		assert_int_equal(dump(&shop, i), 0);
+	assert_int_equal(cairn_clear(shop.ns, CAIRN_WRITTEN), 0);
+	gate_open();
+	shop_close(&shop);
+	for (uint32_t i = 0; i < 3; i++)
+		assert_false(present_below(i));
+}
+
+/* ---- all at once ------------------------------------------------------------------------ */
+
+#ifdef __SANITIZE_THREAD__
+#define ROUNDS 60u
+#else
+#define ROUNDS 250u
+#endif
+#define USERS	  3u
+#define USER_KEYS 40u
+
+struct user {
+	struct shop shops[2];
+	uint32_t number;
+	const char *wrong;
+};
+
+static bool is_there(const struct shop *shop, uint32_t number)
+{
+	struct cairn_key key = key_of(shop, number);
+	struct cairn_found found;
+
+	return cairn_lookup(shop->ns, &key, 1, &found, NULL, NULL) == 1;
+}
+
+static void use_one(struct user *user, struct random *random, bool *there)
+{
+	static const uint32_t flags[] = {0, 0, 0, CAIRN_TASK_WRITE_THROUGH,
+					 CAIRN_TASK_WRITE_AROUND};
+	uint32_t number = random_below(random, USER_KEYS);
+	uint32_t id = 1000 * (user->number + 1) + number;
+	const struct shop *one = &user->shops[random_below(random, 2)];
+	const struct shop *other = &user->shops[random_below(random, 2)];
+	struct cairn_task_opts opts = {.size = sizeof(opts)};
+	struct parcel *parcel = malloc(sizeof(*parcel));
+	struct cairn_key key = key_of(one, id);
+	int ret;
+
+	if (random_below(random, 3) > 0) {
+		opts.flags = flags[random_below(random, 5)];
+		opts.durability = random_below(random, 6) == 0 ? CAIRN_WRITTEN : CAIRN_MEMORY;
+		pack(one, id, true, parcel);
+		ret = cairn_dump(one->ns, parcel->xfers, SHARDS, &opts, NULL);
+		if (ret < 0 ||
+		    parcel->xfers[0].result.status != (there[number] ? CAIRN_PRESENT : 0))
+			user->wrong = "a dump ended otherwise";
+		there[number] = true;
+	} else {
+		ret = cairn_remove(one->ns, &key, 1, NULL, &opts, NULL);
+		if (ret != (there[number] ? 0 : -ENOENT))
+			user->wrong = "a remove ended otherwise";
+		there[number] = false;
+	}
+	if (is_there(other, id) != there[number])
+		user->wrong = there[number] ? "a block is not there" : "a block came back";
+	number = random_below(random, USER_KEYS);
+	if (is_there(other, 1000 * (user->number + 1) + number) != there[number])
+		user->wrong = there[number] ? "a block went" : "a block came back later";
+	free(parcel);
+}
+
+/* Nobody else has its keys: what is there is what it has dumped and not removed, always. */
+static void *use(void *context)
+{
+	struct user *user = context;
+	struct random random = {user->number};
+	bool there[USER_KEYS] = {false};
+
+	for (uint32_t i = 0; i < ROUNDS && !user->wrong; i++)
+		use_one(user, &random, there);
+	return NULL;
+}
+
+static void all_at_once(void **state)
+{
+	struct user users[USERS] = {0};
+	pthread_t threads[USERS];
+	static const char options[] = "size=8MiB, entries=256, write=back, dirty=1MiB",
+			  late[] = "delay(read=0ms, write=0ms, jitter=2ms, depth=64) | ";
+	struct shop one, two;
+
+	(void)state;
+	shop_open_over(&one, options, late);
+	shop_open_over(&two, options, late);
+	for (uint32_t i = 0; i < USERS; i++) {
+		users[i] = (struct user){.shops = {one, two}, .number = i};
+		assert_int_equal(pthread_create(&threads[i], NULL, use, &users[i]), 0);
+	}
+	for (uint32_t i = 0; i < USERS; i++) {
+		pthread_join(threads[i], NULL);
+		if (users[i].wrong)
+			fail_msg("%s", users[i].wrong);
+	}
+	assert_int_equal(counted(&one, "flush_failed_blocks"), 0);
+	assert_true(counted(&one, "held_back_blocks") > 0);
+	shop_close(&one);
+	shop_close(&two);
+}
+
 /* ---- ends ------------------------------------------------------------------------------- */
 
 static void closes(void **state)
@@ -605,6 +716,7 @@ static pid_t start_doomed(const char *options, uint32_t first, uint32_t count)
 	assert_int_equal(pipe(tell), 0);
 	pid = fork();
 	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		shop_open(&shop, options);
 		gate_shut(HELD_MAX);
 		for (uint32_t i = 0; i < count; i++)
@@ -679,7 +791,8 @@ int main(void)
 		CASE(whole_ones_alone), CASE(time_runs_out),
 		CASE(bounded),		CASE(refused_below),
 		CASE(removes_win),	CASE(one_after_the_other),
-		CASE(clears_win),	CASE(closes),
+		CASE(clears_win),	CASE(clears_what_waits),
+		CASE(all_at_once),	CASE(closes),
 		CASE(the_dead),		CASE(kept),
 	};
 
