@@ -87,19 +87,28 @@ static void gate_shut(uint32_t hold)
 	pthread_mutex_unlock(&below.lock);
 }
 
+/* The first @count of those that are kept there, or all. */
+static void gate_let_in(uint32_t count)
+{
+	pthread_mutex_lock(&below.lock);
+	if (count > below.held_count)
+		count = below.held_count;
+	for (uint32_t i = 0; i < count; i++) {
+		assert_true(below.free_count < HELD_MAX);
+		below.freed[below.free_count++] = below.held[i];
+		below.host->resume(below.held[i]);
+	}
+	below.held_count -= count;
+	memmove(below.held, below.held + count, below.held_count * sizeof(below.held[0]));
+	pthread_mutex_unlock(&below.lock);
+}
+
 static void gate_open(void)
 {
-	uint32_t count;
-
 	pthread_mutex_lock(&below.lock);
 	below.hold = 0;
-	count = below.held_count;
-	memcpy(below.freed, below.held, sizeof(below.freed));
-	below.free_count = count;
-	below.held_count = 0;
-	for (uint32_t i = 0; i < count; i++)
-		below.host->resume(below.held[i]);
 	pthread_mutex_unlock(&below.lock);
+	gate_let_in(HELD_MAX);
 }
 
 static void await_dumps(uint32_t count)

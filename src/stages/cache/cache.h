@@ -122,6 +122,7 @@ struct cache_io {
 	bool made;	/* the entry, by this io */
 	bool down;	/* forwarded, to come back by done() */
 	bool was_there; /* a remove: it took one from memory */
+	bool over;	/* a dump: the tier below has answered */
 	uint64_t began_ns, pause_ns;
 	/*
 	 * Parts that fill, of these those that ask for more than the caller did, that wait,

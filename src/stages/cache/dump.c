@@ -258,6 +258,17 @@ static void dump_parts(struct cache_stage *stage, struct cairn_io *io, struct ca
 	}
 }
 
+/* Until it is below, or gone. */
+static void flush_await(struct cache_stage *stage, struct cairn_io *io, struct cache_io *own,
+			const struct cache_ref *ref)
+{
+	if (own->began_ns == 0)
+		flush_hurry(stage, ref);
+	else
+		background_kick(stage, true); /* who has it may be dead */
+	io_pause(stage, io, own);
+}
+
 static uint64_t all_parts(const struct cairn_io *io)
 {
 	return UINT64_MAX >> (CAIRN_PARTS_MAX - io->part_count);
@@ -281,11 +292,27 @@ static void dump_dirty(struct cache_stage *stage, struct cairn_io *io, struct ca
 		cairn_io_fail(io, -ETIMEDOUT);
 		dump_finish(stage, io, own);
 	} else {
-		if (own->began_ns == 0)
-			flush_hurry(stage, ref);
-		else
-			background_kick(stage, true); /* who has it may be dead */
-		io_pause(stage, io, own);
+		flush_await(stage, io, own, ref);
+	}
+}
+
+/*
+ * The tier below has answered. Where another dump was held back beside this one, the block may be
+ * whole here alone: then it is not yet where this one says.
+ */
+static void dump_over(struct cache_stage *stage, struct cairn_io *io, struct cache_io *own)
+{
+	struct cache_ref ref;
+
+	if (io->durability == CAIRN_MEMORY || !find_dirty(stage, io, &ref)) {
+		dump_finish(stage, io, own);
+	} else if (io_late(stage, io)) {
+		for (uint32_t i = 0; i < io->part_count; i++)
+			if (io->parts[i].status >= 0)
+				io->parts[i].status = -ETIMEDOUT;
+		dump_finish(stage, io, own);
+	} else {
+		flush_await(stage, io, own, &ref);
 	}
 }
 
@@ -295,6 +322,10 @@ void dump_begin(struct cache_stage *stage, struct cairn_io *io, struct cache_io 
 	struct cache_ref dirty;
 	bool large, have, back;
 
+	if (own->over) {
+		dump_over(stage, io, own);
+		return;
+	}
 	own->waiting = 0;
 	own->filling = 0;
 	own->in_place = 0;
@@ -369,7 +400,9 @@ void dump_done(struct cache_stage *stage, struct cairn_io *io, struct cache_io *
 		else if (part->status == 0)
 			drop_older(stage, io, part);
 	}
-	dump_finish(stage, io, own);
+	own->filling = 0;
+	own->over = true;
+	dump_over(stage, io, own);
 }
 
 /* ---- removes --------------------------------------------------------------------------- */
