@@ -38,12 +38,14 @@ static int own_dump(const struct cairn_stage_env *env, const struct cairn_ns_vie
 		.first_level = env->index + 1,
 	};
 	struct task *task;
+	uint64_t now_ns;
 
 	assert(count > 0 && s.first_level < store->level_count && store->back);
 	task = task_take_own(store);
 	if (!task)
 		return -EAGAIN;
-	task_init(task, &s, store->sys->now_ns(), UINT64_MAX, false);
+	now_ns = store->sys->now_ns();
+	task_init(task, &s, now_ns, deadline_of(now_ns, store->settings[SET_DEADLINE].u), false);
 	store_count(store, COUNT_QUEUED_XFERS, count);
 	task_dispatch(task);
 	return 0;

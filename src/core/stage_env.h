@@ -114,7 +114,8 @@ struct stage_env {
 	/*
 	 * Dumps @count xfers of the stage's own, as a task that begins at the stage below
 	 * it: each ends at CAIRN_WRITTEN, or at CAIRN_MEMORY where nothing below persists.
-	 * They have ios of their own, so no other io keeps them waiting. xfer.reserved[0] may
+	 * They have ios of their own, so no other io keeps them waiting, and the store's deadline:
+	 * what has not ended by then may be below all the same. xfer.reserved[0] may
 	 * be OWN_XFER_CHAIN. @done is called as of struct cairn_task_opts, for result and
 	 * release together or once for each. 0, or -EAGAIN: OWN_TASKS are under way. Any
 	 * thread.

@@ -349,7 +349,7 @@ void dump_begin(struct cache_stage *stage, struct cairn_io *io, struct cache_io 
 	} else {
 		cache_touch(stage, own->entry, cache_tick(stage));
 		dump_parts(stage, io, own);
-		if (back && own->made && own->filling == all_parts(io)) {
+		if (back && own->filling == all_parts(io)) {
 			hold_back(stage, io, own);
 		} else if (stage->env->below > 0) {
 			dump_down(stage, io, own);
