@@ -43,13 +43,14 @@ enum call {
 	HOLD_BACK,
 	FLY,
 	LAND,
+	VANISH,
 	DROP,
 	CALLS
 };
 
 static const char *const names[CALLS] = {
-	"pin",	  "unpin", "reserve", "commit", "abort",     "remove", "tell", "evict",
-	"change", "sweep", "recover", "join",	"hold back", "fly",    "land", "drop"};
+	"pin",	 "unpin",   "reserve", "commit",    "abort", "remove", "tell",	 "evict", "change",
+	"sweep", "recover", "join",    "hold back", "fly",   "land",   "vanish", "drop"};
 
 struct scene {
 	struct shelf *shelf;
@@ -100,11 +101,11 @@ static bool fly(struct shelf_client *client)
 	return entry_fly(&client->map, ref.entry, state_life(ref.state));
 }
 
-static void land(struct shelf_client *client)
+static void land(struct shelf_client *client, enum entry_end end)
 {
 	struct cache_ref ref = subject_of(client);
 
-	entry_land(&client->map, ref.entry, state_life(ref.state), true);
+	entry_land(&client->map, ref.entry, state_life(ref.state), end);
 }
 
 static void scene_new(struct scene *scene, struct shelf *shelf, enum call call)
@@ -125,7 +126,7 @@ static void scene_new(struct scene *scene, struct shelf *shelf, enum call call)
 		hold_back(scene);
 	if (call > HOLD_BACK)
 		shelf_settle(&scene->victim, &scene->reservation, true);
-	if (call == LAND)
+	if (call == LAND || call == VANISH)
 		CHECK(fly(&scene->victim));
 	/* A chunk that has become empty. */
 	for (uint32_t i = 0; call == CHANGE && i < KEYS; i++)
@@ -178,7 +179,8 @@ static void play(struct scene *scene, enum call call)
 		fly(client);
 		break;
 	case LAND:
-		land(client);
+	case VANISH:
+		land(client, call == LAND ? END_CLEAN : END_GONE);
 		break;
 	case REMOVE:
 	case DROP:
@@ -279,7 +281,7 @@ static void check_dirty(struct scene *scene)
 	while (evict_for(map, POLICY_LRU, slots_units(shelf_bytes(SUBJECT)), &evicted))
 		;
 	CHECK(fly(survivor) && !entry_remove(map, &ref));
-	land(survivor);
+	land(survivor, END_CLEAN);
 	CHECK(word_get(&map->header->dirty) == 0);
 }
 
@@ -380,7 +382,8 @@ int main(int argc, char **argv)
 		if (kit_soak() || ((call == PIN || call == UNPIN) && !kit_sanitized()))
 			walk_each(&shelf, call, most);
 		else
-			walk_some(&shelf, call, kills, most, &rng);
+			/* The last ones are short: fewer meet each of their steps. */
+			walk_some(&shelf, call, call > HOLD_BACK ? kills / 3 : kills, most, &rng);
 	shelf_free(&shelf);
 	return 0;
 }

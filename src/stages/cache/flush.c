@@ -205,14 +205,14 @@ static bool next_item(struct cache_stage *stage, uint32_t *looks, struct item *r
 
 /* ---- a flight begins ---------------------------------------------------------------- */
 
-/* In flight, and not to be written: it goes. */
-static void drop(struct cache_stage *stage, const struct item *item)
+/* In flight until now. */
+static void land(struct cache_stage *stage, const struct item *item, enum entry_end end)
 {
-	struct cache_ref ref = {link_entry(item->link), (uint64_t)link_life(item->link) << 32};
+	uint32_t entry = link_entry(item->link);
 
-	entry_land(stage->map, ref.entry, link_life(item->link), false);
-	if (entry_remove(stage->map, &ref))
-		reclaim_gone(stage->map, ref.entry);
+	entry_land(stage->map, entry, link_life(item->link), end);
+	if (end == END_GONE)
+		reclaim_gone(stage->map, entry);
 }
 
 static bool shard_sound(const struct cache_stage *stage, const struct cache_view *view)
@@ -302,12 +302,12 @@ static void take(struct cache_stage *stage, struct flight *flight, const struct 
 	flight->ns = view_of(stage, space);
 	block->item = *item;
 	if (!flight->ns) { /* it may be opened later */
-		entry_land(stage->map, entry, life, false);
+		land(stage, item, END_DIRTY);
 	} else if (is_over(stage, &block->item, space)) {
-		drop(stage, item);
+		land(stage, item, END_GONE);
 	} else if (!add_xfers(stage, flight, block)) {
 		cairn_count(stage->env, CC_DAMAGED, 1);
-		drop(stage, item);
+		land(stage, item, END_GONE);
 	} else {
 		flight->xfer_count += block->count;
 		flight->block_count++;
@@ -368,8 +368,7 @@ void flush_pump(struct cache_stage *stage)
 			for (uint32_t b = 0; b < flight->block_count; b++) {
 				const struct item *item = &flight->blocks[b].item;
 
-				entry_land(stage->map, link_entry(item->link),
-					   link_life(item->link), false);
+				land(stage, item, END_DIRTY);
 				push(flush, item);
 			}
 			half_add(flights, UINT32_MAX);
@@ -395,22 +394,20 @@ static void failed(struct cache_stage *stage, struct item *item, int32_t status)
 	uint64_t until_ns;
 
 	if (++item->tries == TRIES || is_final(status)) {
-		drop(stage, item);
+		land(stage, item, END_GONE);
 		cairn_count(stage->env, CC_FLUSH_FAILED, 1);
 		return;
 	}
 	until_ns = stage->host->now_ns() + ((uint64_t)RETRY_NS << (item->tries - 1));
 	if (flush->not_before_ns < until_ns)
 		flush->not_before_ns = until_ns;
-	entry_land(stage->map, link_entry(item->link), link_life(item->link), false);
+	land(stage, item, END_DIRTY);
 	if (!push(flush, item))
 		walk(flush);
 }
 
 static void landed(struct cache_stage *stage, const struct flight *flight, struct flown *block)
 {
-	struct cache_ref ref = {link_entry(block->item.link), (uint64_t)link_life(block->item.link)
-								      << 32};
 	bool theirs = false;
 
 	for (uint32_t i = 0; i < block->count; i++) {
@@ -424,9 +421,7 @@ static void landed(struct cache_stage *stage, const struct flight *flight, struc
 	}
 	stage->flush->not_before_ns = 0;
 	cairn_count(stage->env, CC_FLUSHED, 1);
-	entry_land(stage->map, ref.entry, link_life(block->item.link), true);
-	if (theirs && entry_remove(stage->map, &ref))
-		reclaim_gone(stage->map, ref.entry);
+	land(stage, &block->item, theirs ? END_GONE : END_CLEAN);
 }
 
 /* As a task's callback: on a reactor. */

@@ -455,15 +455,20 @@ bool entry_fly(struct cache_map *map, uint32_t entry, uint32_t life)
 	       word_cas(word, state, state_next(state, PHASE_LIVE, KIND_DIRTY, map->owner));
 }
 
-void entry_land(struct cache_map *map, uint32_t entry, uint32_t life, bool below)
+void entry_land(struct cache_map *map, uint32_t entry, uint32_t life, enum entry_end end)
 {
 	uint64_t *word = &map->entries[entry].state;
 	uint64_t state = word_get(word);
-	enum entry_kind kind = below ? KIND_WHOLE : KIND_DIRTY;
+	enum entry_phase phase = end == END_GONE ? PHASE_GONE : PHASE_LIVE;
+	enum entry_kind kind = end == END_CLEAN ? KIND_WHOLE : KIND_DIRTY;
 
 	/* Nobody else changes it, but who takes this client for dead. */
-	if (state_life(state) == life && state_flying(state) && state_owner(state) == map->owner &&
-	    word_cas(word, state, state_next(state, PHASE_LIVE, kind, 0)) && below)
+	if (state_life(state) != life || !state_flying(state) || state_owner(state) != map->owner ||
+	    !word_cas(word, state, state_next(state, phase, kind, 0)))
+		return;
+	if (end == END_GONE)
+		word_add(&map->header->blocks, UINT64_MAX);
+	if (end != END_DIRTY)
 		count_dirty(map, entry, false);
 }
 

@@ -71,8 +71,12 @@ bool entry_remove(struct cache_map *map, const struct cache_ref *ref);
 
 /* DIRTY -> in flight, by this client. False: it is not dirty, or in flight already. */
 bool entry_fly(struct cache_map *map, uint32_t entry, uint32_t life);
-/* In flight, by this client -> WHOLE, or, if it is not below, DIRTY as before. */
-void entry_land(struct cache_map *map, uint32_t entry, uint32_t life, bool below);
+/*
+ * In flight, by this client -> DIRTY as before, WHOLE or GONE, in one step: whoever dies leaves no
+ * entry clean that is to go.
+ */
+enum entry_end { END_DIRTY, END_CLEAN, END_GONE };
+void entry_land(struct cache_map *map, uint32_t entry, uint32_t life, enum entry_end end);
 
 /*
  * To WHOLE, or, where the entry says so, to DIRTY; the caller has it pinned. False: it was
