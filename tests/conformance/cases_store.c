@@ -14,7 +14,7 @@ static bool persists(const struct ctx *ctx, const struct cairn_stat *st)
 
 static enum verdict figures(struct ctx *ctx)
 {
-	struct cairn_stat st = {.size = sizeof(st)};
+	struct cairn_stat st = {.size = sizeof(st)}, after = {.size = sizeof(after)};
 	struct {
 		struct cairn_stat st;
 		uint8_t tail[32];
@@ -40,10 +40,17 @@ static enum verdict figures(struct ctx *ctx)
 	WANT(ctx, st.blocks >= blocks + 5 || (blocks == 0 && st.blocks == 0),
 	     "%llu blocks after 5 more than %llu", (unsigned long long)st.blocks,
 	     (unsigned long long)blocks);
-	/* An older caller's struct, and a newer one's: filled as far as both know. */
-	memset(&longer, 0x55, sizeof(longer));
-	longer.st.size = offsetof(struct cairn_stat, bytes_limit);
-	WANT_IS(ctx, cairn_stat(ctx->store, &longer.st), 0);
+	/*
+	 * An older caller's struct, and a newer one's: filled as far as both know. What was held
+	 * back may be on its way below just now: between two figures that are the same.
+	 */
+	do {
+		WANT_IS(ctx, cairn_stat(ctx->store, &st), 0);
+		memset(&longer, 0x55, sizeof(longer));
+		longer.st.size = offsetof(struct cairn_stat, bytes_limit);
+		WANT_IS(ctx, cairn_stat(ctx->store, &longer.st), 0);
+		WANT_IS(ctx, cairn_stat(ctx->store, &after), 0);
+	} while (after.bytes_used != st.bytes_used);
 	WANT_IS(ctx, longer.st.bytes_limit, 0x5555555555555555);
 	WANT_IS(ctx, longer.st.bytes_used, st.bytes_used);
 	return CASE_PASSED;
