@@ -183,6 +183,34 @@ static void time_runs_out(void **state)
 	assert_false(present_below(1));
 }
 
+/* What goes instead of being written does not take the next one into its namespace. */
+static void of_two_namespaces(void **state)
+{
+	struct cairn_block_attr attr = {.size = sizeof(attr), .ttl_ns = 1};
+	static struct parcel parcel;
+	struct shop one, other, bare;
+
+	(void)state;
+	shop_open(&one, BACK);
+	other = one;
+	space_open(&other, "n");
+	gate_shut(HELD_MAX);
+	for (uint32_t i = 0; i < FLIGHTS; i++)
+		assert_int_equal(dump(&other, i), 0);
+	await_dumps(FLIGHTS);
+	pack(&one, FLIGHTS, true, &parcel);
+	for (uint32_t i = 0; i < SHARDS; i++)
+		parcel.xfers[i].attr = &attr;
+	assert_int_equal(cairn_dump(one.ns, parcel.xfers, SHARDS, NULL, NULL), 0);
+	assert_int_equal(dump(&other, FLIGHTS), 0);
+	gate_open();
+	shop_close(&one);
+	shop_open_below(&bare);
+	space_open(&bare, "n");
+	assert_true(present(&bare, FLIGHTS));
+	shop_close(&bare);
+}
+
 /* ---- bounds ---------------------------------------------------------------------------- */
 
 /* What is held back stays, whatever is pressed in; beyond the bound dumps go through. */
@@ -598,15 +626,25 @@ int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, new_folder, old_folder)
 	const struct CMUnitTest cases[] = {
-		CASE(there_at_once),	CASE(levels),
-		CASE(by_task),		CASE(beside),
-		CASE(committed),	CASE(hangs_below),
-		CASE(whole_ones_alone), CASE(time_runs_out),
-		CASE(bounded),		CASE(refused_below),
-		CASE(removes_win),	CASE(one_after_the_other),
-		CASE(clears_win),	CASE(clears_what_waits),
-		CASE(all_at_once),	CASE(closes),
-		CASE(the_dead),		CASE(kept),
+		CASE(there_at_once),
+		CASE(levels),
+		CASE(by_task),
+		CASE(beside),
+		CASE(committed),
+		CASE(hangs_below),
+		CASE(whole_ones_alone),
+		CASE(time_runs_out),
+		CASE(of_two_namespaces),
+		CASE(bounded),
+		CASE(refused_below),
+		CASE(removes_win),
+		CASE(one_after_the_other),
+		CASE(clears_win),
+		CASE(clears_what_waits),
+		CASE(all_at_once),
+		CASE(closes),
+		CASE(the_dead),
+		CASE(kept),
 	};
 
 	return cmocka_run_group_tests(cases, gate_build, NULL);

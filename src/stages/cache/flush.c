@@ -325,7 +325,7 @@ static bool load_flight(struct cache_stage *stage, struct flight *flight)
 	flight->block_count = 0;
 	flight->xfer_count = 0;
 	while (next_item(stage, &looks, &item)) {
-		const struct cairn_ns_view *ns = flight->ns;
+		const struct cairn_ns_view *ns = flight->block_count > 0 ? flight->ns : NULL;
 
 		if (link_entry(item.link) < stage->map->entry_count &&
 		    must_wait(stage, flight, &item)) {
