@@ -208,6 +208,45 @@ static void test_death_before_whole(void **state)
 	shelf_free(&shelf);
 }
 
+/* It held a block back, and died between two of its shards: nothing of it is there, or all. */
+static void test_death_between_shards(void **state)
+{
+	enum { NUMBER = 5, SHARDS = 3 };
+	struct cache_key key = shelf_key(NUMBER);
+
+	(void)state;
+	assert_int_equal(shelf_shards(NUMBER), SHARDS);
+	for (uint32_t there = 0; there <= SHARDS; there++) {
+		struct shelf_reservation at[SHARDS];
+		struct shelf_client other, dead;
+		struct cache_ref ref;
+		struct shelf shelf;
+
+		assert_true(shelf_new(&shelf, SIZE, ENTRIES, KEYS));
+		assert_true(shelf_join(&other, &shelf, 0, 1));
+		assert_true(shelf_join(&dead, &shelf, 1, 2));
+		for (uint32_t i = 0; i < SHARDS; i++)
+			assert_true(shelf_reserve(&dead, NUMBER, &at[i]));
+		flags_raise(&dead.map.entries[at[0].place.entry].flags, ENTRY_BACK);
+		for (uint32_t i = 0; i < there; i++) {
+			uint32_t bytes = shelf_bytes(NUMBER);
+
+			shelf_fill(map_payload(&dead.map, at[i].place.slot), NUMBER, i);
+			assert_true(shard_publish(&dead.map, &at[i].place, bytes, bytes, 0));
+		}
+		shelf_die(&dead);
+		assert_true(shelf_recover(&other, 1));
+		ref = cached_find(&other.map, &key);
+		if (there < SHARDS)
+			assert_true(ref.entry == CACHE_NONE);
+		else
+			assert_true(state_dirty(ref.state));
+		require(&other.map, true, 0, 0);
+		shelf_die(&other);
+		shelf_free(&shelf);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -215,6 +254,7 @@ int main(void)
 		cmocka_unit_test(test_threads),
 		cmocka_unit_test(test_death_beside_a_pin),
 		cmocka_unit_test(test_death_before_whole),
+		cmocka_unit_test(test_death_between_shards),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,6 +5,25 @@
 #include "stages/cache/recover.h"
 #include "stages/cache/slots.h"
 
+/*
+ * Who holds a block back has taken all of its shards before it says so. If one is absent, that one
+ * has died meanwhile, and what it had put in was never acknowledged, nor asked for below.
+ */
+static void drop_half_held(struct cache_map *map, uint32_t entry, uint32_t life)
+{
+	const struct cache_ref ref = {entry, word_get(&map->entries[entry].state)};
+	const struct cache_shard *shards = map_shards(map, entry);
+	uint32_t count = short_hint(&map->entries[entry].shard_count), absent = 0;
+
+	if (state_life(ref.state) != life || state_whole(ref.state) ||
+	    !(short_hint(&map->entries[entry].flags) & ENTRY_BACK))
+		return;
+	for (uint32_t i = 0; shards && i < count; i++)
+		absent += shard_state(word_get(&shards[i].word)) == SHARD_ABSENT;
+	if (absent > 0)
+		entry_remove(map, &ref);
+}
+
 /* Its shards of a pinned entry that were filling are absent again. */
 static void reset_shards(struct cache_map *map, uint32_t owner, uint64_t link)
 {
@@ -27,6 +46,7 @@ static void reset_shards(struct cache_map *map, uint32_t owner, uint64_t link)
 	}
 	/* Or between the last shard and telling that there are all. */
 	shards_settle(map, entry, life);
+	drop_half_held(map, entry, life);
 }
 
 /*
