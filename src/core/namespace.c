@@ -189,6 +189,13 @@ int cairn_key_derive(const struct cairn_namespace *ns, const void *name, size_t 
 	return ret;
 }
 
+static int clear_level(struct cairn_namespace *ns, uint32_t level, uint32_t durability)
+{
+	const struct level *at = &ns->store->levels[level];
+
+	return at->ops->clear ? at->ops->clear(at->self, &ns->view, durability) : 0;
+}
+
 int cairn_clear(struct cairn_namespace *ns, uint32_t durability)
 {
 	struct cairn_store *store;
@@ -202,18 +209,18 @@ int cairn_clear(struct cairn_namespace *ns, uint32_t durability)
 		return ret;
 	if (durability != CAIRN_MEMORY && !store->persists)
 		return -EOPNOTSUPP;
-	/* What is held back must not go to a tier that is cleared already. */
-	if (store->back)
-		ret = store->levels[0].ops->clear(store->levels[0].self, &ns->view, durability);
+	/*
+	 * What is held back, by this store or by another process, must not go to a tier that is
+	 * cleared already.
+	 */
+	for (uint32_t i = 0; i + 1 < store->level_count && ret == 0; i++)
+		ret = clear_level(ns, i, durability);
 	/*
 	 * From the bottom up: what a tier brings up meanwhile from one that is not cleared yet
 	 * is cleared with that tier.
 	 */
 	for (uint32_t i = store->level_count; i-- > 0;) {
-		struct level *level = &store->levels[i];
-		int failed = level->ops->clear
-				     ? level->ops->clear(level->self, &ns->view, durability)
-				     : 0;
+		int failed = clear_level(ns, i, durability);
 
 		/* The others are cleared all the same. */
 		if (failed < 0 && ret == 0)

@@ -387,19 +387,32 @@ static void *clear_it(void *context)
 	return NULL;
 }
 
-static void clears_win(void **state)
+/* A cache with a stage above it holds nothing back, and meets what others do. */
+static void shop_open_under(struct shop *shop, const char *options)
 {
-	pthread_t thread;
-	struct shop shop;
+	char spec[SPEC_MAX];
 
-	(void)state;
+	snprintf(spec, sizeof(spec),
+		 "fault(rule=\"dump:EIO:#999\") | cache(%s, name=%s) | lower(path=%s/kv, "
+		 "shared=yes)",
+		 options, region, folder);
+	shop_open_spec(shop, spec);
+}
+
+static void clear_wins(bool under)
+{
+	struct shop shop, other;
+	pthread_t thread;
+
 	shop_open(&shop, BACK);
+	if (under)
+		shop_open_under(&other, BACK);
 	gate_shut(HELD_MAX);
 	for (uint32_t i = 0; i < 8; i++)
 		assert_int_equal(dump(&shop, i), 0);
 	await_dumps(FLIGHTS);
 	cleared = 0;
-	assert_int_equal(pthread_create(&thread, NULL, clear_it, &shop), 0);
+	assert_int_equal(pthread_create(&thread, NULL, clear_it, under ? &other : &shop), 0);
 	usleep(20000);
 	pthread_mutex_lock(&below.lock);
 	assert_int_equal(cleared, 0); /* some are on their way */
@@ -409,9 +422,44 @@ static void clears_win(void **state)
 	for (uint32_t i = 0; i < 8; i++)
 		assert_false(present(&shop, i));
 	assert_int_equal(dump(&shop, 3), 0);
+	if (under)
+		shop_close(&other);
 	shop_close(&shop);
 	for (uint32_t i = 0; i < 8; i++)
 		assert_int_equal(present_below(i), i == 3);
+}
+
+static void clears_win(void **state)
+{
+	(void)state;
+	clear_wins(false);
+}
+
+static void clears_win_from_under(void **state)
+{
+	(void)state;
+	clear_wins(true);
+}
+
+static void removes_win_from_under(void **state)
+{
+	struct shop one, two;
+	struct call call;
+
+	(void)state;
+	shop_open(&one, BACK);
+	shop_open_under(&two, BACK);
+	gate_shut(HELD_MAX);
+	assert_int_equal(dump(&one, 1), 0);
+	await_dumps(1);
+	remove_begin(&two, 1, &call);
+	assert_false(removed(&two, &call, 20000000));
+	gate_open();
+	assert_true(removed(&two, &call, UINT64_MAX) && call.result.status == 0);
+	assert_false(present(&one, 1) || present_below(1));
+	shop_close(&two);
+	shop_close(&one);
+	assert_false(present_below(1));
 }
 
 /* What is in no flight yet is cleared at once, and never begins one. */
@@ -640,6 +688,8 @@ int main(void)
 		CASE(removes_win),
 		CASE(one_after_the_other),
 		CASE(clears_win),
+		CASE(clears_win_from_under),
+		CASE(removes_win_from_under),
 		CASE(clears_what_waits),
 		CASE(all_at_once),
 		CASE(closes),

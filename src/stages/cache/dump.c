@@ -182,13 +182,14 @@ static void hold_back(struct cache_stage *stage, struct cairn_io *io, struct cac
 	flush_add(stage, io, own->entry, own->life);
 }
 
-/* The block, where it is here and not yet below. */
+/* The block, where it is here and not yet below; others may hold one back that this store would
+ * not. */
 static bool find_dirty(const struct cache_stage *stage, const struct cairn_io *io,
 		       struct cache_ref *ret_ref)
 {
 	struct cache_key key;
 
-	if (!stage->flush || !cache_key(stage, io->ns, &io->key, &key))
+	if (!cache_key(stage, io->ns, &io->key, &key))
 		return false;
 	*ret_ref = cached_find(stage->map, &key);
 	return ret_ref->entry != CACHE_NONE && state_dirty(ret_ref->state);
@@ -304,7 +305,7 @@ static void dump_over(struct cache_stage *stage, struct cairn_io *io, struct cac
 {
 	struct cache_ref ref;
 
-	if (io->durability == CAIRN_MEMORY || !find_dirty(stage, io, &ref)) {
+	if (io->durability == CAIRN_MEMORY || !stage->flush || !find_dirty(stage, io, &ref)) {
 		dump_finish(stage, io, own);
 	} else if (io_late(stage, io)) {
 		for (uint32_t i = 0; i < io->part_count; i++)
@@ -333,7 +334,7 @@ void dump_begin(struct cache_stage *stage, struct cairn_io *io, struct cache_io 
 		dump_finish(stage, io, own);
 		return;
 	}
-	if (find_dirty(stage, io, &dirty)) {
+	if (stage->flush && find_dirty(stage, io, &dirty)) {
 		dump_dirty(stage, io, own, &dirty);
 		return;
 	}
