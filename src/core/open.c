@@ -264,14 +264,14 @@ static bool busy(const struct cairn_store *store)
 }
 
 /* What the first stage has held back: is anything left of it? Its lock is let go meanwhile. */
-static bool settle(struct cairn_store *store)
+static bool settle(struct cairn_store *store, bool first)
 {
 	bool left;
 
 	if (!store->back)
 		return false;
 	pthread_mutex_unlock(&store->lock);
-	left = store->back->settle(store->levels[0].self);
+	left = store->back->settle(store->levels[0].self, first);
 	pthread_mutex_lock(&store->lock);
 	return left;
 }
@@ -279,6 +279,7 @@ static bool settle(struct cairn_store *store)
 /* Until nothing is under way, and nothing is held back. The store is locked. */
 static int come_to_rest(struct cairn_store *store, uint64_t until_ns)
 {
+	bool first = true;
 	int ret = 0;
 
 	while (ret == 0) {
@@ -288,8 +289,9 @@ static int come_to_rest(struct cairn_store *store, uint64_t until_ns)
 			ret = cond_wait_until(&store->changed, &store->lock, until_ns);
 			continue;
 		}
-		if (!settle(store) && !busy(store))
+		if (!settle(store, first) && !busy(store))
 			break;
+		first = false;
 		/* What is left may be another process's just now: who is told of its end? */
 		now_ns = store->sys->now_ns();
 		look_ns = deadline_of(now_ns, SETTLE_NS);

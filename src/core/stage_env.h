@@ -37,8 +37,9 @@ struct stage_back {
 	/*
 	 * Before the store closes, with no task of a caller's under way, on the thread that
 	 * closes: again and again while it returns true, something is left, or under way.
+	 * @first: of this close; one before it may have given up.
 	 */
-	bool (*settle)(void *self);
+	bool (*settle)(void *self, bool first);
 };
 
 struct stage_env {

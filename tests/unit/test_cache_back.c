@@ -655,6 +655,49 @@ static void the_dead(void **state)
 		assert_int_equal(present_below(i), i != 0);
 }
 
+/* A close that gave up is forgotten by the next one, which finds what a dead one has left since. */
+static void closes_again(void **state)
+{
+	struct shop shop;
+	pid_t pid;
+
+	(void)state;
+	pid = start_doomed(BACK, 100, 3);
+	shop_open(&shop, BACK);
+	gate_shut(HELD_MAX);
+	assert_int_equal(dump(&shop, 1), 0);
+	await_dumps(1);
+	assert_int_equal(cairn_store_close(shop.store, 30000000), -ETIMEDOUT);
+	end_doomed(pid);
+	gate_open();
+	await_count(&shop, "flushed_blocks", 1);
+	shop_close(&shop);
+	for (uint32_t i = 100; i < 103; i++)
+		assert_true(present_below(i));
+	assert_true(present_below(1));
+}
+
+/* Others open and close the region: who asks for more than memory waits for no flight in vain. */
+static void beside_a_stranger(void **state)
+{
+	(void)state;
+	for (uint32_t i = 0; i < 20; i++) {
+		struct shop shop, stranger;
+
+		shop_open(&shop, BACK);
+		gate_shut(i % 2 ? HELD_MAX : 0);
+		for (uint32_t k = 0; k < 8; k++)
+			assert_int_equal(dump(&shop, 10 * i + k), 0);
+		shop_open(&stranger, BACK);
+		space_open(&stranger, "other");
+		gate_open();
+		shop_close(&stranger);
+		for (uint32_t k = 0; k < 8; k++)
+			assert_true(dump_at(&shop, 10 * i + k, CAIRN_WRITTEN, 0) >= 0);
+		shop_close(&shop);
+	}
+}
+
 static void kept(void **state)
 {
 	struct shop shop;
@@ -693,6 +736,8 @@ int main(void)
 		CASE(clears_what_waits),
 		CASE(all_at_once),
 		CASE(closes),
+		CASE(closes_again),
+		CASE(beside_a_stranger),
 		CASE(the_dead),
 		CASE(kept),
 	};

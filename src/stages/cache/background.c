@@ -50,14 +50,16 @@ bool background_pending(struct cache_stage *stage)
 static int64_t work(void *context)
 {
 	struct cache_stage *stage = context;
-	uint32_t chunk, repaired;
+	uint32_t chunk, repaired, repairs;
 
 	if (flag_get(&stage->want_repair)) {
 		flag_lower(&stage->want_repair);
 		repaired = region_recover(&stage->region);
 		cairn_count(stage->env, CC_REPAIRS, repaired);
-		if (repaired > 0)
-			flush_walk(stage); /* what they held back */
+		repairs = half_get(&stage->map->header->repairs);
+		if (repairs != stage->repairs_seen)
+			flush_walk(stage); /* what they held back, whoever repaired */
+		stage->repairs_seen = repairs;
 	}
 	chunk = next_bare(stage);
 	if (chunk != CACHE_NONE)

@@ -62,7 +62,7 @@ struct flush {
 	uint64_t not_before_ns; /* after a failure */
 	bool walking;
 	bool others;		  /* the walk has met what other processes have in flight */
-	uint64_t settle_until_ns; /* 0: nobody closes */
+	uint64_t settle_until_ns; /* a close waits for the flights of others no longer */
 	uint32_t walk_at;	  /* entries from here on are still to be looked at */
 	const struct cairn_ns_view *views[CACHE_SPACES_MAX];
 	struct flight flights[FLIGHTS];
@@ -70,7 +70,7 @@ struct flush {
 };
 
 static void opened(void *self);
-static bool settle(void *self);
+static bool settle(void *self, bool first);
 
 static const struct stage_back back = {opened, settle};
 
@@ -294,23 +294,39 @@ static void take(struct cache_stage *stage, struct flight *flight, const struct 
 {
 	uint32_t entry = link_entry(item->link), life = link_life(item->link), space;
 	struct flown *block = &flight->blocks[flight->block_count];
+	const struct cairn_ns_view *ns;
 
-	/* Removed, written or in flight meanwhile. */
-	if (entry >= stage->map->entry_count || !entry_fly(stage->map, entry, life))
+	if (entry >= stage->map->entry_count)
 		return;
 	space = half_get(&stage->map->entries[entry].space);
-	flight->ns = view_of(stage, space);
+	if (space >= CACHE_SPACES_MAX)
+		return;
+	ns = view_of(stage, space);
 	block->item = *item;
-	if (!flight->ns) { /* it may be opened later */
+	/*
+	 * Whose namespace is not open here is left alone: who would write it must not find it in
+	 * flight, and pass it over, just then.
+	 */
+	if (!ns && !is_over(stage, &block->item, space))
+		return;
+	/* Removed, written or in flight meanwhile; else all that was read of it is its own. */
+	if (!entry_fly(stage->map, entry, life))
+		return;
+	if (is_over(stage, &block->item, space)) {
+		land(stage, item, END_GONE);
+		return;
+	}
+	if (!ns) { /* its time has not run out after all: the clock was set back */
 		land(stage, item, END_DIRTY);
-	} else if (is_over(stage, &block->item, space)) {
-		land(stage, item, END_GONE);
-	} else if (!add_xfers(stage, flight, block)) {
-		cairn_count(stage->env, CC_DAMAGED, 1);
-		land(stage, item, END_GONE);
-	} else {
+		return;
+	}
+	flight->ns = ns;
+	if (add_xfers(stage, flight, block)) {
 		flight->xfer_count += block->count;
 		flight->block_count++;
+	} else {
+		cairn_count(stage->env, CC_DAMAGED, 1);
+		land(stage, item, END_GONE);
 	}
 }
 
@@ -325,8 +341,6 @@ static bool load_flight(struct cache_stage *stage, struct flight *flight)
 	flight->block_count = 0;
 	flight->xfer_count = 0;
 	while (next_item(stage, &looks, &item)) {
-		const struct cairn_ns_view *ns = flight->block_count > 0 ? flight->ns : NULL;
-
 		if (link_entry(item.link) < stage->map->entry_count &&
 		    must_wait(stage, flight, &item)) {
 			/* There is room: it was taken out just now, or the queue is empty. */
@@ -336,8 +350,6 @@ static bool load_flight(struct cache_stage *stage, struct flight *flight)
 			break;
 		}
 		take(stage, flight, &item);
-		if (flight->block_count > 0 && ns)
-			flight->ns = ns;
 	}
 	return flight->block_count > 0;
 }
@@ -540,16 +552,17 @@ static void opened(void *self)
 	background_kick(stage, false);
 }
 
-static bool settle(void *self)
+static bool settle(void *self, bool first)
 {
 	struct cache_stage *stage = self;
 	struct flush *flush = stage->flush;
 	uint64_t now_ns = stage->host->now_ns();
+	uint32_t repaired = region_recover(&stage->region);
 	bool left;
 
-	cairn_count(stage->env, CC_REPAIRS, region_recover(&stage->region));
+	cairn_count(stage->env, CC_REPAIRS, repaired);
 	pthread_mutex_lock(&flush->lock);
-	if (flush->settle_until_ns == 0) {
+	if (first || repaired > 0) {
 		flush->settle_until_ns = now_ns + OTHERS_NS;
 		flush->others = any_left(stage->map);
 	}
@@ -562,9 +575,9 @@ static bool settle(void *self)
 	pthread_mutex_lock(&flush->lock);
 	left = flush->out > 0 || flush->count > 0 || flush->walking ||
 	       (flush->others && now_ns < flush->settle_until_ns);
-	if (!left)
-		flush->settle_until_ns = 0;
 	pthread_mutex_unlock(&flush->lock);
+	if (left) /* the close may give up */
+		background_kick(stage, false);
 	return left;
 }
 

@@ -397,10 +397,9 @@ struct cache_ref cached_add(struct cache_map *map, uint32_t record, const struct
 
 /* ---- an entry's way ------------------------------------------------------------ */
 
-static void count_dirty(struct cache_map *map, uint32_t entry, bool more)
+/* @bytes: of the entry, looked at before its state changed: after it, it may be another's. */
+static void count_dirty(struct cache_map *map, uint64_t bytes, bool more)
 {
-	uint64_t bytes = entry_bytes(map, entry);
-
 	word_add(&map->header->dirty, more ? bytes : -bytes);
 }
 
@@ -409,7 +408,7 @@ bool entry_remove(struct cache_map *map, const struct cache_ref *ref)
 	uint64_t *word = &map->entries[ref->entry].state;
 
 	for (;;) {
-		uint64_t state = word_get(word);
+		uint64_t state = word_get(word), bytes = entry_bytes(map, ref->entry);
 
 		if (state_life(state) != state_life(ref->state) || !state_lives(state) ||
 		    state_flying(state))
@@ -419,7 +418,7 @@ bool entry_remove(struct cache_map *map, const struct cache_ref *ref)
 		if (state_whole(state))
 			word_add(&map->header->blocks, UINT64_MAX);
 		if (state_dirty(state))
-			count_dirty(map, ref->entry, false);
+			count_dirty(map, bytes, false);
 		return true;
 	}
 }
@@ -430,7 +429,7 @@ bool entry_whole(struct cache_map *map, uint32_t entry, uint32_t life)
 	bool back = short_hint(&map->entries[entry].flags) & ENTRY_BACK;
 
 	for (;;) {
-		uint64_t state = word_get(word);
+		uint64_t state = word_get(word), bytes = entry_bytes(map, entry);
 
 		if (state_life(state) != life || !state_lives(state))
 			return false;
@@ -441,7 +440,7 @@ bool entry_whole(struct cache_map *map, uint32_t entry, uint32_t life)
 			continue;
 		word_add(&map->header->blocks, 1);
 		if (back)
-			count_dirty(map, entry, true);
+			count_dirty(map, bytes, true);
 		return true;
 	}
 }
@@ -458,7 +457,7 @@ bool entry_fly(struct cache_map *map, uint32_t entry, uint32_t life)
 void entry_land(struct cache_map *map, uint32_t entry, uint32_t life, enum entry_end end)
 {
 	uint64_t *word = &map->entries[entry].state;
-	uint64_t state = word_get(word);
+	uint64_t state = word_get(word), bytes = entry_bytes(map, entry);
 	enum entry_phase phase = end == END_GONE ? PHASE_GONE : PHASE_LIVE;
 	enum entry_kind kind = end == END_CLEAN ? KIND_WHOLE : KIND_DIRTY;
 
@@ -469,7 +468,7 @@ void entry_land(struct cache_map *map, uint32_t entry, uint32_t life, enum entry
 	if (end == END_GONE)
 		word_add(&map->header->blocks, UINT64_MAX);
 	if (end != END_DIRTY)
-		count_dirty(map, entry, false);
+		count_dirty(map, bytes, false);
 }
 
 /* HIDDEN -> PART: the block is known to be whole below. */
