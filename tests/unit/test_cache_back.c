@@ -11,6 +11,8 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <fcntl.h>
+#include <glob.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -24,6 +26,7 @@
 #include <cairn/pin.h>
 
 #include "back_shop.h"
+#include "stages/cache/layout.h"
 
 /* ---- there, and then below ---------------------------------------------------------------- */
 
@@ -209,6 +212,38 @@ static void of_two_namespaces(void **state)
 	space_open(&bare, "n");
 	assert_true(present(&bare, FLIGHTS));
 	shop_close(&bare);
+}
+
+/* While another holds the list of namespaces none is opened: not one that misses its removes here.
+ */
+static void no_place_in_vain(void **state)
+{
+	struct cairn_namespace_desc desc = {
+		.size = sizeof(desc), .model = "n", .shard_count = SHARDS, .shard_bytes = BYTES};
+	struct flock lock = {
+		.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = CACHE_LOCK_SPACES, .l_len = 1};
+	struct cairn_namespace *ns;
+	struct cairn_error error;
+	struct shop shop;
+	char pattern[128];
+	glob_t found;
+	int fd;
+
+	(void)state;
+	shop_open(&shop, BACK);
+	snprintf(pattern, sizeof(pattern), "/dev/shm/cairn-cache-*-%s", region);
+	assert_int_equal(glob(pattern, 0, NULL, &found), 0);
+	assert_int_equal(found.gl_pathc, 1);
+	fd = open(found.gl_pathv[0], O_RDWR);
+	assert_true(fd >= 0);
+	assert_int_equal(fcntl(fd, F_OFD_SETLK, &lock), 0);
+	assert_int_equal(cairn_namespace_open(shop.store, &desc, &ns, &error), -EBUSY);
+	assert_non_null(strstr(error.text, "cache: "));
+	assert_null(strchr(error.text, '\n'));
+	close(fd);
+	globfree(&found);
+	assert_int_equal(cairn_namespace_open(shop.store, &desc, &ns, &error), 0);
+	shop_close(&shop);
 }
 
 /* ---- bounds ---------------------------------------------------------------------------- */
@@ -726,6 +761,7 @@ int main(void)
 		CASE(whole_ones_alone),
 		CASE(time_runs_out),
 		CASE(of_two_namespaces),
+		CASE(no_place_in_vain),
 		CASE(bounded),
 		CASE(refused_below),
 		CASE(removes_win),

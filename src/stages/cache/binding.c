@@ -21,28 +21,35 @@ static bool same(const struct cache_map *map, uint32_t id, const struct cairn_ns
 	       memcmp(map->descs + (uint64_t)id * CACHE_DESC_MAX, ns->desc, ns->desc_length) == 0;
 }
 
-/* Under the lock: the place of @ns, found or made. CACHE_NONE: all are taken, or no memory. */
-static uint32_t find_or_make(struct cache_stage *stage, const struct cairn_ns_view *ns)
+/* Under the lock: the place of @ns, found or made. CACHE_NONE: none, for nobody who asks. */
+static int find_or_make(struct cache_stage *stage, const struct cairn_ns_view *ns, uint32_t *ret_id)
 {
 	struct cache_map *map = stage->map;
 	struct cache_space *space;
-	uint64_t at;
 	uint32_t id = 0;
+	uint64_t at;
+	int ret;
 
-	for (; id < CACHE_SPACES_MAX && half_get(&map->spaces[id].state) == 1; id++)
-		if (same(map, id, ns))
-			return id;
+	*ret_id = CACHE_NONE;
+	for (; id < CACHE_SPACES_MAX && half_get(&map->spaces[id].state) == 1; id++) {
+		if (!same(map, id, ns))
+			continue;
+		*ret_id = id;
+		return 0;
+	}
 	if (id == CACHE_SPACES_MAX || ns->desc_length > CACHE_DESC_MAX)
-		return CACHE_NONE;
+		return 0;
 	at = map->header->descs_at + (uint64_t)id * CACHE_DESC_MAX;
-	if (stage->sys->fallocate(stage->region.fd, 0, (off_t)at, CACHE_DESC_MAX) < 0)
-		return CACHE_NONE;
+	ret = stage->sys->fallocate(stage->region.fd, 0, (off_t)at, CACHE_DESC_MAX);
+	if (ret < 0)
+		return ret;
 	space = &map->spaces[id];
 	memcpy(map->descs + (uint64_t)id * CACHE_DESC_MAX, ns->desc, ns->desc_length);
 	half_put(&space->desc_length, (uint32_t)ns->desc_length);
 	half_put(&space->generation, 1);
 	half_put(&space->state, 1);
-	return id;
+	*ret_id = id;
+	return 0;
 }
 
 int binding_make(struct cache_stage *stage, const struct cairn_ns_view *ns, void **ret_binding,
@@ -56,10 +63,17 @@ int binding_make(struct cache_stage *stage, const struct cairn_ns_view *ns, void
 		return stage_error(reterr, -ENOSPC, "%s: no memory for a namespace",
 				   stage->env->name);
 	ret = region_lock(&stage->region, CACHE_LOCK_SPACES, LOCK_WAIT_NS);
-	/* Without a place its blocks pass by: that is slower, and nothing is wrong with it. */
-	binding->space = ret == 0 ? find_or_make(stage, ns) : CACHE_NONE;
-	if (ret == 0)
+	if (ret == 0) {
+		ret = find_or_make(stage, ns, &binding->space);
 		region_unlock(&stage->region, CACHE_LOCK_SPACES);
+	}
+	/* Not to pass by: others may have the place, and what is removed here would stay there. */
+	if (ret < 0) {
+		stage->sys->free(binding);
+		return stage_error(reterr, ret, "%s: the namespace's place in the region: %s",
+				   stage->env->name, strerror(-ret));
+	}
+	/* Where nobody has a place blocks pass by: that is slower, and nothing is wrong with it. */
 	if (binding->space == CACHE_NONE && stage->env->below == 0) {
 		stage->sys->free(binding);
 		return stage_error(reterr, -ENOSPC,
