@@ -10,18 +10,11 @@
 
 #include "counted.h"
 #include "dump_gate.h"
-#include "random.h"
+#include "shop.h"
 
-#define BYTES	 20000u
-#define SHARDS	 3u
 #define SPEC_MAX 512u
 #define FLIGHTS	 4u /* of one process at once */
 #define BACK	 "size=16MiB, entries=2000, write=back"
-
-struct shop {
-	struct cairn_store *store;
-	struct cairn_namespace *ns;
-};
 
 static char region[64], folder[SPEC_MAX / 4];
 static uint32_t tests; /* each has its own folder below */
@@ -95,31 +88,7 @@ static void shop_open_below(struct shop *shop)
 	shop_open_spec(shop, spec);
 }
 
-static void shop_close(struct shop *shop)
-{
-	assert_int_equal(cairn_store_close(shop->store, 0), 0);
-}
-
-static struct cairn_key key_of(const struct shop *shop, uint32_t number)
-{
-	struct cairn_key key;
-
-	assert_int_equal(cairn_key_derive(shop->ns, &number, sizeof(number), &key), 0);
-	return key;
-}
-
 /* ---- blocks ---------------------------------------------------------------------------- */
-
-/* A function of the key and the shard, so that any wrong byte is seen. */
-static void content(const struct cairn_key *key, uint32_t shard, uint8_t *ret_bytes)
-{
-	struct random random;
-
-	memcpy(&random.state, key->bytes, sizeof(random.state));
-	random.state += shard;
-	for (uint32_t i = 0; i < BYTES; i++)
-		ret_bytes[i] = (uint8_t)random_next(&random);
-}
 
 struct parcel {
 	uint8_t memory[SHARDS][BYTES];

@@ -22,23 +22,17 @@
 
 #include <cairn/pin.h>
 
-#include "random.h"
+#include "counted.h"
+#include "shop.h"
 
 #ifdef __SANITIZE_THREAD__
 #define LESS 8u /* of what has no threads of its own, and many bytes */
 #else
 #define LESS 1u
 #endif
-#define BYTES	 20000u
-#define SHARDS	 3u
 #define LINKS	 40u
 #define MANY	 4000u
 #define SPEC_MAX 256u
-
-struct shop {
-	struct cairn_store *store;
-	struct cairn_namespace *ns;
-};
 
 static char region[64]; /* a name of this process's own */
 
@@ -104,30 +98,6 @@ static int shop_refused(const char *options, bool shared, const char *below,
 	return shop_try(&shop, spec, reterr);
 }
 
-static void shop_close(struct shop *shop)
-{
-	assert_int_equal(cairn_store_close(shop->store, 0), 0);
-}
-
-static struct cairn_key key_of(const struct shop *shop, uint32_t number)
-{
-	struct cairn_key key;
-
-	assert_int_equal(cairn_key_derive(shop->ns, &number, sizeof(number), &key), 0);
-	return key;
-}
-
-/* A function of the key and the shard, so that any wrong byte is seen. */
-static void content(const struct cairn_key *key, uint32_t shard, uint8_t *ret_bytes)
-{
-	struct random random;
-
-	memcpy(&random.state, key->bytes, sizeof(random.state));
-	random.state += shard;
-	for (uint32_t i = 0; i < BYTES; i++)
-		ret_bytes[i] = (uint8_t)random_next(&random);
-}
-
 static bool is_content(const struct cairn_key *key, uint32_t shard, const void *bytes)
 {
 	static uint8_t want[BYTES];
@@ -191,27 +161,9 @@ static bool present(const struct shop *shop, uint32_t number)
 	return cairn_lookup(shop->ns, &key, 1, &found, NULL, NULL) == 1;
 }
 
-struct wanted {
-	const char *stage, *name;
-	uint64_t value;
-};
-
-static int add_counter(void *context, const struct cairn_counter *counter)
-{
-	struct wanted *wanted = context;
-
-	if (strcmp(counter->stage, wanted->stage) == 0 && strcmp(counter->name, wanted->name) == 0)
-		wanted->value = counter->value;
-	return 0;
-}
-
 static uint64_t of_stage(const struct shop *shop, const char *stage, const char *name)
 {
-	struct wanted wanted = {stage, name, UINT64_MAX};
-
-	cairn_counters(shop->store, add_counter, &wanted);
-	assert_true(wanted.value != UINT64_MAX);
-	return wanted.value;
+	return counted_of(shop->store, stage, name);
 }
 
 static uint64_t counted(const struct shop *shop, const char *name)

@@ -186,6 +186,18 @@ static void time_runs_out(void **state)
 	assert_false(present_below(1));
 }
 
+/* A store whose flights are all under way, with blocks of another namespace of it. */
+static void open_with_flights(struct shop *shop, struct shop *other)
+{
+	shop_open(shop, BACK);
+	*other = *shop;
+	space_open(other, "other");
+	gate_shut(HELD_MAX);
+	for (uint32_t i = 0; i < FLIGHTS; i++)
+		assert_int_equal(dump(other, i), 0);
+	await_dumps(FLIGHTS);
+}
+
 /* What goes instead of being written does not take the next one into its namespace. */
 static void of_two_namespaces(void **state)
 {
@@ -194,13 +206,7 @@ static void of_two_namespaces(void **state)
 	struct shop one, other, bare;
 
 	(void)state;
-	shop_open(&one, BACK);
-	other = one;
-	space_open(&other, "n");
-	gate_shut(HELD_MAX);
-	for (uint32_t i = 0; i < FLIGHTS; i++)
-		assert_int_equal(dump(&other, i), 0);
-	await_dumps(FLIGHTS);
+	open_with_flights(&one, &other);
 	pack(&one, FLIGHTS, true, &parcel);
 	for (uint32_t i = 0; i < SHARDS; i++)
 		parcel.xfers[i].attr = &attr;
@@ -209,7 +215,7 @@ static void of_two_namespaces(void **state)
 	gate_open();
 	shop_close(&one);
 	shop_open_below(&bare);
-	space_open(&bare, "n");
+	space_open(&bare, "other");
 	assert_true(present(&bare, FLIGHTS));
 	shop_close(&bare);
 }
@@ -503,13 +509,7 @@ static void clears_what_waits(void **state)
 	struct shop shop, other;
 
 	(void)state;
-	shop_open(&shop, BACK);
-	other = shop;
-	space_open(&other, "other");
-	gate_shut(HELD_MAX);
-	for (uint32_t i = 0; i < FLIGHTS; i++)
-		assert_int_equal(dump(&other, i), 0);
-	await_dumps(FLIGHTS);
+	open_with_flights(&shop, &other);
 	assert_int_equal(dump(&shop, 1), 0);
 	assert_int_equal(cairn_clear(shop.ns, CAIRN_WRITTEN), 0);
 	gate_open();
