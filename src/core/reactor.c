@@ -61,26 +61,31 @@ static void make_io(struct reactor *reactor, uint32_t index, struct list *free)
 	list_append(free, &io->waiting);
 }
 
-/* Whether there is a free io; one that was never used is made only where there is no other. */
-static bool io_spare(struct reactor *reactor)
+/*
+ * Whether there is a free io among the @count from @first on; one that was never used is made only
+ * where there is no other.
+ */
+static bool spare(struct reactor *reactor, struct list *free, uint32_t *made, uint32_t first,
+		  uint32_t count)
 {
-	if (!list_empty(&reactor->free_ios))
+	if (!list_empty(free))
 		return true;
-	if (reactor->ios_made == reactor->ios)
+	if (*made == count)
 		return false;
-	make_io(reactor, reactor->ios_made++, &reactor->free_ios);
+	make_io(reactor, first + (*made)++, free);
 	return true;
 }
 
-/* Likewise of those that are kept for stages' tasks; they lie behind the others. */
+static bool io_spare(struct reactor *reactor)
+{
+	return spare(reactor, &reactor->free_ios, &reactor->ios_made, 0, reactor->ios);
+}
+
+/* Of those that are kept for stages' tasks; they lie behind the others. */
 static bool own_spare(struct reactor *reactor)
 {
-	if (!list_empty(&reactor->own_ios))
-		return true;
-	if (reactor->own_made == reactor->own_count)
-		return false;
-	make_io(reactor, reactor->ios + reactor->own_made++, &reactor->own_ios);
-	return true;
+	return spare(reactor, &reactor->own_ios, &reactor->own_made, reactor->ios,
+		     reactor->own_count);
 }
 
 static int reactor_engine(struct reactor *reactor)

@@ -108,7 +108,8 @@ struct stage_env {
 	/*
 	 * From open() of the first stage: it holds dumps at CAIRN_MEMORY back, where
 	 * @preset of all tasks that do not say otherwise, and writes them below by
-	 * own_dump(). clear() of the stage is called before those of the others, and in turn.
+	 * own_dump(). As of all but the last tier, clear() is called before those below, and in
+	 * turn.
 	 */
 	void (*hold_back)(const struct cairn_stage_env *env, bool preset,
 			  const struct stage_back *back);

@@ -57,16 +57,18 @@ int tasks_init(struct cairn_store *store, uint32_t count)
 	return 0;
 }
 
-void tasks_fini(struct cairn_store *store)
+static void unmake_slots(struct cairn_store *store, uint32_t first, uint32_t count)
 {
-	for (uint32_t i = 0; i < store->tasks_made; i++) {
+	for (uint32_t i = first; i < first + count; i++) {
 		pthread_mutex_destroy(&store->tasks[i].lock);
 		pthread_cond_destroy(&store->tasks[i].changed);
 	}
-	for (uint32_t i = 0; i < store->own_made; i++) {
-		pthread_mutex_destroy(&store->tasks[store->task_count + i].lock);
-		pthread_cond_destroy(&store->tasks[store->task_count + i].changed);
-	}
+}
+
+void tasks_fini(struct cairn_store *store)
+{
+	unmake_slots(store, 0, store->tasks_made);
+	unmake_slots(store, store->task_count, store->own_made);
 	store->sys->free(store->tasks);
 	store->tasks = NULL;
 	store->task_count = 0;
@@ -96,42 +98,26 @@ static void show_tasks(struct cairn_store *store)
 	hint_set(&store->counters[COUNT_TASKS_IN_FLIGHT], store->tasks_taken);
 }
 
-static struct task *make_slot(struct cairn_store *store, uint32_t slot)
+/*
+ * A free slot of the @count from @first on; one that was never used only where there is no other.
+ * The store's lock is held.
+ */
+static struct task *take_slot(struct cairn_store *store, struct list *free, uint32_t *made,
+			      uint32_t first, uint32_t count)
 {
+	struct list *node = list_take(free);
+	uint32_t slot = first + *made;
 	struct task *task = &store->tasks[slot];
 
+	if (node)
+		return list_entry(node, struct task, free_link);
+	if (*made == count)
+		return NULL;
 	*task = (struct task){.slot = slot, .store = store, .id = slot + 1u};
 	mutex_init_short(&task->lock);
 	cond_init_monotonic(&task->changed);
+	made_set(made, *made + 1);
 	return task;
-}
-
-/* A free slot; one that was never used only where there is no other. The store's lock is held. */
-static struct task *take_slot(struct cairn_store *store)
-{
-	struct list *node = list_take(&store->free_tasks);
-	uint32_t slot = store->tasks_made;
-	struct task *task;
-
-	if (node)
-		return list_entry(node, struct task, free_link);
-	if (slot == store->task_count)
-		return NULL;
-	task = make_slot(store, slot);
-	made_set(&store->tasks_made, slot + 1);
-	return task;
-}
-
-/* Likewise of those that are kept for stages, which lie behind the others. */
-static struct task *take_own_slot(struct cairn_store *store)
-{
-	struct list *node = list_take(&store->own_tasks);
-
-	if (node)
-		return list_entry(node, struct task, free_link);
-	if (store->own_made == OWN_TASKS)
-		return NULL;
-	return make_slot(store, store->task_count + store->own_made++);
 }
 
 int task_take(struct cairn_store *store, uint64_t until_ns, struct task **ret_task)
@@ -144,7 +130,8 @@ int task_take(struct cairn_store *store, uint64_t until_ns, struct task **ret_ta
 	while (ret == 0 && !task) {
 		if (store->closing)
 			ret = -ECANCELED;
-		else if ((task = take_slot(store)) == NULL)
+		else if ((task = take_slot(store, &store->free_tasks, &store->tasks_made, 0,
+					   store->task_count)) == NULL)
 			ret = until_ns == 0
 				      ? -EAGAIN
 				      : cond_wait_until(&store->changed, &store->lock, until_ns);
@@ -170,7 +157,8 @@ struct task *task_take_own(struct cairn_store *store)
 	struct task *task;
 
 	pthread_mutex_lock(&store->lock);
-	task = take_own_slot(store);
+	/* Those that are kept for stages lie behind the others. */
+	task = take_slot(store, &store->own_tasks, &store->own_made, store->task_count, OWN_TASKS);
 	if (task) {
 		store->tasks_running++;
 		task->sequence = ++store->sequence;

@@ -50,12 +50,11 @@ bool background_pending(struct cache_stage *stage)
 static int64_t work(void *context)
 {
 	struct cache_stage *stage = context;
-	uint32_t chunk, repaired, repairs;
+	uint32_t chunk, repairs;
 
 	if (flag_get(&stage->want_repair)) {
 		flag_lower(&stage->want_repair);
-		repaired = region_recover(&stage->region);
-		cairn_count(stage->env, CC_REPAIRS, repaired);
+		cairn_count(stage->env, CC_REPAIRS, region_recover(&stage->region));
 		repairs = half_get(&stage->map->header->repairs);
 		if (repairs != stage->repairs_seen)
 			flush_walk(stage); /* what they held back, whoever repaired */

@@ -104,8 +104,7 @@ struct cache_stage {
 	struct engine_chain chain;
 	struct engine_op op;
 	uint32_t job_started, job_busy, want_repair;
-	uint32_t repairs_seen; /* of the region, after which it was walked; by background work alone
-				*/
+	uint32_t repairs_seen; /* of the region, that a walk came after; background work's own */
 	uint32_t all_backed;   /* a mark of base/atomic.h: no chunk is to get memory any more */
 	uint64_t looked_ns;    /* when it was looked whether other clients live */
 };

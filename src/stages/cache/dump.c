@@ -182,8 +182,7 @@ static void hold_back(struct cache_stage *stage, struct cairn_io *io, struct cac
 	flush_add(stage, io, own->entry, own->life);
 }
 
-/* The block, where it is here and not yet below; others may hold one back that this store would
- * not. */
+/* The block, where it is here and not yet below: be it that this store would hold none back. */
 static bool find_dirty(const struct cache_stage *stage, const struct cairn_io *io,
 		       struct cache_ref *ret_ref)
 {
@@ -408,6 +407,20 @@ void dump_done(struct cache_stage *stage, struct cairn_io *io, struct cache_io *
 
 /* ---- removes --------------------------------------------------------------------------- */
 
+/* False: it is in flight, or another entry by now. */
+static bool remove_here(struct cache_stage *stage, struct cache_io *own,
+			const struct cache_ref *ref)
+{
+	bool was_there = state_kind(ref->state) != KIND_HIDDEN && !cache_expired(stage, ref->entry);
+
+	if (!entry_remove(stage->map, ref))
+		return false;
+	own->was_there |= was_there;
+	cairn_count(stage->env, CC_REMOVED, 1);
+	reclaim_gone(stage->map, ref->entry);
+	return true;
+}
+
 /*
  * What is held back has not been below: it goes from here, unless it is on its way. True: that
  * is waited for, and the io may be over.
@@ -417,15 +430,8 @@ static bool remove_dirty(struct cache_stage *stage, struct cairn_io *io, struct 
 	struct cache_ref ref;
 
 	while (find_dirty(stage, io, &ref)) {
-		bool was_there = !cache_expired(stage, ref.entry);
-
-		if (entry_remove(stage->map, &ref)) {
-			cairn_count(stage->env, CC_REMOVED, 1);
-			own->was_there |= was_there;
-			reclaim_gone(stage->map, ref.entry);
-			continue;
-		}
-		if (!state_flying(word_get(&stage->map->entries[ref.entry].state)))
+		if (remove_here(stage, own, &ref) ||
+		    !state_flying(word_get(&stage->map->entries[ref.entry].state)))
 			continue;
 		if (io_late(stage, io)) {
 			io->status = -ETIMEDOUT;
@@ -449,12 +455,8 @@ void remove_done(struct cache_stage *stage, struct cairn_io *io, struct cache_io
 	own->was_there |= io->status == 0;
 	if (cache_key(stage, io->ns, &io->key, &key))
 		ref = cached_find(stage->map, &key);
-	if (ref.entry != CACHE_NONE && entry_remove(stage->map, &ref)) {
-		own->was_there |=
-			state_kind(ref.state) != KIND_HIDDEN && !cache_expired(stage, ref.entry);
-		cairn_count(stage->env, CC_REMOVED, 1);
-		reclaim_gone(stage->map, ref.entry);
-	} else if (ref.entry != CACHE_NONE && (io->status >= 0 || io->status == -ENOENT)) {
+	if (ref.entry != CACHE_NONE && !remove_here(stage, own, &ref) &&
+	    (io->status >= 0 || io->status == -ENOENT)) {
 		/*
 		 * Dumped meanwhile, and on its way below: a part of it may just have been removed
 		 * there, whatever has become of it by now.

@@ -312,12 +312,8 @@ static void take(struct cache_stage *stage, struct flight *flight, const struct 
 	/* Removed, written or in flight meanwhile; else all that was read of it is its own. */
 	if (!entry_fly(stage->map, entry, life))
 		return;
-	if (is_over(stage, &block->item, space)) {
+	if (!ns || is_over(stage, &block->item, space)) {
 		land(stage, item, END_GONE);
-		return;
-	}
-	if (!ns) { /* its time has not run out after all: the clock was set back */
-		land(stage, item, END_DIRTY);
 		return;
 	}
 	flight->ns = ns;
