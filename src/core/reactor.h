@@ -45,7 +45,7 @@
  * at the latest when nothing more has ended, or so much has been copied, which takes time,
  * or so many turns have gone by: what ends in them may be of jobs, or of a long task.
  */
-#define TOLD_MAX   4u
+#define TOLD_MAX   8u
 #define TOLD_TURNS 4u
 #define TOLD_BYTES (64u << 10)
 

@@ -44,9 +44,10 @@ struct chain_queue chain_queue_take(struct chain_queue *queue)
 
 /*
  * Few: a device that has ended all it had stands still until its owner has come to send more.
- * With 8 a depth of 32 loads of 4 KiB was a tenth slower; 1 costs more than it brings.
+ * With 16 a depth of 32 loads of 4 KiB was a tenth slower on one machine; fewer cost more
+ * than they bring (bench/README.md, "Flash at 4 KiB").
  */
-#define SHARE_CHAINS 2u
+#define SHARE_CHAINS 4u
 #define SHARE_BYTES  (256u << 10)
 
 void chain_share_add(struct chain_share *share, const struct engine_chain *chain)

@@ -462,6 +462,40 @@ void sys_advise_huge(const struct sys *sys, void *start, size_t bytes)
 		sys->madvise(start, bytes, MADV_HUGEPAGE);
 }
 
+int sys_map_huge(const struct sys *sys, size_t bytes, int prot, int fd, void **ret_address)
+{
+	size_t all = bytes + SYS_HUGE_BYTES;
+	uintptr_t base, begin, end;
+	int rc = sys_reserve(sys, all, ret_address);
+
+	if (rc < 0)
+		return rc;
+	base = (uintptr_t)*ret_address;
+	begin = (base + SYS_HUGE_BYTES - 1) & ~(uintptr_t)(SYS_HUGE_BYTES - 1);
+	end = begin + bytes;
+	rc = sys->mmap((void *)begin, bytes, prot, MAP_SHARED | MAP_FIXED, fd, 0, ret_address);
+	if (rc < 0) {
+		sys->munmap((void *)base, all);
+		return rc;
+	}
+	if (begin > base)
+		sys->munmap((void *)base, begin - base);
+	if (end < base + all)
+		sys->munmap((void *)end, base + all - end);
+	return 0;
+}
+
+/* The C library of Debian 12 does not name it. */
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+
+int sys_collapse(const struct sys *sys, void *start)
+{
+	assert(((uintptr_t)start & (SYS_HUGE_BYTES - 1)) == 0);
+	return sys->madvise(start, SYS_HUGE_BYTES, MADV_COLLAPSE);
+}
+
 /* @transfer: preadv() or pwritev() of a sys table; all of it, or an error, @end where it ends
  * early. */
 static int transfer_full(ssize_t (*transfer)(int, const struct iovec *, int, off_t), int fd,

@@ -103,9 +103,22 @@ int sys_reserve(const struct sys *sys, size_t bytes, void **ret_address);
 int sys_reserve_huge(const struct sys *sys, size_t bytes, void **ret_address, void **ret_base,
 		     size_t *ret_base_bytes);
 
-/* Memory of sys_reserve() that is to be taken in huge pages, where they can be had. 0 bytes: none.
- */
+/* Of sys_reserve(): memory to be taken in huge pages, where they can be had; may be 0 bytes. */
 void sys_advise_huge(const struct sys *sys, void *start, size_t bytes);
+
+/*
+ * Maps @bytes of a file from its start on, whole pages, shared, where its huge pages can be mapped
+ * as such.
+ */
+int sys_map_huge(const struct sys *sys, size_t bytes, int prot, int fd, void **ret_address);
+
+/*
+ * Makes one huge page of the SYS_HUGE_BYTES at @start, of which a page at least is there; what is
+ * in them stays. Of shared memory, too, and whatever its mount option says. Blocks for some ms.
+ * -EINVAL: never, for this memory or on this kernel (before Linux 6.1); -ENOMEM, -EAGAIN,
+ * -EBUSY: not now.
+ */
+int sys_collapse(const struct sys *sys, void *start);
 
 /* Reads or writes all of it. -ENODATA: the file ends before; -EIO says that of no file. */
 int sys_pread_full(const struct sys *sys, int fd, void *buffer, size_t bytes, off_t offset);

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A /dev/shm that is too small for a cache is refused with one line, and one that fills up
- * while the cache is open lowers its size: counted, and nobody is killed by SIGBUS. In a
- * mount namespace of its own; skipped without the right to make one.
+ * while the cache is open lowers its size: counted, and nobody is killed by SIGBUS. Of what did
+ * not come nothing is left. Memory is of huge pages where the kernel gives them. In a mount
+ * namespace of its own; skipped without the right to make one.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/statvfs.h>
 #include <time.h>
@@ -15,17 +17,28 @@
 
 #include "kit.h"
 
-#define SHM "/dev/shm"
+#define SHM	    "/dev/shm"
+#define HUGE_BYTES  (2u << 20)
+/* Of a cache of 64 MiB: a huge page each; what lies before their first is less than that. */
+#define CHUNK_BYTES HUGE_BYTES
+#define CHUNKS	    31u
+#define PAYLOAD_AT  (8u << 20)
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
 
 static const struct kit_shape shape = {1, 65536};
 
-static bool mount_small(void)
+static bool mount_small(const char *size)
+{
+	return mount("tmpfs", SHM, "tmpfs", 0, size) == 0;
+}
+
+static bool own_mounts(void)
 {
 	if (unshare(CLONE_NEWNS) < 0)
 		return false;
-	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
-		return false;
-	return mount("tmpfs", SHM, "tmpfs", 0, "size=24m") == 0;
+	return mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0;
 }
 
 static void too_small(void)
@@ -84,15 +97,130 @@ static void fills_up(void)
 	close(fd);
 }
 
+/* Until each chunk has memory, or had none. */
+static void wait_for_chunks(struct cairn_store *store)
+{
+	struct timespec ts = {.tv_nsec = 1000000};
+
+	while (kit_counter(store, "cache", "chunks") +
+		       kit_counter(store, "cache", "chunks_missing") <
+	       CHUNKS)
+		nanosleep(&ts, NULL);
+}
+
+/* Every chunk has all of its memory, or none. */
+static uint32_t whole_chunks(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	uint32_t count = 0;
+	off_t data, hole = PAYLOAD_AT;
+
+	CHECK(fd >= 0, "%s: %s", path, strerror(errno));
+	while ((data = lseek(fd, hole, SEEK_DATA)) >= 0) {
+		hole = lseek(fd, data, SEEK_HOLE);
+		CHECK(hole > data && data % CHUNK_BYTES == 0 && hole % CHUNK_BYTES == 0,
+		      "%lld to %lld", (long long)data, (long long)hole);
+		count += (uint32_t)((hole - data) / CHUNK_BYTES);
+	}
+	close(fd);
+	return count;
+}
+
+static void nothing_is_left(void)
+{
+	struct cairn_error error = {0};
+	struct cairn_namespace *ns;
+	struct cairn_store *store;
+	char path[80];
+	int fd;
+
+	kit_at("a cache of 64 MiB, in what has room for a few of its chunks");
+	CHECK(cairn_store_open("cache(size=64MiB, name=full)", NULL, &store, &error) == 0, "%s",
+	      error.text);
+	fd = fill_up(7u << 20);
+	CHECK(kit_namespace(store, "shm", shape, &ns) == 0);
+	wait_for_chunks(store);
+	CHECK(kit_counter(store, "cache", "chunks_missing") > 0);
+	snprintf(path, sizeof(path), SHM "/cairn-cache-%u-full", geteuid());
+	CHECK(whole_chunks(path) == kit_counter(store, "cache", "chunks"), "%u of %llu",
+	      whole_chunks(path), (unsigned long long)kit_counter(store, "cache", "chunks"));
+	CHECK(cairn_store_close(store, UINT64_MAX) == 0);
+	close(fd);
+	unlink(SHM "/another");
+}
+
+/* Does the kernel make huge pages of shared memory, when it is asked to? */
+static bool gives_huge_pages(void)
+{
+	int fd = open(SHM "/probe", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	uint8_t *memory = MAP_FAILED, *at;
+	bool given;
+
+	CHECK(fd >= 0 && ftruncate(fd, 2 * HUGE_BYTES) == 0);
+	memory = mmap(NULL, 2 * HUGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	CHECK(memory != MAP_FAILED);
+	at = memory + (HUGE_BYTES - (uintptr_t)memory % HUGE_BYTES) % HUGE_BYTES;
+	CHECK(mmap(at, HUGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == at);
+	*at = 1;
+	given = madvise(at, HUGE_BYTES, MADV_COLLAPSE) == 0;
+	munmap(memory, 2 * HUGE_BYTES);
+	close(fd);
+	unlink(SHM "/probe");
+	return given;
+}
+
+/* KiB of shared memory that this process has mapped as huge pages. */
+static unsigned long huge_kib(void)
+{
+	FILE *maps = fopen("/proc/self/smaps_rollup", "re");
+	unsigned long kib = 0, sum = 0;
+	char line[200];
+
+	CHECK(maps);
+	while (fgets(line, sizeof(line), maps))
+		if (sscanf(line, "ShmemPmdMapped: %lu", &kib) == 1)
+			sum += kib;
+	fclose(maps);
+	return sum;
+}
+
+static void huge_pages(const char *option, unsigned long least_kib, unsigned long most_kib)
+{
+	struct cairn_error error = {0};
+	struct cairn_namespace *ns;
+	struct cairn_store *store;
+	char spec[80];
+	uint64_t chunks;
+
+	snprintf(spec, sizeof(spec), "cache(size=64MiB, hugepages=%s)", option);
+	kit_at("%s", spec);
+	CHECK(cairn_store_open(spec, NULL, &store, &error) == 0, "%s", error.text);
+	CHECK(kit_namespace(store, "shm", shape, &ns) == 0);
+	wait_for_chunks(store);
+	chunks = kit_counter(store, "cache", "chunks");
+	CHECK(kit_dump(ns, shape, 1, 0, 1, CAIRN_MEMORY) == 0 && kit_load(ns, shape, 1) == 0);
+	CHECK(huge_kib() >= least_kib && huge_kib() <= most_kib, "%lu KiB with %llu chunks",
+	      huge_kib(), (unsigned long long)chunks);
+	CHECK(cairn_store_close(store, UINT64_MAX) == 0);
+}
+
 int main(int argc, char **argv)
 {
 	kit_init(argc, argv);
 	kit_watch(100);
-	if (!mount_small()) {
+	if (!own_mounts() || !mount_small("size=24m")) {
 		printf("skipped: no mount of a small " SHM " here: %s\n", strerror(errno));
 		return KIT_SKIP;
 	}
 	too_small();
 	fills_up();
+	CHECK(mount_small("size=96m"));
+	nothing_is_left();
+	huge_pages("no", 0, 0);
+	CHECK(mount_small("size=96m")); /* a closed one goes when its rings do */
+	if (gives_huge_pages())
+		huge_pages("auto", 48u << 10, 64u << 10);
+	else
+		printf("without huge pages, which this kernel does not make here\n");
 	return 0;
 }

@@ -63,6 +63,7 @@ static int64_t work(void *context)
 	chunk = next_bare(stage);
 	if (chunk != CACHE_NONE)
 		region_back(&stage->region, chunk);
+	region_huge_tables(&stage->region);
 	cairn_gauge(stage->env, CC_CHUNKS, half_hint(&stage->map->header->backed));
 	cairn_gauge(stage->env, CC_CHUNKS_MISSING, half_hint(&stage->map->header->unbacked));
 	return 0;
@@ -98,7 +99,8 @@ static void background_run(struct stage_job *job)
 
 	if (stage->job_busy)
 		return;
-	if (flag_get(&stage->want_repair) || next_bare(stage) != CACHE_NONE) {
+	if (flag_get(&stage->want_repair) || next_bare(stage) != CACHE_NONE ||
+	    region_huge_pending(&stage->region)) {
 		work_send(stage);
 		return;
 	}

@@ -37,7 +37,9 @@ struct region {
 	int fd;
 	void *base, *lent;
 	uint64_t bytes;
-	bool huge, keep;
+	bool huge; /* later: that the kernel makes some is not ruled out */
+	bool keep;
+	uint64_t tables_huge; /* of the tables: bytes from the start on that were tried */
 	struct cache_map map;
 	uint64_t checked_ns; /* when clients were looked at last: a hint */
 	uint32_t recovering; /* a flag of base/atomic.h */
@@ -52,6 +54,10 @@ void region_file_name(const char *name, char ret_path[REGION_NAME_MAX + 40]);
 
 /* Gets the chunk its memory, and touches it. Blocks for some ms: a worker's. */
 void region_back(struct region *region, uint32_t chunk);
+
+/* Tables get huge pages once they are in use, one a call: a worker's. */
+bool region_huge_pending(const struct region *region);
+void region_huge_tables(struct region *region);
 
 /* Cleans up after clients that are dead; how many. Blocks: a worker's, or an open. */
 uint32_t region_recover(struct region *region);
