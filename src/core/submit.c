@@ -7,6 +7,8 @@
 #include "core/reactor.h"
 #include "core/submit.h"
 
+#define CHAIN_KEYS 32u
+
 static uint32_t class_of(const struct submission *s)
 {
 	if (s->opts.task_class != CAIRN_CLASS_DEFAULT)
@@ -228,15 +230,49 @@ static int submit_task(const struct submission *s, uint64_t *ret_task)
 	return 0;
 }
 
+/*
+ * What the caller took from memory came by no io that says whose child each block is; a look
+ * at them in their order does, when all are there.
+ */
+static void tell_chain(const struct submission *s)
+{
+	struct cairn_store *store = s->ns->store;
+	const struct level *level = &store->levels[0];
+	struct cairn_probe probes[CHAIN_KEYS];
+	struct cairn_key keys[1 + CHAIN_KEYS]; /* the first: the last of those before */
+	uint32_t flags = CAIRN_PROBE_CHAIN, count = 0;
+
+	for (uint32_t i = 0; i < s->count; i++) {
+		const struct cairn_key *key = &s->xfers[i].key;
+		bool last = i + 1 == s->count;
+
+		if (i == 0 || memcmp(key, &s->xfers[i - 1].key, sizeof(*key)) != 0)
+			keys[++count] = *key;
+		if (count == 0 || (count < CHAIN_KEYS && !last))
+			continue;
+		memset(probes, 0, sizeof(probes));
+		level->ops->lookup(level->self, &s->ns->view, &keys[1], count, flags, probes);
+		if (!probes[count - 1].present)
+			return;
+		keys[0] = keys[count];
+		flags |= CAIRN_PROBE_BEFORE;
+		count = 0;
+	}
+}
+
 HIT_PATH int submit(const struct submission *s, uint64_t *ret_task)
 {
 	struct submission rest = *s;
 	uint32_t served = ret_task ? 0 : serve_here(s);
+	int ret = 0;
 
-	if (served == s->count && served > 0)
-		return 0;
-	if (s->xfers)
-		rest.xfers += served;
-	rest.count -= served;
-	return submit_task(&rest, ret_task);
+	if (served < s->count || served == 0) {
+		if (s->xfers)
+			rest.xfers += served;
+		rest.count -= served;
+		ret = submit_task(&rest, ret_task);
+	}
+	if (served > 0 && (s->opts.flags & CAIRN_TASK_CHAIN))
+		tell_chain(s);
+	return ret;
 }

@@ -41,9 +41,8 @@ struct policy_block {
 };
 
 struct policy_now {
-	uint64_t now;	 /* uses counted */
-	uint64_t life;	 /* uses in which as much comes as the cache holds; at least 1 */
-	uint64_t blocks; /* in the cache */
+	uint64_t now;  /* uses counted */
+	uint64_t life; /* uses in which as much comes as the cache holds; at least 1 */
 };
 
 uint64_t policy_score(enum policy_kind kind, const struct policy_block *block,

@@ -247,15 +247,18 @@ static void test_death_between_shards(void **state)
 	}
 }
 
-int main(void)
+/* "threads": those alone. */
+int main(int argc, char **argv)
 {
+	const struct CMUnitTest threads[] = {cmocka_unit_test(test_threads)};
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_orders),
-		cmocka_unit_test(test_threads),
 		cmocka_unit_test(test_death_beside_a_pin),
 		cmocka_unit_test(test_death_before_whole),
 		cmocka_unit_test(test_death_between_shards),
 	};
 
+	if (argc > 1 && strcmp(argv[1], "threads") == 0)
+		return cmocka_run_group_tests(threads, NULL, NULL);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

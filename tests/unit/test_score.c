@@ -11,7 +11,7 @@
 
 #include "policy/score.h"
 
-static const struct policy_now now = {.now = 100000, .life = 1000, .blocks = 1000};
+static const struct policy_now now = {.now = 100000, .life = 1000};
 
 static bool goes_before(enum policy_kind kind, struct policy_block a, struct policy_block b)
 {

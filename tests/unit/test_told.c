@@ -3,6 +3,8 @@
 #include <signal.h>
 #include <sys/wait.h>
 
+#include <cairn/pin.h>
+
 #include "posix_store.h"
 
 #define SHARD 4096u
@@ -130,16 +132,20 @@ static void nothing_told_is_nothing_listed(void **state)
 
 #define CHAIN 200u
 
+static const char in_memory[] = "a cache";
+
 static struct cairn_key keys[CHAIN];
 static _Alignas(4096) uint8_t bytes[CHAIN][SHARD];
 static struct cairn_xfer xfers[CHAIN];
 
-/* @above: stages over the posix tier; NULL: a null one alone. */
+/* @above: stages over the posix tier; else a tier that is there alone. */
 static void open_pipeline(const char *above)
 {
 	struct cairn_error error = {0};
 
-	if (above)
+	if (above == in_memory)
+		snprintf(f.spec, sizeof(f.spec), "cache(size=16MiB, entries=256)");
+	else if (above)
 		snprintf(f.spec, sizeof(f.spec), "%sposix(path=%s, entries=210)", above, f.path);
 	else
 		snprintf(f.spec, sizeof(f.spec), "null(size=64MiB, entries=210)");
@@ -162,7 +168,7 @@ static void crowd(void)
 {
 	uint32_t there = 0;
 
-	for (uint32_t i = 1000; i < 1060; i++)
+	for (uint32_t i = 1000; i < 1070; i++)
 		assert_int_equal(dump_one(&f, i, 0, SHARD, 0), 0);
 	for (uint32_t i = 0; i < CHAIN; i++)
 		there += present(&f, i);
@@ -170,13 +176,14 @@ static void crowd(void)
 	assert_int_equal(cairn_lookup_prefix(f.ns, keys, CHAIN, NULL, NULL, NULL), there);
 }
 
-static const char *const tiers[] = {"", NULL};
+static const char *const tiers[] = {"", NULL, in_memory};
+#define TIERS 3
 
 /* A chain that is longer than what the core and the tier look up at once. */
 static void lookups_tell_parents(void **state)
 {
 	(void)state;
-	for (int i = 0; i < 2; i++) {
+	for (int i = 0; i < TIERS; i++) {
 		open_pipeline(tiers[i]);
 		assert_int_equal(cairn_dump(f.ns, xfers, CHAIN, &plain, NULL), 0);
 		assert_int_equal(cairn_lookup_prefix(f.ns, keys, CHAIN, NULL, NULL, NULL), CHAIN);
@@ -204,7 +211,7 @@ static void lookups_tell_the_tier_below(void **state)
 static void loads_tell_parents(void **state)
 {
 	(void)state;
-	for (int i = 0; i < 2; i++) {
+	for (int i = 0; i < TIERS; i++) {
 		open_pipeline(tiers[i]);
 		assert_int_equal(cairn_dump(f.ns, xfers, CHAIN, &plain, NULL), 0);
 		assert_int_equal(cairn_load(f.ns, xfers, CHAIN, &in_order, NULL), 0);
@@ -213,10 +220,54 @@ static void loads_tell_parents(void **state)
 	}
 }
 
+/* The same as a task, whose hits are no caller's own. */
+static void tasks_tell_parents(void **state)
+{
+	(void)state;
+	for (int i = 0; i < TIERS; i++) {
+		uint64_t task;
+
+		open_pipeline(tiers[i]);
+		assert_int_equal(cairn_dump(f.ns, xfers, CHAIN, &plain, NULL), 0);
+		assert_int_equal(cairn_load(f.ns, xfers, CHAIN, &in_order, &task), 0);
+		assert_int_equal(cairn_task_wait(f.store, task, 0, UINT64_MAX), 0);
+		crowd();
+		fixture_close(&f);
+	}
+}
+
+/* Some are there already, and the others come up from below in the same task. */
+static void loads_tell_what_comes_up(void **state)
+{
+	uint32_t there = 0;
+
+	(void)state;
+	open_pipeline("cache(size=16MiB, entries=256) | ");
+	assert_int_equal(cairn_dump(f.ns, xfers, CHAIN, &plain, NULL), 0);
+	fixture_close(&f);
+	open_pipeline("cache(size=16MiB, entries=256) | ");
+	assert_int_equal(cairn_load(f.ns, xfers, CHAIN / 2, &plain, NULL), 0);
+	assert_int_equal(cairn_load(f.ns, xfers, CHAIN, &in_order, NULL), 0);
+	/* More than memory has room for: the chain goes from its end, there and below. */
+	for (uint32_t i = 1000; i < 1070; i++)
+		assert_int_equal(dump_one(&f, i, 0, SHARD, 0), 0);
+	for (uint32_t i = 0; i < CHAIN; i++) {
+		struct cairn_pinned pinned;
+		int ret = cairn_pin(f.ns, &keys[i], 0, &pinned);
+
+		assert_true(ret == -ENOENT || (ret == 0 && there == i));
+		there += ret == 0;
+		if (ret == 0)
+			assert_int_equal(cairn_unpin(f.store, pinned.pin), 0);
+	}
+	assert_in_range(there, 1, CHAIN - 1);
+	fixture_close(&f);
+}
+
 static void dumps_of_what_is_present_tell_parents(void **state)
 {
 	(void)state;
-	for (int i = 0; i < 2; i++) {
+	for (int i = 0; i < TIERS; i++) {
 		open_pipeline(tiers[i]);
 		assert_int_equal(cairn_dump(f.ns, xfers, CHAIN, &plain, NULL), 0);
 		cairn_dump(f.ns, xfers, CHAIN, &in_order, NULL);
@@ -286,6 +337,8 @@ int main(void)
 		TEST(lookups_tell_parents),
 		TEST(lookups_tell_the_tier_below),
 		TEST(loads_tell_parents),
+		TEST(tasks_tell_parents),
+		TEST(loads_tell_what_comes_up),
 		TEST(dumps_of_what_is_present_tell_parents),
 		TEST(parents_are_kept_over_a_restart),
 		TEST(parents_are_shallower),

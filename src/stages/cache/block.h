@@ -16,8 +16,8 @@
 
 /* What lies in a slot behind the stored bytes. */
 struct cache_tail {
-	uint32_t crc; /* CRC32C of the stored bytes; valid if `checked` */
-	uint32_t checked;
+	uint32_t crc;	  /* CRC32C of the stored bytes */
+	uint32_t checked; /* the region's adoptions + 1 when it was last found right; 0: no sum */
 	uint8_t meta[64];
 };
 

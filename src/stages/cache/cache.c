@@ -138,6 +138,8 @@ static int cache_open(void *self, const struct cairn_stage_env *env, struct cair
 		.wait_ns = env->values[OPT_OPEN_WAIT].u,
 		.huge = env->values[OPT_HUGEPAGES].u == 0,
 		.keep = env->values[OPT_KEEP].u != 0,
+		.tails = env->values[OPT_VERIFY].u != 0 || env->values[OPT_KEEP].u != 0,
+		.policy = (uint8_t)env->values[OPT_POLICY].u,
 	};
 	char name[CACHE_NAME_BYTES];
 	int ret = cache_check_values(env, reterr);
@@ -152,7 +154,6 @@ static int cache_open(void *self, const struct cairn_stage_env *env, struct cair
 	stage->dirty_max = env->values[OPT_DIRTY].set ? env->values[OPT_DIRTY].u
 						      : env->values[OPT_SIZE].u / DIRTY_SHARE;
 	stage->verify_hits = env->values[OPT_VERIFY].u != 0;
-	stage->tails = stage->verify_hits || opts.keep;
 	stage->eager = env->values[OPT_PREFAULT].u == 0;
 	opts.below_known = stage_env(env)->uuid_below(env, opts.below);
 	opts.name = cache_region_name(env, opts.below_known, opts.below, name);
@@ -165,6 +166,7 @@ static int cache_open(void *self, const struct cairn_stage_env *env, struct cair
 		return ret;
 	}
 	stage->map = &stage->region.map;
+	stage->tails = stage->region.tails;
 	ret = flush_init(stage);
 	if (ret < 0) {
 		region_close(&stage->region);

@@ -86,7 +86,7 @@ struct cache_stage {
 	struct cache_map *map; /* the region's */
 	enum policy_kind policy;
 	enum cache_write write;
-	bool tails; /* checksums are kept with the shards */
+	bool tails; /* shards have sums, whoever asked for them */
 	bool verify_hits;
 	bool eager; /* all chunks get memory, as soon as can be */
 	uint64_t largest_block;
@@ -195,6 +195,9 @@ bool io_pin(struct cache_stage *stage, struct cache_io *own, const struct cache_
 void io_unpin(struct cache_stage *stage, struct cache_io *own);
 /* The same; an entry that this io made, and in which nothing came, goes. */
 void io_leave(struct cache_stage *stage, struct cache_io *own);
+/* Tells a pinned entry whose child it is, if the io says so and nobody has yet. */
+void io_parent(struct cache_stage *stage, const struct cairn_io *io, const struct cache_io *own,
+	       const struct cache_key *key);
 /* The io's entry, found or made, after evicting what must go. False: it cannot be had now. */
 bool io_entry(struct cache_stage *stage, struct cairn_io *io, struct cache_io *own,
 	      const struct cache_shape *shape);
@@ -209,7 +212,15 @@ bool cache_expired(const struct cache_stage *stage, uint32_t entry);
 void copy_to_iov(const struct iovec *iov, uint32_t iov_count, const uint8_t *from);
 void copy_from_iov(uint8_t *to, const struct iovec *iov, uint32_t iov_count);
 /* What lies behind the payload of a part that is to be published, where anything does. */
-void seal_tail(const struct cache_stage *stage, const struct cairn_part *part, uint8_t *payload);
+/* ---- tail.c ---- */
+
+/* The sum and the metadata of a shard, behind its payload, where the region has any. */
+void tail_seal(const struct cache_stage *stage, const struct cairn_part *part, uint8_t *payload);
+/* May it be served without a look at its sum? */
+bool tail_fresh(const struct cache_stage *stage, const struct cache_view *view);
+/* Is its sum right? Then it is fresh from now on. */
+bool tail_right(const struct cache_stage *stage, const struct cache_view *view);
+
 bool io_late(const struct cache_stage *stage, const struct cairn_io *io);
 void io_pause(struct cache_stage *stage, struct cairn_io *io, struct cache_io *own);
 

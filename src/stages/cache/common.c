@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the ios of this stage share: pins, room, time. */
 #include <errno.h>
-#include <string.h>
 
 #include "base/copy.h"
-#include "base/crc32c.h"
 #include "base/hot.h"
 #include "stages/cache/cache.h"
 #include "stages/cache/pins.h"
@@ -141,13 +139,25 @@ void io_expires(struct cache_stage *stage, const struct cairn_io *io, const stru
 		expire_at(stage->map, own->entry, io->expires_ns);
 }
 
+void io_parent(struct cache_stage *stage, const struct cairn_io *io, const struct cache_io *own,
+	       const struct cache_key *key)
+{
+	struct cache_key up = cache_key_of(&io->attr.parent, key->space, key->generation);
+	struct cache_ref child = {own->entry, (uint64_t)own->life << 32}, parent;
+
+	if ((up.word[0] == 0 && up.word[1] == 0) ||
+	    (short_hint(&stage->map->entries[own->entry].flags) & ENTRY_PARENTED))
+		return;
+	parent = cached_find(stage->map, &up);
+	if (parent.entry != CACHE_NONE)
+		entry_set_parent(stage->map, &child, &parent);
+}
+
 static void tell(struct cache_stage *stage, const struct cairn_io *io, struct cache_io *own,
 		 const struct cache_key *key)
 {
 	const struct cairn_block_attr *attr = &io->attr;
 	struct cache_meta *meta = &stage->map->metas[own->entry];
-	struct cache_ref child = {own->entry, (uint64_t)own->life << 32}, parent;
-	struct cache_key up;
 
 	if (attr->ttl_ns > 0)
 		expire_at(stage->map, own->entry, stage->sys->realtime_ns() + attr->ttl_ns);
@@ -156,12 +166,7 @@ static void tell(struct cache_stage *stage, const struct cairn_io *io, struct ca
 								: UINT32_MAX));
 	short_note(&meta->depth, (uint16_t)(attr->depth < UINT16_MAX ? attr->depth : UINT16_MAX));
 	byte_note(&meta->priority, (uint8_t)attr->priority);
-	up = cache_key_of(&attr->parent, key->space, key->generation);
-	if (up.word[0] == 0 && up.word[1] == 0)
-		return;
-	parent = cached_find(stage->map, &up);
-	if (parent.entry != CACHE_NONE)
-		entry_set_parent(stage->map, &child, &parent);
+	io_parent(stage, io, own, key);
 }
 
 bool io_entry(struct cache_stage *stage, struct cairn_io *io, struct cache_io *own,
@@ -237,18 +242,6 @@ void copy_from_iov(uint8_t *to, const struct iovec *iov, uint32_t iov_count)
 		copy_cold(to, iov[i].iov_base, iov[i].iov_len);
 		to += iov[i].iov_len;
 	}
-}
-
-void seal_tail(const struct cache_stage *stage, const struct cairn_part *part, uint8_t *payload)
-{
-	struct cache_tail *tail;
-
-	if (part->meta_length == 0 && !stage->tails)
-		return;
-	tail = tail_of(payload, part->stored_length);
-	memcpy(tail->meta, part->meta, part->meta_length);
-	tail->checked = stage->tails;
-	tail->crc = stage->tails ? crc32c(0, payload, part->stored_length) : 0;
 }
 
 bool io_late(const struct cache_stage *stage, const struct cairn_io *io)

@@ -72,7 +72,7 @@ static int take_in(struct cache_stage *stage, struct cache_io *own, struct cairn
 	payload = map_payload(stage->map, place->slot);
 	if (!(own->in_place & BIT(i)))
 		copy_from_iov(payload, part->iov, part->iov_count);
-	seal_tail(stage, part, payload);
+	tail_seal(stage, part, payload);
 	own->own[i] = (struct iovec){payload, part->stored_length};
 	return 0;
 }

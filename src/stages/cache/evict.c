@@ -49,12 +49,14 @@ static uint64_t next_random(struct cache_map *map)
 
 static void batch_init(struct batch *batch, struct cache_map *map, enum policy_kind policy)
 {
+	uint64_t blocks = word_hint(&map->header->blocks);
+
 	memset(batch, 0, sizeof(*batch));
 	batch->map = map;
 	batch->policy = policy;
 	batch->now.now = word_hint(&map->header->clock);
-	batch->now.blocks = map->entry_count;
-	batch->now.life = map->entry_count;
+	/* It is full: so many came since its oldest did. */
+	batch->now.life = blocks > 0 && blocks < map->entry_count ? blocks : map->entry_count;
 	batch->limit = 1;
 }
 

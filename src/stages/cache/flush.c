@@ -19,7 +19,6 @@
 #include <errno.h>
 #include <string.h>
 
-#include "base/crc32c.h"
 #include "stages/cache/cache.h"
 
 #define FLIGHTS	      OWN_TASKS /* at once */
@@ -217,14 +216,10 @@ static void land(struct cache_stage *stage, const struct item *item, enum entry_
 
 static bool shard_sound(const struct cache_stage *stage, const struct cache_view *view)
 {
-	const struct cache_tail *tail;
-
-	if (view->meta > 0 ||
-	    !map_slot_ok(stage->map, view->slot, shard_bytes_needed(view->stored, 0, stage->tails)))
-		return false;
-	tail = tail_of(view->payload, view->stored);
-	return !stage->tails || !tail->checked ||
-	       tail->crc == crc32c(0, view->payload, view->stored);
+	return view->meta == 0 &&
+	       map_slot_ok(stage->map, view->slot,
+			   shard_bytes_needed(view->stored, 0, stage->tails)) &&
+	       tail_right(stage, view);
 }
 
 /* Xfers of all shards; false: what the entry says of itself cannot be. */

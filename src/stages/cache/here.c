@@ -83,7 +83,7 @@ HIT_PATH int cache_serve(void *self, const struct cairn_ns_view *ns, const struc
 	if (stage->verify_hits || !find_and_pin(stage, ns, &xfer->key, &record, &ref, &error))
 		return -EAGAIN;
 	if (shard_view(stage->map, ref.entry, xfer->shard, &view) && xfer->offset < view.stored &&
-	    xfer->length <= view.stored - xfer->offset) {
+	    xfer->length <= view.stored - xfer->offset && tail_fresh(stage, &view)) {
 		copy_out(xfer, view.payload + xfer->offset);
 		cache_touch(stage, ref.entry, cache_tick(stage));
 		cairn_count(stage->env, CC_HITS, 1);
@@ -105,6 +105,12 @@ HIT_PATH int cache_pin(void *self, const struct cairn_ns_view *ns, const struct 
 	if (!find_and_pin(stage, ns, key, &record, &ref, &error))
 		return error;
 	if (!shard_view(stage->map, ref.entry, shard, &view)) {
+		let_go(stage, record, ref.entry);
+		return -ENOENT;
+	}
+	if (!tail_fresh(stage, &view) && !tail_right(stage, &view)) {
+		entry_remove(stage->map, &ref);
+		cairn_count(stage->env, CC_DAMAGED, 1);
 		let_go(stage, record, ref.entry);
 		return -ENOENT;
 	}

@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 #define CACHE_MAGIC	  UINT64_C(0x6568636163726e63) /* "cnrcache" */
-#define CACHE_VERSION	  2u
+#define CACHE_VERSION	  3u
 #define CACHE_CHUNK_MAX	  (8u << 20) /* the largest shard kept; a shard lies in one chunk */
 #define CACHE_CHUNK_MIN	  (1u << 20)
 #define CACHE_CHUNKS_WANT 16u	 /* small regions have smaller chunks, to have as many */
@@ -43,7 +43,9 @@ struct cache_header {
 	uint32_t version, header_bytes;
 	uint64_t size; /* of everything: this, tables and chunks */
 	uint32_t entries, buckets, chunks, pins_max;
-	uint32_t chunk_bytes, reserved;
+	uint32_t chunk_bytes;
+	uint8_t tails, policy; /* 1: shards have sums; how victims are chosen */
+	uint16_t reserved;
 	/* From the start of the file; the order in which they lie. */
 	uint64_t clients_at, spaces_at, descs_at, buckets_at, entries_at, metas_at, chunks_at,
 		pins_at, words_at, payload_at, file_bytes;

@@ -41,18 +41,6 @@ static void give_crcs(const struct cache_view *view, struct cairn_part *part)
 		crc32c_pieces(&whole, 1, 0, view->stored, CAIRN_PIECE, part->crc);
 }
 
-static bool checks(const struct cache_stage *stage, const struct cache_view *view)
-{
-	const struct cache_tail *tail;
-
-	if (!stage->tails || !stage->verify_hits)
-		return true;
-	if (!map_slot_ok(stage->map, view->slot, shard_bytes_needed(view->stored, 0, true)))
-		return false;
-	tail = tail_of(view->payload, view->stored);
-	return !tail->checked || tail->crc == crc32c(0, view->payload, view->stored);
-}
-
 int load_hit(struct cache_stage *stage, uint32_t entry, struct cairn_part *part)
 {
 	struct cache_view view;
@@ -66,7 +54,7 @@ int load_hit(struct cache_stage *stage, uint32_t entry, struct cairn_part *part)
 	if (part->length == 0 || part->offset >= view.stored ||
 	    part->length > view.stored - part->offset)
 		return -EINVAL;
-	if (!checks(stage, &view))
+	if (!tail_fresh(stage, &view) && !tail_right(stage, &view))
 		return -EBADMSG;
 	copy_to_iov(part->iov, part->iov_count, view.payload + part->offset);
 	describe(&view, part);
@@ -150,7 +138,7 @@ static bool fill_end(struct cache_stage *stage, struct cache_io *own, struct cai
 	if (kept && !narrow)
 		copy_from_iov(payload, part->iov, part->iov_count);
 	if (kept)
-		seal_tail(stage, part, payload);
+		tail_seal(stage, part, payload);
 	kept = kept && shard_publish(stage->map, place, (uint32_t)part->raw_length,
 				     (uint32_t)part->stored_length, part->meta_length);
 	if (part->status == 0 && narrow)
@@ -217,6 +205,7 @@ static bool find_entry(struct cache_stage *stage, struct cairn_io *io, struct ca
 	ref = cached_find(stage->map, &key);
 	if (ref.entry != CACHE_NONE && io_pin(stage, own, &ref)) {
 		if (!cache_expired(stage, own->entry)) {
+			io_parent(stage, io, own, &key);
 			if (stage->env->below > 0 && io->ns->shard_count == 0 &&
 			    state_kind(ref.state) == KIND_PART)
 				shape_of(stage, io, &shape);
@@ -400,7 +389,8 @@ void load_describe(struct cache_stage *stage, struct cairn_io *io, struct cache_
 		if (found && shard_view(stage->map, own->entry, part->shard, &view) &&
 		    view.meta <= CAIRN_META_MAX &&
 		    map_slot_ok(stage->map, view.slot,
-				shard_bytes_needed(view.stored, view.meta, stage->tails))) {
+				shard_bytes_needed(view.stored, view.meta, stage->tails)) &&
+		    (tail_fresh(stage, &view) || tail_right(stage, &view))) {
 			describe(&view, part);
 			give_crcs(&view, part);
 			part->status = 0;

@@ -159,7 +159,7 @@ void prefetch_done(struct cache_stage *stage, struct cairn_io *io, struct cache_
 		bool kept = part->status == 0;
 
 		if (kept && stage->tails) /* without them its slot has no room for one */
-			seal_tail(stage, part, own->own[i].iov_base);
+			tail_seal(stage, part, own->own[i].iov_base);
 		kept = kept && shard_publish(stage->map, place, (uint32_t)part->raw_length,
 					     (uint32_t)part->length, 0);
 		if (!kept)

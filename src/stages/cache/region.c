@@ -107,6 +107,8 @@ static int plan(struct region *region, const struct region_opts *opts,
 		.entries = opts->entries,
 		.uid = (uint32_t)geteuid(),
 		.below_known = opts->below_known,
+		.tails = opts->tails,
+		.policy = opts->policy,
 	};
 
 	header.pins_max = opts->entries < CACHE_PINS_MIN   ? CACHE_PINS_MIN
@@ -160,6 +162,7 @@ static int region_make(struct region *region, const struct region_opts *opts,
 	header.crc = header_crc(&header);
 	memcpy(region->base, &header, sizeof(header));
 	half_put(&((struct cache_header *)region->base)->ready, 1);
+	region->tails = header.tails;
 	return 0;
 }
 
@@ -191,6 +194,18 @@ static int refuse(struct region *region, const struct cache_header *header,
 			"%s: the region %s, which others have open, was made with size=%lluMiB, "
 			"entries=%u; take these, or name= another",
 			name, region->name, (unsigned long long)mib(header->size), header->entries);
+	if (header->policy != opts->policy)
+		return stage_error(
+			reterr, -EINVAL,
+			"%s: the region %s, which others have open, was made with another policy=; "
+			"take theirs, or name= another",
+			name, region->name);
+	if (opts->tails && !header->tails)
+		return stage_error(
+			reterr, -EINVAL,
+			"%s: the region %s, which others have open, was made without the sums that "
+			"keep=yes and verify=hit need; open all with one of them, or name= another",
+			name, region->name);
 	if (header->below_known != (uint32_t)opts->below_known ||
 	    memcmp(header->below, opts->below, sizeof(header->below)) != 0)
 		return stage_error(
@@ -217,6 +232,7 @@ static int region_join(struct region *region, const struct region_opts *opts, co
 	if ((uint64_t)st->st_size != header.file_bytes || !layout_plan(&header))
 		return stage_error(reterr, -EPROTO, "%s: the region %s is damaged; name= another",
 				   region->env->name, region->name);
+	region->tails = header.tails;
 	return region_map(region, header.file_bytes, reterr);
 }
 
@@ -332,11 +348,21 @@ static int make_or_join(struct region *region, const struct region_opts *opts,
 {
 	bool made = st->st_size > 0 && is_made(region);
 	bool alone = live_client(region) < 0;
+	struct cache_header *header;
+	int ret;
 
 	/* Left behind by processes that were killed, and not to be kept. */
 	if (!made || (alone && !opts->keep))
 		return region_make(region, opts, reterr);
-	return region_join(region, opts, st, reterr);
+	ret = region_join(region, opts, st, reterr);
+	if (ret < 0)
+		return ret;
+	/* Who knows what became of it meanwhile: all that is in it is to be checked. */
+	header = region->base;
+	if (alone)
+		half_add(&header->adoptions, 1);
+	region->adoptions = half_get(&header->adoptions);
+	return 0;
 }
 
 void region_file_name(const char *name, char ret_path[REGION_NAME_MAX + 40])

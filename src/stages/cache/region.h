@@ -28,6 +28,8 @@ struct region_opts {
 	uint64_t wait_ns;
 	bool huge;
 	bool keep;
+	bool tails; /* shards are to have sums; they may have them for another's sake */
+	uint8_t policy;
 };
 
 struct region {
@@ -39,6 +41,8 @@ struct region {
 	uint64_t bytes;
 	bool huge; /* later: that the kernel makes some is not ruled out */
 	bool keep;
+	bool tails;	    /* shards have sums */
+	uint32_t adoptions; /* times that it was found with nobody in it; stands while it is open */
 	uint64_t tables_huge; /* of the tables: bytes from the start on that were tried */
 	struct cache_map map;
 	uint64_t checked_ns; /* when clients were looked at last: a hint */
