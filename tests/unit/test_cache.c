@@ -344,91 +344,6 @@ static void kept(void **state)
 	shop_close(&shop);
 }
 
-/* Changes a byte of a shard where it lies in the region, which nobody has open. */
-static void damage(const struct cairn_key *key, uint32_t shard)
-{
-	static uint8_t bytes[BYTES];
-	char path[128];
-	struct stat st;
-	uint8_t *file, *at;
-	int fd;
-
-	snprintf(path, sizeof(path), "/dev/shm/cairn-cache-%u-%s", geteuid(), region);
-	fd = open(path, O_RDWR | O_CLOEXEC);
-	assert_true(fd >= 0 && fstat(fd, &st) == 0);
-	file = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	assert_true(file != MAP_FAILED);
-	content(key, shard, bytes);
-	at = memmem(file, (size_t)st.st_size, bytes, BYTES);
-	assert_non_null(at);
-	at[BYTES / 2] ^= 1;
-	munmap(file, (size_t)st.st_size);
-	close(fd);
-}
-
-/* What happened to a region that nobody had open is seen before a byte of it is served. */
-static void kept_and_damaged(void **state)
-{
-	struct cairn_key loaded, pinned_key;
-	struct cairn_pinned pinned;
-	struct shop shop;
-
-	(void)state;
-	shop_share(&shop, "size=16MiB, entries=2000, keep=yes");
-	for (uint32_t i = 0; i < 4; i++)
-		assert_int_equal(dump(&shop, i), 0);
-	loaded = key_of(&shop, 1);
-	pinned_key = key_of(&shop, 2);
-	shop_close(&shop);
-	damage(&loaded, 2);
-	damage(&pinned_key, 0);
-	shop_share(&shop, "size=16MiB, entries=2000, keep=yes");
-	assert_int_equal(load(&shop, 1), -ENOENT);
-	assert_false(present(&shop, 1));
-	assert_int_equal(cairn_pin(shop.ns, &pinned_key, 0, &pinned), -ENOENT);
-	assert_false(present(&shop, 2));
-	assert_int_equal(counted(&shop, "damaged_blocks"), 2);
-	assert_int_equal(load(&shop, 0), 0);
-	assert_int_equal(load(&shop, 3), 0);
-	/* What was found right is looked at again after the next time that nobody had it. */
-	loaded = key_of(&shop, 3);
-	shop_close(&shop);
-	damage(&loaded, 1);
-	shop_share(&shop, "size=16MiB, entries=2000, keep=yes");
-	assert_int_equal(load(&shop, 3), -ENOENT);
-	assert_int_equal(load(&shop, 0), 0);
-	shop_close(&shop);
-	shop_share(&shop, "size=16MiB, entries=2000"); /* which keeps nothing */
-	assert_false(present(&shop, 0));
-	shop_close(&shop);
-}
-
-/* Sums are the region's, whoever made it: nobody finds some missing. */
-static void sums_are_shared(void **state)
-{
-	struct cairn_error error;
-	struct shop one, two;
-
-	(void)state;
-	shop_share(&one, "size=16MiB, entries=2000, verify=hit");
-	shop_share(&two, "size=16MiB, entries=2000");
-	assert_int_equal(dump(&two, 1), 0);
-	assert_int_equal(load(&one, 1), 0);
-	assert_int_equal(counted(&one, "damaged_blocks"), 0);
-	assert_int_equal(shop_refused("size=16MiB, entries=2000, policy=lfu", true, "", &error),
-			 -EINVAL);
-	assert_non_null(strstr(error.text, "policy="));
-	shop_close(&one);
-	shop_close(&two);
-	shop_share(&two, "size=16MiB, entries=2000");
-	assert_int_equal(shop_refused("size=16MiB, entries=2000, verify=hit", true, "", &error),
-			 -EINVAL);
-	assert_non_null(strstr(error.text, "verify=hit"));
-	assert_int_equal(shop_refused("size=16MiB, entries=2000, keep=yes", true, "", &error),
-			 -EINVAL);
-	shop_close(&two);
-}
-
 static void refused(void **state)
 {
 	struct cairn_error error;
@@ -788,22 +703,13 @@ static void looked_at(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(pins),
-		cmocka_unit_test(pins_need_memory),
-		cmocka_unit_test(reserves),
-		cmocka_unit_test(shares),
-		cmocka_unit_test(kept),
-		cmocka_unit_test(kept_and_damaged),
-		cmocka_unit_test(sums_are_shared),
-		cmocka_unit_test(refused),
-		cmocka_unit_test(leaves),
-		cmocka_unit_test(expires),
-		cmocka_unit_test(prefetches),
-		cmocka_unit_test(full_buckets),
-		cmocka_unit_test(taken_anew),
-		cmocka_unit_test(the_dead),
-		cmocka_unit_test(looked_at),
-		cmocka_unit_test(prefetches_end),
+		cmocka_unit_test(pins),	      cmocka_unit_test(pins_need_memory),
+		cmocka_unit_test(reserves),   cmocka_unit_test(shares),
+		cmocka_unit_test(kept),	      cmocka_unit_test(refused),
+		cmocka_unit_test(leaves),     cmocka_unit_test(expires),
+		cmocka_unit_test(prefetches), cmocka_unit_test(full_buckets),
+		cmocka_unit_test(taken_anew), cmocka_unit_test(the_dead),
+		cmocka_unit_test(looked_at),  cmocka_unit_test(prefetches_end),
 	};
 
 	struct statvfs fs;
