@@ -31,14 +31,20 @@ static struct cairn_key key_of(const struct shop *shop, uint32_t number)
 }
 
 /* A function of the key and the shard, so that any wrong byte is seen. */
-static void content(const struct cairn_key *key, uint32_t shard, uint8_t *ret_bytes)
+static void content_of(const struct cairn_key *key, uint32_t shard, uint8_t *ret_bytes,
+		       uint64_t length)
 {
 	struct random random;
 
 	memcpy(&random.state, key->bytes, sizeof(random.state));
 	random.state += shard;
-	for (uint32_t i = 0; i < BYTES; i++)
+	for (uint64_t i = 0; i < length; i++)
 		ret_bytes[i] = (uint8_t)random_next(&random);
+}
+
+static inline void content(const struct cairn_key *key, uint32_t shard, uint8_t *ret_bytes)
+{
+	content_of(key, shard, ret_bytes, BYTES);
 }
 
 #endif
