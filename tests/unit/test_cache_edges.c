@@ -348,6 +348,8 @@ enum wrong {
 	WRONG_VERSION,
 	WRONG_ENTRIES, /* which the checksum covers */
 	WRONG_CRC,
+	WRONG_PLACE,
+	WRONG_PINS,
 	WRONG_USER,
 	WRONG_GROUP_MODE,
 	WRONG_OTHERS_MODE,
@@ -364,6 +366,8 @@ static const struct {
 	[WRONG_VERSION] = {-EPROTO, "another version"},
 	[WRONG_ENTRIES] = {-EPROTO, "damaged"},
 	[WRONG_CRC] = {-EPROTO, "damaged"},
+	[WRONG_PLACE] = {-EPROTO, "damaged"},
+	[WRONG_PINS] = {-EPROTO, "damaged"},
 	[WRONG_USER] = {-EACCES, "of user"},
 	[WRONG_GROUP_MODE] = {-EACCES, "not this user's alone"},
 	[WRONG_OTHERS_MODE] = {-EACCES, "not this user's alone"},
@@ -393,6 +397,14 @@ static void make_wrong(enum wrong wrong, const char *path, struct cache_header *
 		break;
 	case WRONG_CRC:
 		header->crc ^= 0x80000000u;
+		break;
+	case WRONG_PLACE:
+		header->payload_at += 1u << 30;
+		seal(header);
+		break;
+	case WRONG_PINS:
+		header->pins_max += 512;
+		seal(header);
 		break;
 	case WRONG_USER:
 		header->uid++;
@@ -467,6 +479,8 @@ static void refused_kept(void **state)
 	shop_close(&shop);
 	for (enum wrong wrong = 0; wrong < WRONG_END; wrong++)
 		refuse_one(wrong, options);
+	/* Nor does one take it away that would have made another in its place. */
+	refuse_one(WRONG_GROUP_MODE, "size=16MiB, entries=2000");
 	shop_open(&shop, options, "", LENGTH);
 	assert_int_equal(load(&shop, 1, LENGTH), 0);
 	shop_close(&shop);

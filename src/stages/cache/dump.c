@@ -340,8 +340,8 @@ void dump_begin(struct cache_stage *stage, struct cairn_io *io, struct cache_io 
 	have = write_of(stage, io) != WRITE_AROUND;
 	back = have && !large && may_hold_back(stage, io);
 	if (!have || large || !io_entry(stage, io, own, &shape)) {
-		cairn_count(stage->env, CC_BYPASSED, io->part_count);
 		if (stage->env->below > 0) {
+			cairn_count(stage->env, CC_BYPASSED, io->part_count);
 			dump_down(stage, io, own);
 			return;
 		}

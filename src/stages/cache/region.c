@@ -216,6 +216,20 @@ static int refuse(struct region *region, const struct cache_header *header,
 	return 0;
 }
 
+/* Does it say where all lies as one that was made so has it? Else its CRC is somebody's own. */
+static bool planned_so(struct region *region, const struct region_opts *opts,
+		       const struct cache_header *header)
+{
+	struct cache_header planned;
+
+	if (plan(region, opts, &planned, NULL) < 0)
+		return false;
+	planned.tails = header->tails;
+	planned.seed = header->seed;
+	memcpy(planned.uuid, header->uuid, sizeof(planned.uuid));
+	return memcmp(&planned, header, offsetof(struct cache_header, crc)) == 0;
+}
+
 static int region_join(struct region *region, const struct region_opts *opts, const struct stat *st,
 		       struct cairn_error *reterr)
 {
@@ -229,7 +243,7 @@ static int region_join(struct region *region, const struct region_opts *opts, co
 				  region->env->name, region->name);
 	if (ret < 0)
 		return ret;
-	if ((uint64_t)st->st_size != header.file_bytes || !layout_plan(&header))
+	if ((uint64_t)st->st_size != header.file_bytes || !planned_so(region, opts, &header))
 		return stage_error(reterr, -EPROTO, "%s: the region %s is damaged; name= another",
 				   region->env->name, region->name);
 	region->tails = header.tails;
@@ -352,11 +366,14 @@ static int make_or_join(struct region *region, const struct region_opts *opts,
 	int ret;
 
 	/* Left behind by processes that were killed, and not to be kept. */
-	if (!made || (alone && !opts->keep))
+	if (!made || (alone && !opts->keep)) {
+		region->ours = true;
 		return region_make(region, opts, reterr);
+	}
 	ret = region_join(region, opts, st, reterr);
 	if (ret < 0)
 		return ret;
+	region->ours = true;
 	/* Who knows what became of it meanwhile: all that is in it is to be checked. */
 	header = region->base;
 	if (alone)
@@ -443,8 +460,8 @@ void region_close(struct region *region)
 		leave(region);
 	if (region->map.my_pins)
 		region_unlock(region, CACHE_LOCK_CLIENT + region->map.client);
-	/* The last one takes the file away, unless it is to be kept. */
-	if (locked && region->name[0] && !region->keep && live_client(region) < 0)
+	/* The last one of it takes the file away, unless it is to be kept. */
+	if (locked && region->ours && !region->keep && live_client(region) < 0)
 		sys->shm_unlink(region->name);
 	if (region->lent)
 		sys->munmap(region->lent, region->bytes);

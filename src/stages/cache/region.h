@@ -41,6 +41,7 @@ struct region {
 	uint64_t bytes;
 	bool huge; /* later: that the kernel makes some is not ruled out */
 	bool keep;
+	bool ours;	    /* made, or joined: not what was refused */
 	bool tails;	    /* shards have sums */
 	uint32_t adoptions; /* times that it was found with nobody in it; stands while it is open */
 	uint64_t tables_huge; /* of the tables: bytes from the start on that were tried */
