@@ -30,6 +30,8 @@ struct cairn_pinned {
 /*
  * Pins shard @shard of the block @key, if it is in memory; brings nothing up (a load or
  * cairn_prefetch() does). A probe of memory: no queue, no system call. Fills *ret_pinned.
+ * With the cache's `verify=hit`, and in a region that was kept the first time, the call sums
+ * the bytes up: what does not check is not in memory. Without, they are lent as they are.
  * 0; -ENOENT: not in memory; -EAGAIN: as many pins as the region has room for are in
  * force; -EINVAL; -EOPNOTSUPP: the pipeline does not begin with a memory tier;
  * -EOWNERDEAD.

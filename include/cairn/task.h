@@ -222,8 +222,9 @@ CAIRN_API int cairn_remove(struct cairn_namespace *ns, const struct cairn_key *k
 
 /*
  * Brings @count blocks up from the lowest tier that has them to the hottest that
- * caches. Result 0 (there now, or no tier above caches), or -ENOENT. @results may be
- * NULL. What waits is brought up in the order of the deadlines, so much in a second as the
+ * caches. Result 0 (there now, or no tier above caches, or the one that does is not the
+ * first stage of the pipeline, and brings nothing up), or -ENOENT. @results may be NULL.
+ * What waits is brought up in the order of the deadlines, so much in a second as the
  * store's `prefetch` says, and not any more once its task has ended.
  */
 CAIRN_API int cairn_prefetch(struct cairn_namespace *ns, const struct cairn_key *keys, size_t count,

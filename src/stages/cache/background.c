@@ -10,7 +10,7 @@
 #include "base/atomic.h"
 #include "stages/cache/cache.h"
 
-#define AHEAD 4u /* with prefault=no: chunks kept free for what comes */
+#define AHEAD 4u /* with prefault=ahead: chunks kept free for what comes */
 
 static uint32_t next_bare(const struct cache_stage *stage)
 {

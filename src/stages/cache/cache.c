@@ -40,7 +40,8 @@ static const struct cairn_option cache_options[OPT_ROWS] = {
 			  "background|ahead",
 			  "all of size= gets its memory soon after open, or some chunks ahead"},
 	[OPT_VERIFY] = {"verify", CAIRN_OPTION_CHOICE, 0, "fill", NULL, NULL, "fill|hit",
-			"bytes are checked as they come up from below, or at each hit, too"},
+			"fill: what comes from below was checked there; hit: checksums are "
+			"compared at each hit, too"},
 	[OPT_KEEP] = {"keep", CAIRN_OPTION_BOOL, 0, "no", NULL, NULL, NULL,
 		      "the last process out leaves the region for those that come; checked as "
 		      "it is used"},
@@ -60,7 +61,8 @@ static const struct cairn_counter_row cache_counters[CC_ROWS] = {
 	[CC_BYPASSED] = {"bypassed", "shards dumped below without being kept", 0},
 	[CC_EVICTED] = {"evicted_blocks", "blocks that went to make room", 0},
 	[CC_EVICTED_PARENTS] = {"evicted_parents",
-				"of these, that had children: a chunk changed its size of slots",
+				"of these, that had children: for a chunk of another size of "
+				"slots, or a key whose buckets were full",
 				0},
 	[CC_REMOVED] = {"removed_blocks", "blocks removed", 0},
 	[CC_DAMAGED] = {"damaged_blocks", "blocks whose checksum did not match", 0},

@@ -2,7 +2,7 @@
 /*
  * The words of the shared memory that change, and the only atomics on them.
  *
- * Orders, each with its pair:
+ * Orders, each with its pair; docs/format.md has them word by word:
  *  - pin_set() with evict's change of an entry to EVICTING or DEAD (both sequentially
  *    consistent, each followed by a look at the other's word): of a reader that pins
  *    and a reclaimer that looks for pins one sees the other.
