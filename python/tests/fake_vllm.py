@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""As much of vLLM as cairn.vllm's connector asks for, so that it is tested where there is no vLLM;
-what the real one asks for is compared in python/tests/engines/vllm/test_contract.py."""
+"""As much of vLLM as cairn.vllm asks for, so that it is tested where there is no vLLM; what the
+real one has is compared in python/tests/engines/vllm/test_contract.py."""
 
 from __future__ import annotations
 
@@ -32,6 +32,11 @@ class Base:
 @dataclass
 class Stats:
     data: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class AllBlocksCleared:
+    pass
 
 
 class FullAttentionSpec:
@@ -80,6 +85,88 @@ class Tensor:
         ctypes.memmove(self.data_ptr() + i * self.page, content, self.page)
 
 
+# ---- what the tier asks for ---------------------------------------------------------------------
+
+
+class Medium(enum.Enum):
+    CPU = "CPU"
+    STORAGE = "STORAGE"
+
+
+class LookupResult(enum.Enum):
+    MISS = enum.auto()
+    HIT = enum.auto()
+    HIT_PENDING = enum.auto()
+    RETRY = enum.auto()
+
+
+@dataclass
+class ReqContext:
+    req_id: str
+
+
+@dataclass
+class RequestOffloadingContext:
+    policy: Any = None
+
+
+@dataclass
+class OffloadingEvent:
+    keys: list[bytes]
+    medium: Medium
+    removed: bool
+
+
+@dataclass
+class TransferJob:
+    job_id: int
+    keys: list[bytes]
+    chunk_ids: list[int]
+    is_promotion: bool
+    req_context: ReqContext
+
+
+@dataclass
+class JobResult:
+    job_id: int
+    success: bool
+    successful_keys: Any = None
+    transfer_time: float | None = None
+    transfer_bytes: int | None = None
+
+
+class SecondaryTierManager:
+    def __init__(self, offloading_spec: Any, primary_kv_view: memoryview, tier_type: str,
+                 backpressure_detector: Any = None) -> None:
+        assert primary_kv_view.strides is not None
+        self.block_size_bytes = primary_kv_view.strides[0]
+        self.tier_type = tier_type
+
+
+class FileMapper:
+    """The names under which vLLM's own fs tier keeps chunks."""
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        self.fields = fields
+
+    @classmethod
+    def from_offloading_spec(cls, root_dir: str, offloading_spec: Any, blocks_per_file: int = 1,
+                             parallel_agnostic: bool = False) -> FileMapper:
+        config = offloading_spec.config
+        sizes = ("tp_size", "pp_size", "pcp_size", "dcp_size")
+        same = parallel_agnostic and config.parallel.is_parallelism_agnostic
+        return cls({
+            "model_name": config.model.name, "tokens_per_hash": config.cache.tokens_per_hash,
+            "blocks_per_file": blocks_per_file, "dtype": str(config.model.dtype),
+            "kv_cache_groups": [], "inference_engine": "vllm",
+            **{name: 1 if same else getattr(config.parallel, name) for name in sizes},
+            **({} if same else {"parallel_agnostic": False}),
+        })
+
+    def get_run_config(self) -> dict[str, Any]:
+        return dict(self.fields)
+
+
 def _module(name: str, **names: Any) -> None:
     module = types.ModuleType(name)
     module.__dict__.update(names)
@@ -108,3 +195,11 @@ def install() -> None:
     _module("vllm.v1.kv_cache_interface", FullAttentionSpec=FullAttentionSpec,
             MLAAttentionSpec=type("MLAAttentionSpec", (), {}),
             UniformTypeKVCacheSpecs=type("UniformTypeKVCacheSpecs", (), {}))
+    _module("vllm.distributed.kv_events", AllBlocksCleared=AllBlocksCleared)
+    offload = "vllm.v1.kv_offload"
+    _module(f"{offload}.base", LookupResult=LookupResult, Medium=Medium, OffloadKey=bytes,
+            OffloadingEvent=OffloadingEvent, ReqContext=ReqContext,
+            RequestOffloadingContext=RequestOffloadingContext)
+    _module(f"{offload}.file_mapper", FileMapper=FileMapper)
+    _module(f"{offload}.tiering.base", JobResult=JobResult, TransferJob=TransferJob,
+            SecondaryTierManager=SecondaryTierManager)

@@ -16,6 +16,7 @@ store, and what has ended is polled. Invariants:
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import os
@@ -321,10 +322,8 @@ class CairnTier(SecondaryTierManager):
 
 
 def _address(view: memoryview) -> int:
-    """Of a view's first byte. The array goes at once: one that is kept would hold vLLM's memory."""
-    import numpy
-
-    return int(numpy.asarray(view).__array_interface__["data"][0])
+    """Of a view's first byte. The object goes at once: kept, it would hold vLLM's memory."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(view))
 
 
 def _digest(text: str) -> str:

@@ -3,12 +3,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import enum
+import importlib
 import inspect
 import os
 import sys
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
+import fake_vllm
 import harness  # noqa: F401  (its environment)
 from vllm.distributed.kv_transfer.kv_connector.v1 import base
 from vllm.v1.kv_offload.tiering.base import SecondaryTierManager
@@ -68,6 +73,43 @@ class Drift(unittest.TestCase):
                         [(p.name, p.kind) for p in have.values()],
                     )
                     self.assertTrue(callable(method) or isinstance(method, classmethod))
+
+
+class StandIns(unittest.TestCase):
+    """What the tests without vLLM have in its place is a part of what it has."""
+
+    def test_tier(self) -> None:
+        for module, names in (
+            ("base", ("LookupResult", "Medium", "OffloadingEvent", "ReqContext",
+                      "RequestOffloadingContext")),
+            ("file_mapper", ("FileMapper",)),
+            ("tiering.base", ("JobResult", "TransferJob", "SecondaryTierManager")),
+        ):
+            theirs = importlib.import_module("vllm.v1.kv_offload." + module)
+            for name in names:
+                with self.subTest(name):
+                    self.compare(getattr(theirs, name), getattr(fake_vllm, name))
+
+    def compare(self, real: type, ours: type) -> None:
+        if dataclasses.is_dataclass(real):
+            fields = [field.name for field in dataclasses.fields(real)]
+            have = [field.name for field in dataclasses.fields(ours)]  # the first of them
+            self.assertEqual(have, fields[: len(have)])
+            without = dataclasses.MISSING
+            for field in dataclasses.fields(real)[len(have):]:
+                self.assertFalse(field.default is without and field.default_factory is without)
+        elif issubclass(real, enum.Enum):
+            self.assertEqual(list(real.__members__), list(ours.__members__))
+        else:
+            for name in vars(ours):
+                if name == "__init__" and ours is fake_vllm.FileMapper:
+                    continue
+                if callable(getattr(ours, name)) and (name == "__init__" or name[0] != "_"):
+                    have, wanted = (
+                        list(inspect.signature(getattr(one, name)).parameters)
+                        for one in (ours, real)
+                    )
+                    self.assertEqual(have, wanted, name)
 
 
 class Names(unittest.TestCase):
