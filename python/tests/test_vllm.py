@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import os
 import pickle
@@ -15,7 +16,7 @@ from typing import Any
 import fake_vllm
 
 fake_vllm.install()
-from cairn.vllm import CairnConnector, connector  # noqa: E402
+from cairn.vllm import CairnConnector, connector, scheduler  # noqa: E402
 
 TOKENS, LAYERS, BLOCKS = 16, 3, 64
 ROLE = fake_vllm.KVConnectorRole
@@ -71,28 +72,40 @@ class Request:
 
 
 class Engine:
-    """Two connectors, called as vLLM calls them; the model writes what a block's hash says."""
+    """A connector for the scheduler and one a rank, called as vLLM calls them; the model writes
+    what a block's hash says."""
 
     def __init__(self, pipeline: str, *, apart: bool = False, **options: Any) -> None:
-        self.apart = apart  # the scheduler is in another process than the workers
         options.setdefault("engine", pipeline)
         self.config = config(pipeline, **options)
-        self.caches = {
-            f"layer.{i}": fake_vllm.Tensor(BLOCKS, 2, TOKENS, 8) for i in range(LAYERS)
-        }
-        self.worker = CairnConnector(self.config, ROLE.WORKER, cache_config())
-        self.worker.register_kv_caches(self.caches)
+        world = self.config.parallel_config.world_size
+        self.apart = apart or world > 1  # the scheduler is in another process than the workers
+        self.ranks = [self.rank(i, world) for i in range(world)]
+        self.worker, self.caches = self.ranks[0]
         if apart:
             connector._workers.clear()
         self.scheduler = CairnConnector(self.config, ROLE.SCHEDULER, cache_config())
         self.next = 1
+        self.silent: set[int] = set()  # ranks whose answers do not come
         self.delayed: set[str] = set()
         self.invalid: set[int] = set()
         self.received: set[str] = set()
+        self.ends: list[collections.Counter[str]] = [collections.Counter(), collections.Counter()]
 
-    def content(self, layer: int, name: bytes) -> bytes:
+    def rank(self, i: int, world: int) -> tuple[Any, dict[str, fake_vllm.Tensor]]:
+        """A worker, and its KV cache."""
+        fake_vllm.RANK.rank_in_group, fake_vllm.RANK.world_size = i, world
+        worker = CairnConnector(self.config, ROLE.WORKER, cache_config())
+        fake_vllm.RANK.rank_in_group, fake_vllm.RANK.world_size = 0, 1
+        caches = {
+            f"layer.{layer}": fake_vllm.Tensor(BLOCKS, 2, TOKENS, 8) for layer in range(LAYERS)
+        }
+        worker.register_kv_caches(caches)
+        return worker, caches
+
+    def content(self, layer: int, name: bytes, rank: int = 0) -> bytes:
         page = self.caches["layer.0"].page
-        return hashlib.shake_256(name + bytes([layer])).digest(page)
+        return hashlib.shake_256(name + bytes([layer, rank])).digest(page)
 
     def output(self, new: list[Any], finished: set[str], preempted: set[str]) -> Any:
         return types.SimpleNamespace(
@@ -107,28 +120,48 @@ class Engine:
              finished: set[str] | None = None, preempted: set[str] | None = None) -> None:
         out = self.output(new or [], finished or set(), preempted or set())
         meta = self.scheduler.build_connector_meta(out)
-        if self.apart:
-            meta = pickle.loads(pickle.dumps(meta))
-        worker = self.worker
+        told = pickle.dumps(meta)
+        answers: Any = None
+        invalid: set[int] = set()
+        for i in range(len(self.ranks)):
+            mine = pickle.loads(told) if self.apart else meta
+            self.forward(i, mine, compute or {})
+            worker = self.ranks[i][0]
+            sent, received = worker.get_finished(out.finished_req_ids)
+            self.ends[0].update(sent or ())
+            self.ends[1].update(received or ())
+            invalid |= worker.get_block_ids_with_load_errors()
+            answer = None if i in self.silent else worker.build_connector_worker_meta()
+            if answer is not None:
+                answer = pickle.loads(pickle.dumps(answer))
+                answers = answer if answers is None else answers.aggregate(answer)
+        sent, received = (self.everywhere(ends) for ends in self.ends)
+        self.invalid |= invalid
+        self.delayed -= sent
+        self.received |= received
+        self.scheduler.update_connector_output(types.SimpleNamespace(
+            kv_connector_worker_meta=answers,
+            finished_recving=received, finished_sending=sent, invalid_block_ids=invalid,
+        ))
+
+    def forward(self, i: int, meta: Any, compute: dict[int, bytes]) -> None:
+        worker, caches = self.ranks[i]
         worker.handle_preemptions(meta)
         worker.bind_connector_metadata(meta)
-        for i, (name, cache) in enumerate(self.caches.items()):
+        for layer, (name, cache) in enumerate(caches.items()):
             worker.wait_for_layer_load(name)
-            for block, block_hash in (compute or {}).items():
-                cache.fill(block, self.content(i, block_hash))
+            for block, block_hash in compute.items():
+                cache.fill(block, self.content(layer, block_hash, i))
             worker.save_kv_layer(name, cache, None)
         worker.start_load_kv(None)
         worker.wait_for_save()
-        sent, received = worker.get_finished(out.finished_req_ids)
-        answers = worker.build_connector_worker_meta()
-        invalid = worker.get_block_ids_with_load_errors()
-        self.invalid |= invalid
-        self.delayed -= sent or set()
-        self.received |= received or set()
-        self.scheduler.update_connector_output(types.SimpleNamespace(
-            kv_connector_worker_meta=pickle.loads(pickle.dumps(answers)),
-            finished_recving=received, finished_sending=sent, invalid_block_ids=invalid,
-        ))
+
+    def everywhere(self, ends: collections.Counter[str]) -> set[str]:
+        """The requests of which each rank has told; as vLLM adds them up."""
+        all_of = {name for name, ranks in ends.items() if ranks == len(self.ranks)}
+        for name in all_of:
+            del ends[name]
+        return all_of
 
     def match(self, request: Request, local: int = 0) -> int:
         for _ in range(1000):
@@ -187,13 +220,15 @@ class Engine:
 
     def is_right(self, request: Request, blocks: list[int]) -> bool:
         return all(
-            cache.block(block) == self.content(i, block_hash)
-            for i, cache in enumerate(self.caches.values())
+            cache.block(block) == self.content(layer, block_hash, i)
+            for i, (_, caches) in enumerate(self.ranks)
+            for layer, cache in enumerate(caches.values())
             for block, block_hash in zip(blocks, request.block_hashes, strict=False)
         )
 
     def close(self) -> None:
-        self.worker.shutdown()
+        for worker, _ in self.ranks:
+            worker.shutdown()
 
 
 class Case(unittest.TestCase):
@@ -324,6 +359,58 @@ class Trouble(Case):
         self.assertEqual(ask(second, 2 * TOKENS), (0, False))  # vLLM itself has them now
 
 
+class Ranks(Case):
+    """Two, each with a store of its own."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.pipeline = f"flash(path={self.path}/{{rank}}, size=64MiB)"
+        self.open(self.pipeline, world=2)
+        self.assert_run(Request("a", [1, 2, 3, 4]), 0)
+
+    def lose(self, rank: int, request: Request, block: int) -> None:
+        ns = self.engine.ranks[rank][0]._worker.ns
+        ns.remove(ns.key(request.block_hashes[block])).check()
+
+    def test_rounds(self) -> None:
+        self.assertEqual(sorted(os.listdir(self.path)), ["0", "1"])
+        self.assert_run(Request("b", [1, 2, 3, 4]), 4)
+        self.open(self.pipeline, world=2)
+        self.assert_run(Request("c", [1, 2, 3, 9]), 3)
+
+    def test_the_shorter_prefix_counts(self) -> None:
+        for rank in (0, 1):
+            request = Request(f"b{rank}", [1, 2, 3, 4])
+            self.lose(rank, request, 2)
+            self.assert_run(request, 2)
+            self.assert_run(Request(f"c{rank}", [1, 2, 3, 4]), 4)  # it was saved again
+
+    def test_a_rank_that_has_not_answered(self) -> None:
+        engine = self.engine
+        for rank in (0, 1):
+            request = Request(f"b{rank}", [1, 2, 3, 4])
+            self.lose(rank, request, 3)
+            engine.silent = {rank}
+            for _ in range(3):
+                self.assertEqual(engine.scheduler.get_num_new_matched_tokens(request, 0),
+                                 (None, False))
+                engine.step()
+            engine.silent = set()
+            self.assert_run(request, 3)
+
+    def test_a_rank_that_never_answers(self) -> None:
+        self.engine.silent = {1}
+        request = Request("b", [1, 2, 3, 4])
+        before = scheduler.ANSWER_SECONDS
+        self.addCleanup(setattr, scheduler, "ANSWER_SECONDS", before)
+        ask = self.engine.scheduler.get_num_new_matched_tokens
+        self.assertEqual(ask(request, 0), (None, False))
+        self.engine.step()
+        self.assertEqual(ask(request, 0), (None, False))
+        scheduler.ANSWER_SECONDS = 0.0  # type: ignore[misc]
+        self.assertEqual(ask(request, 0), (0, False))
+
+
 class Refusals(Case):
     def refused(self, words: str, cache: Any = None, **changes: Any) -> None:
         told = config("null()", engine="refused")
@@ -383,10 +470,10 @@ class Layouts(unittest.TestCase):
     def test_ranks_answer_the_least(self) -> None:
         from cairn.vllm.messages import CairnWorkerMetadata
 
-        one = CairnWorkerMetadata({1: 5, 2: 0}, {7: (1, 3)})
-        two = CairnWorkerMetadata({1: 4, 2: 9}, {7: (1, 2), 8: (1, 1)})
+        one = CairnWorkerMetadata({1: (1, 5), 2: (1, 0)}, {7: (1, 3)})
+        two = CairnWorkerMetadata({1: (1, 4), 2: (2, 9), 3: (1, 1)}, {7: (1, 2), 8: (1, 1)})
         both = one.aggregate(two)
-        self.assertEqual(both.lookups, {1: 4, 2: 0})
+        self.assertEqual(both.lookups, {1: (2, 4), 2: (3, 0), 3: (1, 1)})
         self.assertEqual(both.saves, {7: (2, 2), 8: (1, 1)})
 
 

@@ -51,18 +51,24 @@ class CairnMetadata(KVConnectorMetadata):
 class CairnWorkerMetadata(KVConnectorWorkerMetadata):
     """Answers of one rank, or of several."""
 
-    # lookup -> leading blocks that are there, in every rank that has answered
-    lookups: dict[int, int] = field(default_factory=dict)
+    # lookup -> (ranks that have answered, leading blocks that are there in all of them)
+    lookups: dict[int, tuple[int, int]] = field(default_factory=dict)
     # save -> (ranks that are done with it, leading blocks that all of them have taken)
     saves: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def aggregate(self, other: KVConnectorWorkerMetadata) -> CairnWorkerMetadata:
         assert isinstance(other, CairnWorkerMetadata)
-        lookups = dict(self.lookups)
-        for key, hits in other.lookups.items():
-            lookups[key] = min(hits, lookups.get(key, hits))
-        saves = dict(self.saves)
-        for key, (ranks, taken) in other.saves.items():
-            mine = saves.get(key, (0, taken))
-            saves[key] = (mine[0] + ranks, min(mine[1], taken))
-        return CairnWorkerMetadata(lookups, saves)
+        return CairnWorkerMetadata(
+            _together(self.lookups, other.lookups), _together(self.saves, other.saves)
+        )
+
+
+def _together(
+    one: dict[int, tuple[int, int]], other: dict[int, tuple[int, int]]
+) -> dict[int, tuple[int, int]]:
+    """Ranks add up, and the least counts."""
+    both = dict(one)
+    for key, (ranks, count) in other.items():
+        mine = both.get(key, (0, count))
+        both[key] = (mine[0] + ranks, min(mine[1], count))
+    return both

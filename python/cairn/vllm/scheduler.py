@@ -24,7 +24,7 @@ from .stats import CairnStats
 if TYPE_CHECKING:
     from .worker import WorkerSide
 
-ANSWER_SECONDS: Final = 5.0  # a lookup that no worker has answered by then is a miss
+ANSWER_SECONDS: Final = 5.0  # a lookup that not all ranks have answered by then is a miss
 KNOWN_MAX: Final = 16384  # names that were saved lately and need not be saved again
 NEVER: Final = 1 << 60
 
@@ -32,8 +32,8 @@ Answer = tuple[int | None, bool]
 
 
 class _Request:
-    __slots__ = ("asked", "blocks", "cap", "first", "hits", "hold", "limit", "loading", "lookup",
-                 "request", "saved", "saves", "suffix")
+    __slots__ = ("asked", "blocks", "cap", "first", "hits", "hold", "least", "limit", "loading",
+                 "lookup", "ranks", "request", "saved", "saves", "suffix")
 
     def __init__(self, request: Any, suffix: bytes) -> None:
         self.request = request
@@ -44,6 +44,8 @@ class _Request:
         self.hold: Any = None  # where this is one process with the worker
         self.hits: int | None = None  # the answer to it; None: not known yet
         self.asked = 0.0
+        self.ranks = 0  # that have answered it
+        self.least = NEVER  # of their answers
         self.limit = 0  # blocks that were asked for
         self.first = 0  # blocks that vLLM itself has
         self.loading: tuple[int, list[int]] | None = None  # (first block, block ids)
@@ -163,6 +165,7 @@ class SchedulerSide:
         self._drop(state)
         state.asked = time.monotonic()
         state.limit = limit
+        state.ranks, state.least = 0, NEVER
         state.lookup = self.next_id
         self.next_id += 1
         names = state.names(0, limit)
@@ -307,10 +310,14 @@ class SchedulerSide:
         answers = output.kv_connector_worker_meta
         if answers is not None:
             assert isinstance(answers, CairnWorkerMetadata)
-            for lookup, hits in answers.lookups.items():
+            for lookup, (ranks, hits) in answers.lookups.items():
                 state = self.asked.get(lookup)
-                if state is not None:
-                    self._answer(state, hits)
+                if state is None:
+                    continue
+                state.ranks += ranks
+                state.least = min(state.least, hits)
+                if state.ranks >= self.world:
+                    self._answer(state, state.least)
             for save, (ranks, taken) in answers.saves.items():
                 self._save_ended(save, ranks, taken)
         for request_id in output.finished_recving or ():

@@ -135,7 +135,7 @@ class WorkerSide:
             hold = self.hold(names, self.hold_seconds)
             if hold is not None:
                 self.holds[lookup] = hold
-            self.answers.lookups[lookup] = 0 if hold is None else hold.count
+            self.answers.lookups[lookup] = (1, 0 if hold is None else hold.count)
         self.finishing.update(meta.finishing)
         self.step = self._plan(meta.saves) if meta.saves else None
 
