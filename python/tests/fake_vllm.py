@@ -39,6 +39,19 @@ class AllBlocksCleared:
     pass
 
 
+@dataclass
+class BlockStored:
+    block_hashes: list[bytes]
+    parent_block_hash: bytes | None
+    token_ids: list[int]
+    block_size: int
+    lora_id: int | None
+    medium: str | None
+    lora_name: str | None
+    extra_keys: Any = None
+    group_idx: int | None = None
+
+
 class FullAttentionSpec:
     def __init__(self, block_size: int) -> None:
         self.block_size = block_size
@@ -195,7 +208,11 @@ def install() -> None:
     _module("vllm.v1.kv_cache_interface", FullAttentionSpec=FullAttentionSpec,
             MLAAttentionSpec=type("MLAAttentionSpec", (), {}),
             UniformTypeKVCacheSpecs=type("UniformTypeKVCacheSpecs", (), {}))
-    _module("vllm.distributed.kv_events", AllBlocksCleared=AllBlocksCleared)
+    _module("vllm.distributed.kv_events", AllBlocksCleared=AllBlocksCleared,
+            BlockStored=BlockStored, MEDIUM_STORAGE="STORAGE")
+    _module("vllm.v1.core.kv_cache_utils", maybe_convert_block_hash=lambda name: name,
+            generate_block_hash_extra_keys=lambda request, start, end, first: (None, first),
+            to_event_extra_keys=list)
     offload = "vllm.v1.kv_offload"
     _module(f"{offload}.base", LookupResult=LookupResult, Medium=Medium, OffloadKey=bytes,
             OffloadingEvent=OffloadingEvent, ReqContext=ReqContext,

@@ -11,11 +11,14 @@ import shutil
 import tempfile
 import types
 import unittest
+from collections.abc import Callable
 from typing import Any
 
 import fake_vllm
 
 fake_vllm.install()
+import vllm  # noqa: E402
+
 from cairn.vllm import CairnConnector, connector, scheduler  # noqa: E402
 
 TOKENS, LAYERS, BLOCKS = 16, 3, 64
@@ -55,11 +58,12 @@ class Request:
     """Of a prompt that is `blocks` numbers, a block each, and a token more."""
 
     skip_reading_prefix_cache = False
-    lora_request = None
 
-    def __init__(self, name: str, blocks: list[int]) -> None:
+    def __init__(self, name: str, blocks: list[int], lora: Any = None) -> None:
         self.request_id = name
-        self.num_tokens = len(blocks) * TOKENS + 1
+        self.lora_request = lora
+        self.all_token_ids = [number for number in blocks for _ in range(TOKENS)] + [0]
+        self.num_tokens = len(self.all_token_ids)
         self.block_hashes: list[bytes] = []
         chain = b""
         for number in blocks:
@@ -75,16 +79,23 @@ class Engine:
     """A connector for the scheduler and one a rank, called as vLLM calls them; the model writes
     what a block's hash says."""
 
-    def __init__(self, pipeline: str, *, apart: bool = False, **options: Any) -> None:
+    def __init__(
+        self, pipeline: str, *, apart: bool = False, tokens: int = TOKENS,
+        tensor: type[fake_vllm.Tensor] = fake_vllm.Tensor,
+        change: Callable[[Any], None] = lambda config: None, **options: Any,
+    ) -> None:
         options.setdefault("engine", pipeline)
         self.config = config(pipeline, **options)
+        change(self.config)
+        self.cache_config = cache_config(tokens=tokens)
+        self.tensor = tensor
         world = self.config.parallel_config.world_size
         self.apart = apart or world > 1  # the scheduler is in another process than the workers
         self.ranks = [self.rank(i, world) for i in range(world)]
         self.worker, self.caches = self.ranks[0]
         if apart:
             connector._workers.clear()
-        self.scheduler = CairnConnector(self.config, ROLE.SCHEDULER, cache_config())
+        self.scheduler = CairnConnector(self.config, ROLE.SCHEDULER, self.cache_config)
         self.next = 1
         self.silent: set[int] = set()  # ranks whose answers do not come
         self.delayed: set[str] = set()
@@ -95,10 +106,10 @@ class Engine:
     def rank(self, i: int, world: int) -> tuple[Any, dict[str, fake_vllm.Tensor]]:
         """A worker, and its KV cache."""
         fake_vllm.RANK.rank_in_group, fake_vllm.RANK.world_size = i, world
-        worker = CairnConnector(self.config, ROLE.WORKER, cache_config())
+        worker = CairnConnector(self.config, ROLE.WORKER, self.cache_config)
         fake_vllm.RANK.rank_in_group, fake_vllm.RANK.world_size = 0, 1
         caches = {
-            f"layer.{layer}": fake_vllm.Tensor(BLOCKS, 2, TOKENS, 8) for layer in range(LAYERS)
+            f"layer.{layer}": self.tensor(BLOCKS, 2, TOKENS, 8) for layer in range(LAYERS)
         }
         worker.register_kv_caches(caches)
         return worker, caches
@@ -279,20 +290,248 @@ class Rounds(Case):
             self.assert_run(Request("c", [1, 2]), 2)
             self.assertTrue(engine.scheduler.reset_cache())
 
-    def test_another_block_size_or_layout_is_a_miss(self) -> None:
-        self.open()
-        self.assert_run(Request("a", [1, 2]), 0)
-        before = fake_vllm.Tensor.dtype
-        self.addCleanup(setattr, fake_vllm.Tensor, "dtype", before)
-        fake_vllm.Tensor.dtype = "torch.bfloat16"
-        self.open()
-        self.assert_run(Request("b", [1, 2]), 0)
-
 
 class RoundsBelowCache(Rounds):
     """The same where a memory tier is above: loads out of shared memory."""
 
     above = "cache(size=16MiB) | "
+
+
+class Permuted(fake_vllm.Tensor):
+    """Tokens before heads."""
+
+    def stride(self, dim: int | None = None) -> Any:
+        _, heads, tokens, content = self.shape
+        strides = [heads * tokens * content, content, heads * content, 1]
+        return strides if dim is None else strides[dim]
+
+
+class Half(fake_vllm.Tensor):
+    dtype = "torch.float16"
+
+    def element_size(self) -> int:
+        return 2
+
+
+class OfTheSameSize(fake_vllm.Tensor):
+    dtype = "torch.int32"
+
+
+class Wider(fake_vllm.Tensor):
+    def __init__(self, *shape: int) -> None:
+        super().__init__(*shape[:-1], 2 * shape[-1])
+
+
+def setting(path: str, value: Any) -> Callable[[Any], None]:
+    """Changes one thing of vLLM's configuration."""
+    def change(config: Any) -> None:
+        *parts, last = path.split(".")
+        for part in parts:
+            config = getattr(config, part)
+        assert hasattr(config, last), path
+        setattr(config, last, value)
+
+    return change
+
+
+class Identity(Case):
+    """Each change alone is a miss."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.pipeline = f"flash(path={self.path}/kv, size=64MiB)"
+        self.open(self.pipeline)
+        self.assert_run(Request("a", [1, 2, 3, 4]), 0)
+
+    def assert_found(self, what: object, blocks: int, lora: Any = None) -> None:
+        found = self.engine.match(Request("b", [1, 2, 3, 4], lora))
+        self.assertEqual(found, blocks * TOKENS, what)
+
+    def test_configuration(self) -> None:
+        hf = types.SimpleNamespace
+        for path, value in (
+            ("model_config.model", "other"),
+            ("model_config.hf_config.to_json_string", lambda use_diff: '{"layers": 4}'),
+            ("model_config.hf_config._commit_hash", "beef"),
+            ("model_config.hf_config", hf(to_json_string=lambda use_diff: '{"layers": 3}')),
+            ("model_config.quantization", "fp8"),
+            ("model_config.dtype", "bfloat16"),
+            ("cache_config.cache_dtype", "fp8"),
+            ("cache_config.prefix_caching_hash_algo", "sha256_cbor"),
+            ("parallel_config.tensor_parallel_size", 2),
+            ("parallel_config.pipeline_parallel_size", 2),
+        ):
+            self.open(self.pipeline, change=setting(path, value))
+            self.assert_found(path, 0)
+        self.open(self.pipeline, change=setting("model_config.max_model_len", 8192))
+        self.assert_found("longer requests", 4)
+
+    def test_revision_where_no_commit_is_known(self) -> None:
+        hf = types.SimpleNamespace(to_json_string=lambda use_diff: '{"layers": 3}')
+        found = []
+        for revision in ("main", "other", "main"):
+            def change(config: Any, revision: str = revision) -> None:
+                config.model_config.hf_config = hf
+                config.model_config.revision = revision
+
+            self.open(self.pipeline, change=change)
+            found.append(self.engine.run(Request("b", [1, 2, 3, 4]))[0] // TOKENS)
+        self.assertEqual(found, [0, 0, 4])
+
+    def test_a_folder_whose_files_change(self) -> None:
+        folder = os.path.join(self.path, "weights")
+        os.mkdir(folder)
+        found = []
+        for text in ("one", "another", ""):
+            if text:
+                with open(os.path.join(folder, "model.safetensors"), "w", encoding="ascii") as file:
+                    file.write(text)
+            self.open(self.pipeline, change=setting("model_config.model", folder))
+            found.append(self.engine.run(Request("b", [1, 2, 3, 4]))[0] // TOKENS)
+        self.assertEqual(found, [0, 0, 4])
+
+    def test_extra_configuration(self) -> None:
+        for name in ("revision", "tenant", "salt"):
+            self.open(self.pipeline, **{name: "other"})
+            self.assert_found(name, 0)
+        self.open(self.pipeline, deadline=10, hold=10, durability="written")
+        self.assert_found("what makes no other bytes", 4)
+
+    def test_layout(self) -> None:
+        for tensor in (Permuted, Half, OfTheSameSize, Wider):
+            self.open(self.pipeline, tensor=tensor)
+            self.assert_found(tensor, 0)
+        self.open(self.pipeline, tokens=2 * TOKENS)
+        self.assert_found("block size", 0)
+        self.open(self.pipeline)
+        self.assert_found("as it was", 4)
+
+    def test_version(self) -> None:
+        self.addCleanup(setattr, vllm, "__version__", "fake")
+        vllm.__version__ = "another"
+        self.open(self.pipeline)
+        self.assert_found("version", 0)
+        vllm.__version__ = "fake"
+        self.open(self.pipeline)
+        self.assert_found("as it was", 4)
+
+    def test_adapters(self) -> None:
+        """By name, by path, and by what is in its folder when it is loaded anew."""
+        folder = os.path.join(self.path, "adapter")
+        os.mkdir(folder)
+
+        def lora(name: str, path: str, anew: bool = False) -> Any:
+            return types.SimpleNamespace(lora_name=name, lora_path=path, load_inplace=anew)
+
+        self.assert_found("an adapter", 0, lora("one", "/one"))
+        for i, (what, adapter, blocks) in enumerate((
+            ("an adapter", lora("one", "/one"), 0), ("the same", lora("one", "/one"), 4),
+            ("another path", lora("one", "/two"), 0), ("another name", lora("two", "/one"), 0),
+            ("a folder", lora("one", folder), 0), ("the same", lora("one", folder, True), 4),
+            ("none", None, 4),
+        )):
+            request = Request(str(i), [1, 2, 3, 4], adapter)
+            self.assertEqual(self.engine.run(request)[0], blocks * TOKENS, what)
+        with open(os.path.join(folder, "adapter.safetensors"), "w", encoding="ascii") as file:
+            file.write("trained again")
+        self.assert_found("other files", 0, lora("one", folder, True))
+
+
+class Holds(Case):
+    """What was matched stays until it is loaded, whatever is stored meanwhile."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.pipeline = f"flash(path={self.path}/kv, size=16MiB)"
+
+    def fill_up(self) -> None:
+        """Three times the store's budget."""
+        store = self.engine.worker._worker.store
+        ns = store.namespace(model="filler", shard_count=1, shard_bytes=64 << 10)
+        evicted = store.counters()["flash.evicted_blocks"]
+        for i in range(768):
+            self.filled += 1
+            ns.dump(ns.key(b"%d" % self.filled), bytes(64 << 10)).wait()
+        self.assertGreater(store.counters()["flash.evicted_blocks"], evicted)
+
+    def test_until_it_is_loaded(self) -> None:
+        self.filled = 0
+        for apart in (False, True):
+            with self.subTest(apart=apart):
+                engine = self.open(self.pipeline, apart=apart, hold=600)
+                self.assert_run(Request("a", [1, 2, 3, 4]), 0)
+                request = Request("b", [1, 2, 3, 4])
+                external = engine.match(request)
+                self.assertEqual(external, 4 * TOKENS)
+                self.fill_up()
+                blocks = engine.allocate(request, external)
+                engine.until(lambda: "b" in engine.received)
+                self.assertEqual(engine.invalid, set())
+                self.assertTrue(engine.is_right(request, blocks))
+                engine.finish(request, blocks)
+                self.fill_up()  # nothing holds them any more
+                self.assertEqual(engine.match(Request("c", [1, 2, 3, 4])), 0)
+
+
+class Events(Case):
+    """Of what is stored, and of the end of all of it."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        told = types.SimpleNamespace(enable_kv_cache_events=True)
+        self.change = setting("kv_events_config", told)
+
+    def take(self) -> list[Any]:
+        return list(self.engine.scheduler.take_events())
+
+    def test_reset(self) -> None:
+        for apart in (False, True):
+            with self.subTest(apart=apart):
+                engine = self.open(apart=apart, salt=str(apart), change=self.change)
+                request = Request("a", [1, 2])
+                self.assert_run(request, 0)
+                (stored,) = self.take()
+                self.assertEqual(stored.block_hashes, request.block_hashes)
+                self.assertEqual(stored.token_ids, request.all_token_ids[:-1])
+                self.assertEqual(stored.medium, "STORAGE")
+                self.assertTrue(engine.scheduler.reset_cache())
+                self.assertEqual(self.take(), [fake_vllm.AllBlocksCleared()])
+                self.assertEqual(self.take(), [])
+                self.assert_run(Request("b", [1, 2]), 0)
+                (stored,) = self.take()
+                self.assertEqual(stored.block_hashes, request.block_hashes)
+                self.assert_run(Request("c", [1, 2]), 2)
+
+    def test_a_save_that_ended_before_a_reset_and_was_not_told(self) -> None:
+        """It is gone with the rest: nothing says that it was stored, and it is saved again."""
+        for apart in (False, True):
+            with self.subTest(apart=apart):
+                engine = self.open(apart=apart, salt=str(apart), change=self.change)
+                request = Request("a", [1, 2])
+                self.assertEqual(engine.match(request), 0)
+                blocks = engine.allocate(request, 0)
+                new = types.SimpleNamespace(req_id="a", block_ids=(blocks,), num_computed_tokens=0,
+                                            tokens=request.num_tokens)
+                drain = engine.worker._worker._drain
+                engine.worker._worker._drain = set
+                engine.step([new], dict(zip(blocks, request.block_hashes, strict=False)))
+                engine.worker._worker._drain = drain
+                for saving in engine.worker._worker.active:
+                    for future in saving.futures:
+                        future.wait()
+                self.assertEqual(self.take(), [])
+                self.assertTrue(engine.scheduler.reset_cache())
+                engine.finish(request, blocks)
+                self.assertEqual(self.take(), [fake_vllm.AllBlocksCleared()])
+                self.assertEqual(list(engine.scheduler._scheduler.known), [])
+                self.assert_run(Request("b", [1, 2]), 0)
+                self.assert_run(Request("c", [1, 2]), 2)
+
+    def test_none_is_asked_for(self) -> None:
+        engine = self.open()
+        self.assert_run(Request("a", [1, 2]), 0)
+        self.assertTrue(engine.scheduler.reset_cache())
+        self.assertEqual(self.take(), [])
 
 
 class Trouble(Case):

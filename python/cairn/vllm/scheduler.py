@@ -366,6 +366,8 @@ class SchedulerSide:
             if state.loading is None:
                 self._drop(state)
             state.saved = NEVER  # what was computed before is not saved any more
+        for save in self.pending.values():
+            save.taken = 0  # those that have ended, and were not told yet, are emptied, too
         self.known.clear()
         if self.events is not None:
             from vllm.distributed.kv_events import AllBlocksCleared
