@@ -143,6 +143,58 @@ class Pages(Case):
         self.store(backend, pool)
         self.check(backend, pool, [True] * 8)
 
+    def test_truncated_files(self) -> None:
+        """Before the store is opened, and while it is open."""
+        for opened in (False, True):
+            with self.subTest(opened=opened), tempfile.TemporaryDirectory() as path:
+                self.path = path
+                pool = pool_of()
+                backend = self.open(pool)
+                self.store(backend, pool)
+                if not opened:
+                    backend.close()
+                cut = 0
+                for folder, _, names in os.walk(path):
+                    for name in (os.path.join(folder, name) for name in names):
+                        with open(name, "rb") as file:
+                            there = part_bytes(2, 0, 4096) in file.read()
+                        if there:
+                            os.truncate(name, os.path.getsize(name) // 2)
+                            cut += 1
+                self.assertEqual(cut, 1)
+                if not opened:
+                    backend = self.open(pool)
+                self.check(backend, pool, [True, True, False] + [True] * 5)
+                self.assertEqual(backend.batch_exists(HASHES), 2)
+                self.store(backend, pool)
+                self.check(backend, pool, [True] * 8)
+                backend.close()
+
+    def test_truncated_flash(self) -> None:
+        """Zeros from the middle of a page on, as after a lost write."""
+        pool = pool_of()
+        backend = self.open(pool, "flash")
+        self.store(backend, pool)
+        backend.close()
+        path = f"{self.path}/kv0"
+        with open(path, "rb") as file:
+            at = file.read().find(part_bytes(3, 0, 4096))
+        self.assertGreater(at, 0)
+        size = os.path.getsize(path)
+        os.truncate(path, at + 300000)
+        with self.assertRaisesRegex(ValueError, "cut short"):
+            self.open(pool, "flash")
+        os.truncate(path, size)
+        backend = self.open(pool, "flash")
+        places = list(range(20, 28))
+        there = backend.batch_get_v1(HASHES, indices(places))
+        # Of the others it depends on where they came to lie.
+        self.assertFalse(there[3])
+        same = holds(pool, places, NUMBERS)
+        self.assertEqual([s for s, t in zip(same, there, strict=True) if t], [True] * sum(there))
+        self.store(backend, pool)
+        self.check(backend, pool, [True] * 8)
+
     def test_a_large_batch(self) -> None:
         pool = pool_of()
         backend = self.open(pool)
