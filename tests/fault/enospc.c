@@ -197,6 +197,30 @@ static void run(const char *disk, const char *engine, const char *more)
 	printf("enospc: engine %s%s\n", engine, more);
 }
 
+/* Blocks that are never finished fill the disk: the oldest go for what comes after them. */
+static void run_unfinished(const char *disk, const char *engine)
+{
+	struct full full;
+
+	kit_at("unfinished, engine=%s", engine);
+	kit_watch(60);
+	memset(there, 0, sizeof(there));
+	snprintf(full.path, sizeof(full.path), "%s/store", disk);
+	snprintf(full.spec, sizeof(full.spec),
+		 "store(engine=%s, reactors=1, buffers=4MiB) | posix(path=%s, entries=8192)",
+		 engine, full.path);
+	open_full(&full);
+	for (uint32_t id = IDS; id < IDS + 2 * DISK / shape.shard_bytes; id++)
+		CHECK(kit_dump(full.ns, shape, id, 0, 1, CAIRN_WRITTEN) == 0, "dump of %u", id);
+	CHECK(kit_counter(full.store, "posix", "partials_dropped") > 0);
+	CHECK(fill(&full, 0, 20) == 20);
+	verify(&full, evicted(&full));
+	close_full(&full);
+	CHECK(kit_check(full.spec) == CAIRN_FINDING_NOTE);
+	kit_remove_folder(full.path);
+	printf("enospc: unfinished, engine %s\n", engine);
+}
+
 static void say(struct full *full, const char *engine, const char *size)
 {
 	char tier[400];
@@ -264,6 +288,7 @@ int main(int argc, char **argv)
 		run(disk, engines[e], "");
 		run(disk, engines[e], ", size=64MiB");
 		run(disk, engines[e], FLOOR_TEXT);
+		run_unfinished(disk, engines[e]);
 	}
 	/* The least that a store of flash takes, and some more. */
 	CHECK(mount("tmpfs", disk, "tmpfs", MS_REMOUNT, "size=9m") == 0);

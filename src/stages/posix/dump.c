@@ -430,7 +430,7 @@ static bool make_room(struct pio *p)
 	if (p->full_tries++ >= FULL_TRIES_MAX)
 		return false;
 	tier_lock(p->tier);
-	picked = room_force(p, p->need);
+	picked = room_force(p, p->need) || room_pick_idle(p);
 	tier_unlock(p->tier);
 	if (picked)
 		room_evict(p, rewrite);

@@ -9,7 +9,8 @@
  *  2. What is being removed is part of used until its unlink has succeeded.
  *  3. A victim is absent for lookups before its unlink is sent, and its key is
  *     not written before the unlink has ended.
- *  4. Blocks of cleared namespaces go first, then the coldest leaves.
+ *  4. Blocks of cleared namespaces go first, then the coldest leaves, then blocks of
+ *     which nobody writes a shard now, the oldest first.
  *  5. A victim whose file is to be reused has left `used` when it is picked: its
  *     bytes are part of the reservation that they were picked for.
  */
