@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
-import time
 import unittest
 from typing import Any
 
@@ -138,12 +138,57 @@ class Tokens(harness.ConnectorCase):
                 os.truncate(path, path.stat().st_size // 2)
                 cut += 1
         self.assertGreater(cut, 0)
-        grown = self.round()
-        self.assertLess(grown["load_blocks"], self.blocks)
+        self.assertLess(self.round()["load_blocks"], self.blocks)
         self.assert_heals()
 
+    def test_truncated_flash(self) -> None:
+        """The end of what was written is zeros, as after a lost write; and is not there at all."""
+        path = self.here / "cut"
+        size = 64 << 20
+        self.open(harness.flash(path))
+        self.round()
+        self.assert_hits(self.round())
+        with self.subTest("while it is open"):
+            os.truncate(path, 2 << 20)
+            os.truncate(path, size)
+            self.assertLess(self.round()["load_blocks"], self.blocks)
+            self.assertGreater(self.counters()["flash.damaged_blocks"], 0)
+            self.assert_heals()
+        with self.subTest("while it is closed"):
+            self.close()
+            os.truncate(path, 2 << 20)
+            os.truncate(path, size)
+            self.open(harness.flash(path))
+            self.assertLess(self.round()["load_blocks"], self.blocks)
+            self.assert_heals()
+        with self.subTest("shorter"):
+            self.close()
+            os.truncate(path, 2 << 20)
+            with self.assertRaisesRegex(Exception, "it was cut short"):
+                self.open(harness.flash(path))
+
     def test_full_disk(self) -> None:
-        self.open('fault(rule="dump:ENOSPC:1.0") | ' + harness.flash(self.here / 'full'))
+        folder = self.here / "small"
+        folder.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+        mounted = subprocess.run(mount, capture_output=True, text=True)
+        if mounted.returncode:
+            self.skipTest("a small file system takes root: " + mounted.stderr)
+        # Lazily: the kernel lets go of a closed ring's files in its own time.
+        self.addCleanup(subprocess.run, ["umount", "-l", str(folder)], check=True)
+        self.addCleanup(self.close)
+        self.open(f"posix(path={folder}/kv, direct=no)")
+        self.assertEqual(self.round()["save_blocks"], self.saved)
+        for i in range(10, 16):  # each of 18 blocks: half of what there is
+            harness.generate(self.llm, [harness.prompt(i, 600)], 1)
+        harness.settle(self.llm)
+        evicted = self.counters()["posix.evicted_blocks"]
+        self.assertGreater(evicted + harness.stored(self.llm)["save_failed_blocks"], 0)
+        for _ in range(2):
+            self.assertEqual(self.round()["load_failed_blocks"], 0)
+
+    def test_disk_that_takes_nothing(self) -> None:
+        self.open('fault(rule="dump:ENOSPC:1.0") | ' + harness.flash(self.here / "full"))
         grown = self.round()
         self.assertEqual((grown["save_blocks"], grown["save_failed_blocks"]), (0, self.saved))
         self.assert_misses(self.round())
@@ -160,14 +205,15 @@ class Tokens(harness.ConnectorCase):
         self.assert_hits(self.round())
 
     def test_killed_while_saving(self) -> None:
-        pipeline = f"delay(write=20ms) | {harness.flash(self.here / 'killed')}"
+        pipeline = f"delay(write=1s, depth=1) | {harness.flash(self.here / 'killed')}"
         code = (
             "import os, sys; os.environ['VLLM_ENABLE_V1_MULTIPROCESSING'] = '0';"
             f"sys.path.insert(0, {os.path.dirname(os.path.abspath(__file__))!r});"
             "import harness, json;"
             f"llm = harness.engine({self.model!r}, {pipeline!r});"
             "print('ready', flush=True);"
-            "harness.generate(llm, json.loads(sys.stdin.readline()), 8)"
+            "harness.generate(llm, json.loads(sys.stdin.readline()), 8);"
+            "harness.settle(llm)"
         )
         child = subprocess.Popen(
             [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -179,14 +225,24 @@ class Tokens(harness.ConnectorCase):
                 break
         child.stdin.write(repr(self.prompts) + "\n")
         child.stdin.flush()
-        time.sleep(0.4)
+        while self.dumps_of(pipeline) == 0:
+            self.assertIsNone(child.poll(), "it has ended")
         child.send_signal(signal.SIGKILL)
-        child.wait()
+        self.assertEqual(child.wait(), -signal.SIGKILL)
         child.stdin.close()
         child.stdout.close()
-        self.open(pipeline)
-        self.round()
+        self.open(harness.flash(self.here / "killed"))
+        grown = self.round()
+        self.assertLess(grown["load_blocks"], self.blocks)
+        self.assertEqual(grown["load_failed_blocks"], 0)
         self.assert_hits(self.round())
+
+    @staticmethod
+    def dumps_of(pipeline: str) -> int:
+        """Of the store that another process has open."""
+        command = [sys.executable, "-m", "cairn", "stat", pipeline, "--json"]
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return int(json.loads(told)["stages"]["flash"]["dumps"])
 
 
 if __name__ == "__main__":
