@@ -91,7 +91,7 @@ static const struct cairn_counter_row counters[CNT_COUNT] = {
 			    1},
 	[CNT_BYTES_LIMIT] = {"bytes_limit", "of the file or the device, bytes", 1},
 	[CNT_BLOCKS] = {"blocks", "whole blocks known", 1},
-	[CNT_INDEX_BYTES] = {"index_bytes", "memory taken by the index", 1},
+	[CNT_INDEX_BYTES] = {"index_bytes", "memory taken by the index and its marks", 1},
 	[CNT_SUSPECT] = {"regions_suspect",
 			 "regions in which something did not check: reclaimed before others", 1},
 	[CNT_FENCED] = {"fenced", "1: the device does not answer, and is passed by", 1},
@@ -565,14 +565,21 @@ static uint64_t blocks_known(const struct flash *tier)
 	return tier->blocks < figures.whole ? tier->blocks : figures.whole;
 }
 
-void flash_gauges(struct flash *tier)
+/* The table, and the marks that are or were in use. */
+static uint64_t index_memory(const struct flash *tier)
 {
+	size_t marks = flash_round_up(tier->marks_bytes, FLASH_PAGE);
 	struct table_figures figures;
 
 	table_figures(tier->table, &figures);
+	return figures.memory_bytes + (tier->marks_touched < marks ? tier->marks_touched : marks);
+}
+
+void flash_gauges(struct flash *tier)
+{
 	cairn_gauge(tier->env, CNT_BYTES_USED, bytes_used(tier));
 	cairn_gauge(tier->env, CNT_BLOCKS, blocks_known(tier));
-	cairn_gauge(tier->env, CNT_INDEX_BYTES, figures.memory_bytes);
+	cairn_gauge(tier->env, CNT_INDEX_BYTES, index_memory(tier));
 }
 
 static void flash_stat(void *self, struct cairn_tier_stat *ret_stat)

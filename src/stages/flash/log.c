@@ -271,6 +271,26 @@ static struct flash_table_entry *table_of(struct flash *tier, const struct regio
 	return (struct flash_table_entry *)(void *)tier->drafts[region->draft].memory;
 }
 
+/* Of the marks of the first @count numbers of a region, in whole pages. */
+static size_t marks_memory(const struct flash *tier, uint32_t number, uint32_t count)
+{
+	uint64_t begin = (uint64_t)number * tier->layout.records_max;
+	uint64_t from = begin / FLASH_PAGE * FLASH_PAGE;
+
+	return count ? (size_t)(flash_round_up(begin + count, FLASH_PAGE) - from) : 0;
+}
+
+void region_marked(struct flash *tier, uint32_t number)
+{
+	struct region *region = &tier->regions[number];
+
+	if (region->records <= region->marked)
+		return;
+	tier->marks_touched += marks_memory(tier, number, region->records) -
+			       marks_memory(tier, number, region->marked);
+	region->marked = region->records;
+}
+
 bool log_reserve(struct flash *tier, uint32_t stream, uint32_t units, uint32_t records,
 		 uint32_t *ret_region, uint32_t *ret_unit, uint32_t *ret_number)
 {
@@ -297,6 +317,7 @@ bool log_reserve(struct flash *tier, uint32_t stream, uint32_t units, uint32_t r
 		region->at += units;
 		region->records += records;
 		region->writers += records;
+		region_marked(tier, number);
 		tier->epoch += policy_written(&tier->policy, units) ? 1 : 0;
 		return true;
 	}

@@ -150,7 +150,8 @@ static void header_written(struct reclaim *r)
 	} else {
 		region->state = REGION_FREE;
 		tier->free_count++;
-		memset(mark_at(tier, r->victim, 0), 0, tier->layout.records_max);
+		/* Numbers above these have none: each use clears what it gave out. */
+		memset(mark_at(tier, r->victim, 0), 0, r->numbers);
 	}
 	use_over(r);
 	tier_unlock(tier);
@@ -173,6 +174,7 @@ static void header_write(struct reclaim *r)
 	region_trust(tier, r->victim);
 	region->seq = ++tier->region_seq;
 	policy_clear(&tier->policy, r->victim, region->seq);
+	r->numbers = region->records;
 	region->records = 0;
 	region->kill_dirty = region->kill_single = 0;
 	region->sequence_max = 0;

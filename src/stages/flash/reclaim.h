@@ -29,6 +29,7 @@ struct reclaim {
 	bool reclaiming; /* the victim had a use, and is counted as begun */
 	/* the job's own */
 	uint32_t victim, records, at;
+	uint32_t numbers; /* that the use which ends has given out: they may have marks */
 	uint32_t carried_units, barren;
 	uint32_t rest; /* the next entry that may have a place in the victim */
 	bool again;    /* a read that failed is under way once more */

@@ -473,6 +473,7 @@ static void region_take(struct recovery *r, const struct flash_region_found *fou
 		counters[i] = (uint32_t)r->counters[i];
 	if (found->unreadable || marks.lost)
 		unread_die(r, found, entries);
+	region_marked(tier, r->region);
 	records_take(r, entries, found->next_number, found->epoch);
 }
 

@@ -167,6 +167,7 @@ struct region {
 	uint32_t readers;   /* loads under way */
 	uint32_t writers;   /* records reserved and not ended */
 	uint32_t records;   /* numbers given out */
+	uint32_t marked;    /* the most of them in any use, since open: their marks are memory */
 	uint32_t at;	    /* unit of the next record */
 	uint32_t live;	    /* units of records that the table knows */
 	uint32_t epoch;	    /* when it was opened */
@@ -274,6 +275,7 @@ struct flash {
 	uint8_t *marks;		 /* records_max of each region */
 	uint32_t *mark_counters; /* mark_pages of each region: writes of each page */
 	size_t marks_bytes, mark_counters_bytes;
+	size_t marks_touched;		     /* at most: pages, some of which regions share */
 	uint32_t open_region[FLASH_STREAMS]; /* UINT32_MAX: none */
 	uint32_t free_count, blank_count;
 	uint64_t region_seq;
@@ -497,6 +499,8 @@ void spaces_look(struct flash *tier, uint64_t now_ns);
  */
 bool log_reserve(struct flash *tier, uint32_t stream, uint32_t units, uint32_t records,
 		 uint32_t *ret_region, uint32_t *ret_unit, uint32_t *ret_number);
+/* [m] So many numbers of a region are given out, or were found: their marks will be used. */
+void region_marked(struct flash *tier, uint32_t number);
 /* [m] Open regions that have something are sealed as they are: then they can be reclaimed. */
 void log_close(struct flash *tier);
 /* [m] @records of a region have ended, whatever came of them; seals it if it was the last. */

@@ -193,6 +193,24 @@ static bool check_draft(const struct check *check, uint32_t number)
 	return true;
 }
 
+/* What a use has not given out yet has no mark, of whatever use. */
+static bool check_marks(const struct check *check, uint32_t number)
+{
+	struct flash *tier = check->tier;
+	const struct region *region = &tier->regions[number];
+
+	if (region->records > region->marked || region->marked > tier->layout.records_max)
+		return wrong(&check->why, "region %u gave out %u numbers, counted %u", number,
+			     region->records, region->marked);
+	if (region->state == REGION_BLANK || region->state == REGION_RETIRED)
+		return true;
+	for (uint32_t i = region->records; i < region->marked; i++)
+		if (*mark_at(tier, number, i) != FLASH_MARK_NONE)
+			return wrong(&check->why, "region %u has %u records, and number %u a mark",
+				     number, region->records, i);
+	return true;
+}
+
 static bool check_region(const struct check *check, uint32_t number)
 {
 	const struct flash *tier = check->tier;
@@ -220,7 +238,8 @@ static bool check_region(const struct check *check, uint32_t number)
 	if (region->seq > tier->region_seq)
 		return wrong(&check->why, "region %u has use %llu, the last is %llu", number,
 			     (unsigned long long)region->seq, (unsigned long long)tier->region_seq);
-	return check_draft(check, number) && check_policy(check, number);
+	return check_draft(check, number) && check_policy(check, number) &&
+	       check_marks(check, number);
 }
 
 static bool check_regions(const struct check *check)

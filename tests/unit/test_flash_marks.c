@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The marks of records in memory: how much of it they take, and whose they are. */
+#include "flash_device.h"
+
+#include <sys/mman.h>
+
+#define PAGE 4096u
+
+/* One of its own size. */
+static int dump_sized(uint32_t number, size_t bytes)
+{
+	static uint8_t memory[128u << 10];
+	struct cairn_key key = key_of(&store, number);
+	struct cairn_xfer xfer = xfer_of(&key, 0, 0, memory, bytes);
+
+	assert_true(bytes <= sizeof(memory));
+	content(&key, 0, memory, bytes);
+	xfer.shard_count = 1;
+	xfer.shard_bytes = bytes;
+	cairn_dump(store.ns, &xfer, 1, NULL, NULL);
+	return xfer.result.status;
+}
+
+/* ---- memory ---------------------------------------------------------------------- */
+
+#define MAPS_MAX 64u
+
+/* What was reserved, to find the marks among it. */
+static struct {
+	uint8_t *base;
+	size_t bytes;
+} maps[MAPS_MAX];
+static uint32_t map_count;
+
+static int noting_mmap(void *address, size_t bytes, int prot, int flags, int fd, off_t offset,
+		       void **ret_address)
+{
+	int rc = sys_native.mmap(address, bytes, prot, flags, fd, offset, ret_address);
+
+	if (rc == 0 && map_count < MAPS_MAX) {
+		maps[map_count].base = *ret_address;
+		maps[map_count++].bytes = bytes;
+		madvise(*ret_address, bytes, MADV_NOHUGEPAGE); /* a page is to count as one */
+	}
+	return rc;
+}
+
+static size_t resident_marks(void)
+{
+	size_t bytes = (size_t)file.layout.region_count * file.layout.records_max, resident = 0;
+	unsigned char pages[4096];
+
+	assert_true(bytes / PAGE < sizeof(pages));
+	for (uint32_t i = 0; i < map_count; i++) {
+		if (maps[i].bytes != bytes)
+			continue;
+		assert_int_equal(mincore(maps[i].base, bytes, pages), 0);
+		for (size_t page = 0; page * PAGE < bytes; page++)
+			resident += (pages[page] & 1) * PAGE;
+		return resident;
+	}
+	fail_msg("no memory is reserved for the marks");
+	return 0;
+}
+
+/* With a full index, whose tables take no more memory, regions of few records come and go. */
+static void memory_is_of_numbers_given_out(void **state)
+{
+	enum { LARGE = 32768, ENTRIES = 64, BLOCKS = 2500 };
+	uint64_t before, more;
+	size_t all, regions;
+
+	(void)state;
+	fixture_new(&store);
+	device_reset();
+	device.table.mmap = noting_mmap;
+	snprintf(options, sizeof(options), "size=256MiB, region=32MiB, entries=%u", ENTRIES);
+	map_count = 0;
+	open_again(1, LARGE);
+	file_scan();
+	regions = file.layout.region_count;
+	all = regions * file.layout.records_max;
+	assert_true(file.layout.records_max > 7 * PAGE);
+	for (uint32_t i = 0; i < ENTRIES; i++)
+		assert_int_equal(dump_one(&store, i, 0, LARGE, 0), 0);
+	before = flash_counter("index_bytes"); /* with the marks of one region */
+	for (uint32_t i = ENTRIES; i < BLOCKS; i++)
+		assert_int_equal(dump_one(&store, i, 0, LARGE, 0), 0);
+	assert_true(flash_counter("reclaimed_regions") >= 4 * regions);
+	more = flash_counter("index_bytes") - before;
+	/* The few that a region has lie in one page, or two. */
+	assert_true(2 * PAGE * regions < all / 3);
+	assert_true(resident_marks() <= 2 * PAGE * regions);
+	assert_true(more + PAGE >= resident_marks());
+	assert_true(more >= 2 * PAGE && more <= 2 * PAGE * regions);
+	end();
+}
+
+/* ---- whose they are ------------------------------------------------------------------ */
+
+/*
+ * Regions of many records that were removed, then of few large ones, then of many again: what
+ * a number was once marked with says nothing of the record that has it now.
+ */
+static void a_mark_dies_with_its_use(void **state)
+{
+	enum { SMALL = 512, LARGE = 60000, MANY = 9000, FEW = 400, END = 2 * MANY + FEW };
+
+	(void)state;
+	begin("size=8MiB, region=512KiB, entries=16k", 0, 0);
+	for (uint32_t i = 0; i < END; i++) {
+		bool large = i >= MANY && i < MANY + FEW;
+
+		assert_int_equal(dump_sized(i, large ? LARGE : SMALL), 0);
+		if (i < MANY)
+			assert_int_equal(remove_block(i, 0), 0);
+	}
+	fixture_close(&store); /* all marks are in the file */
+	open_again(0, 0);
+	for (uint32_t i = END - FEW; i < END; i++) /* those are too young to have been evicted */
+		assert_int_equal(load_one(&store, i, 0, SMALL), 0);
+	end();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(memory_is_of_numbers_given_out),
+		cmocka_unit_test(a_mark_dies_with_its_use),
+	};
+
+	/* Much is written: in memory, where there is a place for files there. */
+	if (access("/dev/shm", W_OK) == 0)
+		setenv("TEST_DIR", "/dev/shm", 0);
+	return cmocka_run_group_tests_name("flash, marks", tests, NULL, NULL);
+}
