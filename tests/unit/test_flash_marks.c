@@ -122,11 +122,50 @@ static void a_mark_dies_with_its_use(void **state)
 	end();
 }
 
+/*
+ * A page of marks that cannot be read kills what it tells of, and no other record of its region,
+ * whose table gets as many entries as it has records.
+ */
+static void a_lost_page_of_marks_costs_no_other(void **state)
+{
+	enum { SMALL = 512, LARGE = 100000, MANY = FLASH_MARKS_PER_PAGE, LAST = MANY + 38 };
+	const struct flash_table_entry *last;
+	uint32_t region;
+
+	(void)state;
+	begin("size=64MiB, region=8MiB, entries=16k", 0, 0);
+	for (uint32_t i = 0; i <= LAST; i++)
+		assert_int_equal(dump_sized(i, i < MANY ? SMALL : LARGE), 0);
+	last = file_record(LAST, 0);
+	region = flash_region_of(&file.layout, last->unit);
+	assert_int_equal(region, flash_region_of(&file.layout, file_record(0, 0)->unit));
+	/* Where the table of a region that is full of small records would begin. */
+	assert_true(last->unit + 2 >
+		    flash_table_unit(&file.layout, region, file.layout.records_max));
+	crash_copy();
+	crash();
+	for (uint32_t copy = 0; copy < FLASH_COPIES; copy++) {
+		uint64_t at = flash_marks_at(&file.layout, region, 0, copy);
+
+		fail_range(&device.reads[copy], at, at + 1, -EIO);
+	}
+	for (int again = 0; again < 2; again++) {
+		open_again(0, 0);
+		assert_false(present(&store, 0));
+		assert_int_equal(load_one(&store, LAST, 0, LARGE), 0);
+		assert_int_equal(load_one(&store, MANY, 0, LARGE), 0);
+		if (!again)
+			fixture_close(&store);
+	}
+	end();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(memory_is_of_numbers_given_out),
 		cmocka_unit_test(a_mark_dies_with_its_use),
+		cmocka_unit_test(a_lost_page_of_marks_costs_no_other),
 	};
 
 	/* Much is written: in memory, where there is a place for files there. */

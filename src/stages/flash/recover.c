@@ -437,7 +437,7 @@ static void unread_die(struct recovery *r, const struct flash_region_found *foun
 	uint32_t *counters = &tier->mark_counters[(size_t)r->region * tier->layout.mark_pages];
 	uint8_t *at = mark_at(tier, r->region, 0);
 
-	if (found->state == FLASH_FOUND_OPEN) /* what numbers there are nobody knows */
+	if (found->state == FLASH_FOUND_OPEN && found->unreadable) /* its numbers nobody knows */
 		region->records = tier->layout.records_max;
 	for (uint32_t i = 0; i < region->records; i++)
 		if (i >= found->next_number || flash_entry_is_hole(&entries[i]))
