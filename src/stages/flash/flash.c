@@ -29,7 +29,8 @@ static const struct cairn_option options[OPT_COUNT] = {
 			"what is written and given up together; a 256th of size and 64KiB, 576KiB "
 			"to 32832KiB"},
 	[OPT_SYNC] = {"sync", CAIRN_OPTION_CHOICE, 0, "group", NULL, NULL, "group|each|none",
-		      "flushes: one for all that ask for durable, one for each dump, or none"},
+		      "flushes: for dumps that ask for durable, for every dump, or none; one for "
+		      "all that wait"},
 	[OPT_ENTRIES] = {"entries", CAIRN_OPTION_COUNT, 0, NULL, "16", "1G", NULL,
 			 "blocks in the index at most; size / 4KiB without it"},
 	[OPT_SHARDS] = {"shards", CAIRN_OPTION_COUNT, 0, NULL, "16", "1G", NULL,
@@ -68,7 +69,7 @@ static const struct cairn_counter_row counters[CNT_COUNT] = {
 	[CNT_CLEARS] = {"clears", "namespaces cleared", 0},
 	[CNT_EVICTED] = {"evicted_blocks", "blocks that went with their region", 0},
 	[CNT_DAMAGED] = {"damaged_blocks", "blocks that did not check", 0},
-	[CNT_REFUSED] = {"refused", "dumps without room", 0},
+	[CNT_REFUSED] = {"refused", "dumps without room, or too large", 0},
 	[CNT_SHED] = {"dumps_shed", "dumps declined, since others waited for shed=", 0},
 	[CNT_IO_ERRORS] = {"io_errors", "reads and writes that failed", 0},
 	[CNT_PARTIALS_DROPPED] = {"partials_dropped", "unfinished blocks given up", 0},
