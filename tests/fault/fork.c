@@ -123,9 +123,11 @@ static void child_opens(const char *spec)
 	if (pid == 0) {
 		struct opened opened;
 		struct cairn_store *other;
+		struct cairn_error error = {0};
 
 		kit_watch(20);
-		CHECK(cairn_store_open(spec, NULL, &other, NULL) == -EBUSY);
+		CHECK(cairn_store_open(spec, NULL, &other, &error) == -EBUSY);
+		CHECK(strstr(error.text, "path=...{rank}"), "%s", error.text);
 		kit_folder(path, sizeof(path), "fork-child");
 		kit_tier(own, sizeof(own), path, "", "size=16MiB");
 		open_all(own, &opened);
