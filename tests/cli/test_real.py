@@ -5,6 +5,7 @@
 import json
 import os
 import pty
+import random
 import signal
 import subprocess
 import sys
@@ -30,7 +31,9 @@ class Real(unittest.TestCase):
         self.addCleanup(dir.cleanup)
         self.path = os.path.join(dir.name, "kv")
         names = [stage["name"] for stage in cairn("stages")["stages"]]
-        self.stores = ["null"] + [f"posix(path={self.path})"] * ("posix" in names)
+        self.posix = [f"posix(path={self.path})"] * ("posix" in names)
+        self.flash = f"flash(path={self.path}.log, size=64MiB, region=1MiB)"
+        self.stores = ["null"] + self.posix + [self.flash] * ("flash" in names)
 
     def test_stage_that_does_not_load(self):
         folder = os.path.dirname(self.path)
@@ -260,7 +263,7 @@ class Real(unittest.TestCase):
 
     def test_bench_of_a_shared_lookup(self):
         """The bare side finds the store's own files, others between them."""
-        for store in self.stores[1:]:
+        for store in self.posix:
             cairn("replay", store, "--generate", "rag", "--limit", "3", "--block", "4KiB")
             r = cairn("bench", store[:-1] + ", shared=yes)", "--op", "lookup", "--count", "20",
                       "--fill", "100", "--pairs", "1", "--spaced", "1us")
@@ -329,16 +332,50 @@ class Real(unittest.TestCase):
         self.assertEqual(said.count("\n"), 1)
 
     def state(self):
-        return {path: os.stat(path).st_mtime_ns for top, dirs, names in os.walk(self.path)
+        return {path: os.stat(path).st_mtime_ns
+                for top, dirs, names in os.walk(os.path.dirname(self.path))
                 for path in [top] + [os.path.join(top, name) for name in names]}
 
     def test_looking_changes_nothing(self):
-        store = f"posix(path={self.path})"
-        cairn("replay", store, "--generate", "rag", "--limit", "5")
-        before = self.state()
-        for command in "ls", "stat", "fsck":
-            cairn(command, store)
-        self.assertEqual(self.state(), before)
+        for store in self.stores[1:]:
+            cairn("replay", store, "--generate", "rag", "--limit", "5")
+            before = self.state()
+            self.assertGreater(len(before), 1)
+            for command in "ls", "stat", "fsck":
+                cairn(command, store)
+            self.assertEqual(self.state(), before)
+
+    def test_kills(self):
+        """However a writer ends: what the next one finds is sound, and has no wrong byte."""
+        replay = ["replay", self.flash, "--generate", "chat", "--durability", "written"]
+        seed = random.randrange(1 << 32)
+        chance = random.Random(seed)
+        cairn(*replay, "--limit", "100")
+        for number in range(5):
+            with self.subTest(seed=seed, round=number):
+                before = os.stat(self.path + ".log").st_mtime_ns
+                writer = [*replay, "--limit", "1000000"]
+                if number % 2:
+                    writer = ["bench", self.flash, "--op", "dump", "--count", "20000", "--block",
+                              "16KiB", "--pairs", "1"]
+                run = subprocess.Popen([PROGRAM, *writer], stdout=subprocess.DEVNULL,
+                                       stderr=subprocess.DEVNULL)
+                self.addCleanup(run.wait)
+                self.addCleanup(run.kill)
+                until = time.monotonic() + 60
+                while os.stat(self.path + ".log").st_mtime_ns == before:
+                    self.assertLess(time.monotonic(), until) # it opens the store
+                    self.assertIsNone(run.poll())
+                    time.sleep(0.001)
+                time.sleep(chance.random() / 4)
+                run.kill()
+                self.assertEqual(run.wait(), -signal.SIGKILL)
+                check = subprocess.run([PROGRAM, "fsck", self.flash], capture_output=True,
+                                       text=True)
+                self.assertLess(check.returncode, 2, check.stdout + check.stderr)
+                r = cairn(*replay, "--limit", "200")
+                self.assertEqual((r["requests"], r["wrong_bytes"], r["failed_xfers"]), (200, 0, 0))
+                self.assertGreater(r["blocks_hit"], 0)
 
     def test_interrupt(self):
         run = subprocess.Popen([PROGRAM, "replay", f"posix(path={self.path})", "--generate", "chat",
