@@ -440,6 +440,11 @@ int sys_reserve(const struct sys *sys, size_t bytes, void **ret_address)
 			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0, ret_address);
 }
 
+static uintptr_t huge_up(const void *address)
+{
+	return ((uintptr_t)address + SYS_HUGE_BYTES - 1) & ~(uintptr_t)(SYS_HUGE_BYTES - 1);
+}
+
 int sys_reserve_huge(const struct sys *sys, size_t bytes, void **ret_address, void **ret_base,
 		     size_t *ret_base_bytes)
 {
@@ -449,8 +454,7 @@ int sys_reserve_huge(const struct sys *sys, size_t bytes, void **ret_address, vo
 	if (rc < 0)
 		return rc;
 	*ret_base_bytes = all;
-	*ret_address = (void *)(((uintptr_t)*ret_base + SYS_HUGE_BYTES - 1) &
-				~(uintptr_t)(SYS_HUGE_BYTES - 1));
+	*ret_address = (void *)huge_up(*ret_base);
 	sys_advise_huge(sys, *ret_address, bytes);
 	return 0;
 }
@@ -471,7 +475,7 @@ int sys_map_huge(const struct sys *sys, size_t bytes, int prot, int fd, void **r
 	if (rc < 0)
 		return rc;
 	base = (uintptr_t)*ret_address;
-	begin = (base + SYS_HUGE_BYTES - 1) & ~(uintptr_t)(SYS_HUGE_BYTES - 1);
+	begin = huge_up(*ret_address);
 	end = begin + bytes;
 	rc = sys->mmap((void *)begin, bytes, prot, MAP_SHARED | MAP_FIXED, fd, 0, ret_address);
 	if (rc < 0) {

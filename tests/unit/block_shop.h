@@ -3,9 +3,12 @@
 #ifndef TESTS_UNIT_BLOCK_SHOP_H
 #define TESTS_UNIT_BLOCK_SHOP_H
 
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -13,8 +16,10 @@
 
 #include "counted.h"
 #include "shop.h"
+#include "stages/cache/layout.h"
 
 #define SPEC_MAX   512u
+#define PATH_SIZE  160u
 #define QUIESCE_NS 10000000000u /* of what is late: it must end soon */
 
 static char region[64]; /* each test has its own */
@@ -46,6 +51,48 @@ static int old_region(void **state)
 }
 
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, new_region, old_region)
+
+static inline void file_of(const char *name, char ret_path[PATH_SIZE])
+{
+	snprintf(ret_path, PATH_SIZE, "/dev/shm/cairn-cache-%u-%s", geteuid(), name);
+}
+
+static inline uint8_t *map_file(const char *name, size_t *ret_bytes)
+{
+	char path[PATH_SIZE];
+	struct stat st;
+	void *ret;
+	int fd;
+
+	file_of(name, path);
+	fd = open(path, O_RDWR);
+	assert_true(fd >= 0);
+	assert_int_equal(fstat(fd, &st), 0);
+	*ret_bytes = (size_t)st.st_size;
+	ret = mmap(NULL, *ret_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	assert_true(ret != MAP_FAILED);
+	close(fd);
+	return ret;
+}
+
+/* Inverts the byte @at of a block's, where they lie in the region. */
+static inline void damage_key(const struct cairn_key *key, uint64_t length, uint64_t at)
+{
+	uint8_t *want = malloc(length);
+	size_t bytes;
+	uint8_t *file = map_file(region, &bytes);
+	const struct cache_header *header = (const struct cache_header *)(void *)file;
+	uint64_t found = header->payload_at;
+
+	assert_non_null(want);
+	content_of(key, 0, want, length);
+	while (found + length <= bytes && memcmp(file + found, want, length) != 0)
+		found += CACHE_UNIT;
+	assert_true(found + length <= bytes);
+	file[found + at] ^= 0xff;
+	munmap(file, bytes);
+	free(want);
+}
 
 static int shop_try(struct shop *shop, const char *spec, const struct cairn_store_opts *opts,
 		    uint64_t bytes, struct cairn_error *reterr)

@@ -6,16 +6,12 @@
 #ifndef TESTS_UNIT_DUMP_GATE_H
 #define TESTS_UNIT_DUMP_GATE_H
 
-#include <dlfcn.h>
 #include <pthread.h>
 #include <stdbool.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include <cairn/stage.h>
-
-#include "stages/stages.h"
+#include "lower.h"
 
 #define HELD_MAX 256u
 
@@ -27,14 +23,7 @@ static struct {
 	uint32_t dumps; /* that came */
 	uint32_t held_count, free_count;
 	struct cairn_io *held[HELD_MAX], *freed[HELD_MAX];
-	const struct cairn_stage_host *host;
 } below = {.lock = PTHREAD_MUTEX_INITIALIZER};
-
-static int lower_open(void *self, const struct cairn_stage_env *env, struct cairn_error *reterr)
-{
-	below.host = env->host;
-	return cairn_stage_posix.open(self, env, reterr);
-}
 
 static void lower_submit(void *self, struct cairn_io *io, void *scratch)
 {
@@ -56,7 +45,7 @@ static void lower_submit(void *self, struct cairn_io *io, void *scratch)
 	}
 	pthread_mutex_unlock(&below.lock);
 	if (refused)
-		below.host->complete(io);
+		lower_host->complete(io);
 	else if (!held)
 		cairn_stage_posix.submit(self, io, scratch);
 }
@@ -96,7 +85,7 @@ static void gate_let_in(uint32_t count)
 	for (uint32_t i = 0; i < count; i++) {
 		assert_true(below.free_count < HELD_MAX);
 		below.freed[below.free_count++] = below.held[i];
-		below.host->resume(below.held[i]);
+		lower_host->resume(below.held[i]);
 	}
 	below.held_count -= count;
 	memmove(below.held, below.held + count, below.held_count * sizeof(below.held[0]));
@@ -133,18 +122,8 @@ static void refuse(uint32_t count, int error)
 
 static int gate_build(void **state)
 {
-	struct cairn_stage_ops *table;
-	void *module = dlopen(getenv("STAGE_LOWER"), RTLD_NOW | RTLD_LOCAL);
-
 	(void)state;
-	assert_non_null(module);
-	table = dlsym(module, "cairn_stage");
-	assert_non_null(table);
-	*table = cairn_stage_posix;
-	table->name = "lower";
-	table->open = lower_open;
-	table->submit = lower_submit;
-	table->resume = lower_resume;
+	lower_build();
 	return 0;
 }
 

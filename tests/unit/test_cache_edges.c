@@ -18,55 +18,20 @@
 #include "block_shop.h"
 #include "stages/cache/layout.h"
 
-#define LENGTH	  20000u
-#define SMALL	  256u
-#define PINS	  2000u
-#define PATH_SIZE 160u
+#define LENGTH 20000u
+#define SMALL  256u
+#define PINS   2000u
 
 /* Of the header what does not change while others have the region open. */
 #define FIXED_BYTES offsetof(struct cache_header, clock)
 
-static void file_of(const char *name, char ret_path[PATH_SIZE])
-{
-	snprintf(ret_path, PATH_SIZE, "/dev/shm/cairn-cache-%u-%s", geteuid(), name);
-}
-
-static uint8_t *map_file(const char *name, size_t *ret_bytes)
-{
-	char path[PATH_SIZE];
-	struct stat st;
-	void *ret;
-	int fd;
-
-	file_of(name, path);
-	fd = open(path, O_RDWR);
-	assert_true(fd >= 0);
-	assert_int_equal(fstat(fd, &st), 0);
-	*ret_bytes = (size_t)st.st_size;
-	ret = mmap(NULL, *ret_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	assert_true(ret != MAP_FAILED);
-	close(fd);
-	return ret;
-}
-
 /* ---- damaged bytes -------------------------------------------------------------------- */
 
-/* Inverts the byte @at of the block's, where they lie in the region. */
 static void damage(const struct shop *shop, uint32_t number, uint32_t at)
 {
-	static uint8_t want[LENGTH];
 	struct cairn_key key = key_of(shop, number);
-	size_t bytes;
-	uint8_t *file = map_file(region, &bytes);
-	const struct cache_header *header = (const struct cache_header *)(void *)file;
-	uint64_t found = header->payload_at;
 
-	content_of(&key, 0, want, LENGTH);
-	while (found + LENGTH <= bytes && memcmp(file + found, want, LENGTH) != 0)
-		found += CACHE_UNIT;
-	assert_true(found + LENGTH <= bytes);
-	file[found + at] ^= 0xff;
-	munmap(file, bytes);
+	damage_key(&key, LENGTH, at);
 }
 
 /* Guards verify=hit: with damage anywhere the bytes come from below, and are kept anew. */

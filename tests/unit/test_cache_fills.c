@@ -7,14 +7,11 @@
 
 #include <cmocka.h>
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
 
-#include <cairn/stage.h>
-
 #include "block_shop.h"
-#include "stages/stages.h"
+#include "lower.h"
 
 #define LENGTH 20000u
 #define LARGE  (8u << 20) /* the largest shard that is kept */
@@ -28,14 +25,7 @@ static struct {
 	struct cairn_io *held;
 	bool shut, freed, fails; /* fails: what was held ends with -EIO */
 	uint32_t loads;		 /* that came */
-	const struct cairn_stage_host *host;
 } gate = {.lock = PTHREAD_MUTEX_INITIALIZER};
-
-static int lower_open(void *self, const struct cairn_stage_env *env, struct cairn_error *reterr)
-{
-	gate.host = env->host;
-	return cairn_stage_posix.open(self, env, reterr);
-}
 
 static void lower_submit(void *self, struct cairn_io *io, void *scratch)
 {
@@ -69,7 +59,7 @@ static void lower_resume(void *self, struct cairn_io *io, void *scratch)
 		cairn_stage_posix.resume(self, io, scratch);
 	} else if (fails) {
 		cairn_io_fail(io, -EIO);
-		gate.host->complete(io);
+		lower_host->complete(io);
 	} else {
 		cairn_stage_posix.submit(self, io, scratch);
 	}
@@ -99,24 +89,15 @@ static void gate_open(void)
 	pthread_mutex_lock(&gate.lock);
 	assert_non_null(gate.held);
 	gate.freed = true;
-	gate.host->resume(gate.held);
+	lower_host->resume(gate.held);
 	pthread_mutex_unlock(&gate.lock);
 }
 
 static void gate_build(char *ret_folder, size_t room)
 {
 	const char *path = getenv("STAGE_LOWER");
-	struct cairn_stage_ops *table;
-	void *module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
 
-	assert_non_null(module);
-	table = dlsym(module, "cairn_stage");
-	assert_non_null(table);
-	*table = cairn_stage_posix;
-	table->name = "lower";
-	table->open = lower_open;
-	table->submit = lower_submit;
-	table->resume = lower_resume;
+	lower_build();
 	snprintf(ret_folder, room, "%.*s", (int)(strrchr(path, '/') - path), path);
 }
 

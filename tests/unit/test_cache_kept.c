@@ -8,43 +8,19 @@
 #include <cmocka.h>
 
 #include <errno.h>
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 
 #include "block_shop.h"
 
 #define LENGTH 20000u
 #define SIZES  "size=16MiB, entries=2000"
 
-/* Changes a byte of a block where it lies in the region, which nobody has open. */
-static void damage(const struct cairn_key *key)
-{
-	uint8_t *bytes = malloc(LENGTH), *file, *at;
-	char path[128];
-	struct stat st;
-	int fd;
-
-	snprintf(path, sizeof(path), "/dev/shm/cairn-cache-%u-%s", geteuid(), region);
-	fd = open(path, O_RDWR | O_CLOEXEC);
-	assert_true(bytes && fd >= 0 && fstat(fd, &st) == 0);
-	file = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	assert_true(file != MAP_FAILED);
-	content_of(key, 0, bytes, LENGTH);
-	at = memmem(file, (size_t)st.st_size, bytes, LENGTH);
-	assert_non_null(at);
-	at[LENGTH / 2] ^= 1;
-	munmap(file, (size_t)st.st_size);
-	close(fd);
-	free(bytes);
-}
-
+/* While nobody has the region open. */
 static void damage_block(struct shop *shop, uint32_t number)
 {
 	struct cairn_key key = key_of(shop, number);
 
 	shop_close(shop);
-	damage(&key);
+	damage_key(&key, LENGTH, LENGTH / 2);
 	shop_open(shop, SIZES ", keep=yes", "", LENGTH);
 }
 

@@ -208,6 +208,8 @@ bool take_slot(struct cache_stage *stage, uint64_t stored, uint32_t meta, uint64
 void cache_touch(struct cache_stage *stage, uint32_t entry, uint64_t now);
 uint64_t cache_tick(struct cache_stage *stage);
 bool cache_expired(const struct cache_stage *stage, uint32_t entry);
+/* A block whose bytes do not check is not served again. */
+void cache_damaged(struct cache_stage *stage, uint32_t entry, uint32_t life);
 /* Bytes of a shard to the io, or from it. */
 void copy_to_iov(const struct iovec *iov, uint32_t iov_count, const uint8_t *from);
 void copy_from_iov(uint8_t *to, const struct iovec *iov, uint32_t iov_count);
@@ -218,6 +220,8 @@ void copy_from_iov(uint8_t *to, const struct iovec *iov, uint32_t iov_count);
 void tail_seal(const struct cache_stage *stage, const struct cairn_part *part, uint8_t *payload);
 /* May it be served without a look at its sum? */
 bool tail_fresh(const struct cache_stage *stage, const struct cache_view *view);
+/* May it be served, be it after such a look? */
+bool tail_sound(const struct cache_stage *stage, const struct cache_view *view);
 /* Is its sum right? Then it is fresh from now on. */
 bool tail_right(const struct cache_stage *stage, const struct cache_view *view);
 

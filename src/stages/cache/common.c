@@ -228,6 +228,14 @@ bool cache_expired(const struct cache_stage *stage, uint32_t entry)
 	return expires_ns != 0 && expires_ns <= stage->sys->realtime_ns();
 }
 
+void cache_damaged(struct cache_stage *stage, uint32_t entry, uint32_t life)
+{
+	struct cache_ref ref = {entry, (uint64_t)life << 32};
+
+	entry_remove(stage->map, &ref);
+	cairn_count(stage->env, CC_DAMAGED, 1);
+}
+
 void copy_to_iov(const struct iovec *iov, uint32_t iov_count, const uint8_t *from)
 {
 	for (uint32_t i = 0; i < iov_count; i++) {

@@ -108,9 +108,8 @@ HIT_PATH int cache_pin(void *self, const struct cairn_ns_view *ns, const struct 
 		let_go(stage, record, ref.entry);
 		return -ENOENT;
 	}
-	if (!tail_fresh(stage, &view) && !tail_right(stage, &view)) {
-		entry_remove(stage->map, &ref);
-		cairn_count(stage->env, CC_DAMAGED, 1);
+	if (!tail_sound(stage, &view)) {
+		cache_damaged(stage, ref.entry, state_life(ref.state));
 		let_go(stage, record, ref.entry);
 		return -ENOENT;
 	}

@@ -54,21 +54,12 @@ int load_hit(struct cache_stage *stage, uint32_t entry, struct cairn_part *part)
 	if (part->length == 0 || part->offset >= view.stored ||
 	    part->length > view.stored - part->offset)
 		return -EINVAL;
-	if (!tail_fresh(stage, &view) && !tail_right(stage, &view))
+	if (!tail_sound(stage, &view))
 		return -EBADMSG;
 	copy_to_iov(part->iov, part->iov_count, view.payload + part->offset);
 	describe(&view, part);
 	give_crcs(&view, part);
 	return 0;
-}
-
-/* A block whose bytes do not check is not served again. */
-static void damaged(struct cache_stage *stage, struct cache_io *own)
-{
-	struct cache_ref ref = {own->entry, (uint64_t)own->life << 32};
-
-	entry_remove(stage->map, &ref);
-	cairn_count(stage->env, CC_DAMAGED, 1);
 }
 
 /* ---- fills ---------------------------------------------------------------------- */
@@ -233,7 +224,7 @@ static void load_part(struct cache_stage *stage, struct cairn_io *io, struct cac
 	case SHARD_THERE:
 		ret = load_hit(stage, own->entry, part);
 		if (ret == -EBADMSG) {
-			damaged(stage, own);
+			cache_damaged(stage, own->entry, own->life);
 			break; /* as if it were not there */
 		}
 		part->status = ret;
@@ -390,7 +381,7 @@ void load_describe(struct cache_stage *stage, struct cairn_io *io, struct cache_
 		    view.meta <= CAIRN_META_MAX &&
 		    map_slot_ok(stage->map, view.slot,
 				shard_bytes_needed(view.stored, view.meta, stage->tails)) &&
-		    (tail_fresh(stage, &view) || tail_right(stage, &view))) {
+		    tail_sound(stage, &view)) {
 			describe(&view, part);
 			give_crcs(&view, part);
 			part->status = 0;

@@ -45,6 +45,11 @@ HIT_PATH bool tail_fresh(const struct cache_stage *stage, const struct cache_vie
 	return tail && !stage->verify_hits && half_hint(&tail->checked) == seen(stage);
 }
 
+bool tail_sound(const struct cache_stage *stage, const struct cache_view *view)
+{
+	return tail_fresh(stage, view) || tail_right(stage, view);
+}
+
 bool tail_right(const struct cache_stage *stage, const struct cache_view *view)
 {
 	struct cache_tail *tail;
