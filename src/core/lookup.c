@@ -8,7 +8,7 @@
 #include "core/reactor.h"
 #include "core/union.h"
 
-#define CHUNK	    128u /* probes on the stack: 6 KiB */
+#define CHUNK	    512u /* probes on the stack: 24 KiB */
 #define SAMPLE_KEYS 64u
 
 struct lookup {

@@ -55,7 +55,7 @@ struct shelf_client {
 static inline struct cache_key shelf_key(uint32_t number)
 {
 	struct random random = {number};
-	struct cache_key key = {.space = 0, .generation = 1};
+	struct cache_key key = {.home = home_of(0, 1)};
 
 	key.word[0] = random_next(&random);
 	key.word[1] = random_next(&random);

@@ -247,6 +247,57 @@ static void test_death_between_shards(void **state)
 	}
 }
 
+/* Many keys at a time are found as each alone is, however many steps they take. */
+static void test_walk(void **state)
+{
+	enum { NUMBERS = 150 };
+	const uint32_t counts[] = {0,
+				   1,
+				   CACHED_STEP,
+				   CACHED_STEP + 1,
+				   2 * CACHED_STEP + 1,
+				   3 * CACHED_STEP,
+				   CACHED_AHEAD,
+				   CACHED_AHEAD + 1,
+				   NUMBERS};
+	struct cairn_key keys[NUMBERS];
+	struct shelf_client client;
+	struct shelf shelf;
+	uint32_t there = 0;
+
+	(void)state;
+	assert_true(shelf_new(&shelf, SIZE, ENTRIES, NUMBERS));
+	assert_true(shelf_join(&client, &shelf, 0, 1));
+	for (uint32_t i = 0; i < NUMBERS; i++) {
+		struct cache_key key = shelf_key(i);
+
+		memcpy(keys[i].bytes, key.word, sizeof(keys[i].bytes));
+		if (shelf_bytes(i) == 300 && i % 4 != 1)
+			shelf_dump(&client, i);
+		there += cached_find(&client.map, &key).entry != CACHE_NONE;
+	}
+	assert_true(there > NUMBERS / 8 && there < NUMBERS / 2);
+	for (size_t c = 0; c < sizeof(counts) / sizeof(counts[0]); c++) {
+		struct cache_ref refs[CACHED_STEP];
+		struct cached_walk walk;
+		uint32_t n, at = 0;
+
+		cached_walk_begin(&walk, &client.map, keys, counts[c], shelf_key(0).home);
+		while ((n = cached_walk_on(&walk, refs)) > 0)
+			for (uint32_t i = 0; i < n; i++, at++) {
+				struct cache_key key = shelf_key(at);
+				struct cache_ref ref = cached_find(&client.map, &key);
+
+				assert_true(n <= CACHED_STEP && at < counts[c]);
+				assert_int_equal(refs[i].entry, ref.entry);
+				assert_true(refs[i].state == ref.state);
+			}
+		assert_int_equal(at, counts[c]);
+	}
+	shelf_die(&client);
+	shelf_free(&shelf);
+}
+
 /* "threads": those alone. */
 int main(int argc, char **argv)
 {
@@ -256,6 +307,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_death_beside_a_pin),
 		cmocka_unit_test(test_death_before_whole),
 		cmocka_unit_test(test_death_between_shards),
+		cmocka_unit_test(test_walk),
 	};
 
 	if (argc > 1 && strcmp(argv[1], "threads") == 0)

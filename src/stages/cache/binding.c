@@ -114,7 +114,8 @@ HIT_PATH bool cache_key(const struct cache_stage *stage, const struct cairn_ns_v
 
 	if (binding->space == CACHE_NONE)
 		return false;
-	*ret_key = cache_key_of(key, binding->space,
-				half_get(&stage->map->spaces[binding->space].generation));
+	*ret_key = cache_key_of(
+		key,
+		home_of(binding->space, half_get(&stage->map->spaces[binding->space].generation)));
 	return true;
 }

@@ -358,26 +358,23 @@ static void cache_lookup(void *self, const struct cairn_ns_view *ns, const struc
 {
 	struct cache_stage *stage = (struct cache_stage *)self;
 	struct chain chain = {.on = (flags & CAIRN_PROBE_CHAIN) != 0, .last = {CACHE_NONE, 0}};
-	struct cache_key batch[CACHED_BATCH];
-	struct cache_ref refs[CACHED_BATCH];
+	struct cache_ref refs[CACHED_STEP];
+	struct cached_walk walk;
+	struct cache_key key;
+	uint32_t n;
 
 	/* The probes are zero already. */
-	if (!cache_key(stage, ns, &keys[0], &batch[0]))
+	if (!cache_key(stage, ns, &keys[0], &key))
 		return;
+	cached_walk_begin(&walk, stage->map, keys, count, key.home);
 	if (flags & CAIRN_PROBE_BEFORE) {
-		cache_key(stage, ns, keys - 1, &batch[0]);
-		chain.last = cached_find(stage->map, &batch[0]);
+		cache_key(stage, ns, keys - 1, &key);
+		chain.last = cached_find(stage->map, &key);
 	}
-	for (size_t at = 0; at < count; at += CACHED_BATCH) {
-		uint32_t n = count - at < CACHED_BATCH ? (uint32_t)(count - at) : CACHED_BATCH;
-
-		for (uint32_t i = 0; i < n; i++)
-			batch[i] = cache_key_of(&keys[at + i], batch[0].space, batch[0].generation);
-		cached_find_batch(stage->map, batch, n, refs);
-		for (uint32_t i = 0; i < n; i++)
-			if (!look_at(stage, &refs[i], flags, &chain, &ret_probes[at + i]))
+	while ((n = cached_walk_on(&walk, refs)) > 0)
+		for (uint32_t i = 0; i < n; i++, ret_probes++)
+			if (!look_at(stage, &refs[i], flags, &chain, ret_probes))
 				return;
-	}
 }
 
 static void cache_unhold(void *self, const struct cairn_ns_view *ns, const struct cairn_key *key,

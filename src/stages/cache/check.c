@@ -107,8 +107,7 @@ static bool check_key(struct check *check, uint32_t entry)
 	const struct cache_entry *at = &map->entries[entry];
 	struct cache_key key = {
 		.word = {word_get(&at->key[0]), word_get(&at->key[1])},
-		.space = half_get(&at->space),
-		.generation = half_get(&at->generation),
+		.home = word_get(&at->home),
 	};
 	uint32_t found = cached_find(map, &key).entry;
 

@@ -142,7 +142,7 @@ void io_expires(struct cache_stage *stage, const struct cairn_io *io, const stru
 void io_parent(struct cache_stage *stage, const struct cairn_io *io, const struct cache_io *own,
 	       const struct cache_key *key)
 {
-	struct cache_key up = cache_key_of(&io->attr.parent, key->space, key->generation);
+	struct cache_key up = cache_key_of(&io->attr.parent, key->home);
 	struct cache_ref child = {own->entry, (uint64_t)own->life << 32}, parent;
 
 	if ((up.word[0] == 0 && up.word[1] == 0) ||

@@ -265,7 +265,7 @@ static bool is_over(struct cache_stage *stage, struct item *item, uint32_t space
 	uint64_t now_ns = expires_ns == 0 ? 0 : stage->sys->realtime_ns();
 
 	item->attr.ttl_ns = expires_ns > now_ns ? expires_ns - now_ns : 0;
-	return half_get(&stage->map->entries[entry].generation) !=
+	return home_generation(word_get(&stage->map->entries[entry].home)) !=
 		       half_get_ordered(&stage->map->spaces[space].generation) ||
 	       (expires_ns != 0 && expires_ns <= now_ns);
 }
@@ -281,7 +281,7 @@ static bool must_wait(struct cache_stage *stage, const struct flight *flight,
 		return false;
 	return flight->block_count == FLIGHT_BLOCKS ||
 	       shard_count > FLIGHT_XFERS - flight->xfer_count ||
-	       view_of(stage, half_get(&at->space)) != flight->ns;
+	       view_of(stage, home_space(word_get(&at->home))) != flight->ns;
 }
 
 /* Locked. The block of @item goes into the flight, or is dealt with otherwise. */
@@ -293,7 +293,7 @@ static void take(struct cache_stage *stage, struct flight *flight, const struct 
 
 	if (entry >= stage->map->entry_count)
 		return;
-	space = half_get(&stage->map->entries[entry].space);
+	space = home_space(word_get(&stage->map->entries[entry].home));
 	if (space >= CACHE_SPACES_MAX)
 		return;
 	ns = view_of(stage, space);
@@ -583,9 +583,12 @@ static bool in_flight(const struct cache_map *map, uint32_t space)
 		flights |= half_get_ordered(&map->clients[i].flights);
 	for (uint32_t i = 0; flights != 0 && i < map->entry_count; i++) {
 		const struct cache_entry *at = &map->entries[i];
+		uint64_t home;
 
-		if (state_flying(word_get_ordered(&at->state)) && half_get(&at->space) == space &&
-		    half_get(&at->generation) != generation)
+		if (!state_flying(word_get_ordered(&at->state)))
+			continue;
+		home = word_get(&at->home);
+		if (home_space(home) == space && home_generation(home) != generation)
 			return true;
 	}
 	return false;

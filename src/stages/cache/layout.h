@@ -106,7 +106,7 @@ struct cache_shard {
 struct cache_entry {
 	uint64_t state; /* state.h */
 	uint64_t key[2];
-	uint32_t space, generation;
+	uint64_t home; /* the namespace's generation << 32 | its id */
 	uint32_t shard_bytes;
 	uint16_t shard_count;
 	uint16_t flags;	     /* ENTRY_* */

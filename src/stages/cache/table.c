@@ -10,15 +10,9 @@
 #define CHAIN_STEPS 64u /* ancestors looked at for a loop */
 #define CLAIM_TRIES 16u /* another inserter of the same key has so long to get on */
 
-struct place {
-	uint32_t bucket[2];
-	uint32_t tag;
-};
-
-HIT_PATH struct cache_key cache_key_of(const struct cairn_key *key, uint32_t space,
-				       uint32_t generation)
+HIT_PATH struct cache_key cache_key_of(const struct cairn_key *key, uint64_t home)
 {
-	struct cache_key made = {.space = space, .generation = generation};
+	struct cache_key made = {.home = home};
 
 	memcpy(made.word, key->bytes, sizeof(made.word));
 	return made;
@@ -31,15 +25,14 @@ static uint64_t fold(uint64_t a, uint64_t b)
 	return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
-static struct place place_of(const struct cache_map *map, const struct cache_key *key)
+static struct cached_place place_of(const struct cache_map *map, const struct cache_key *key)
 {
-	uint64_t space = (uint64_t)key->generation << 32 | key->space;
 	uint64_t hash = fold(key->word[0] ^ map->seed, key->word[1] ^ UINT64_C(0x9e3779b97f4a7c15));
 	uint64_t other;
 
-	hash = fold(hash ^ space, map->seed | 1);
+	hash = fold(hash ^ key->home, map->seed | 1);
 	other = hash * UINT64_C(0xd6e8feb86659fd93);
-	return (struct place){
+	return (struct cached_place){
 		.bucket = {(uint32_t)hash & map->bucket_mask,
 			   (uint32_t)(other >> 32) & map->bucket_mask},
 		.tag = (uint32_t)(hash >> 32),
@@ -57,7 +50,7 @@ bool cached_way_void(const struct cache_map *map, uint32_t bucket, uint64_t way)
 	uint32_t entry = (uint32_t)way - 1;
 	const struct cache_entry *at;
 	struct cache_key key;
-	struct place place;
+	struct cached_place place;
 	uint64_t state;
 
 	if (entry >= map->entry_count)
@@ -66,8 +59,7 @@ bool cached_way_void(const struct cache_map *map, uint32_t bucket, uint64_t way)
 	state = word_get(&at->state);
 	key.word[0] = word_get(&at->key[0]);
 	key.word[1] = word_get(&at->key[1]);
-	key.space = half_get(&at->space);
-	key.generation = half_get(&at->generation);
+	key.home = word_get(&at->home);
 	if (word_hint(&at->state) != state || state_phase(state) == PHASE_CLAIMED)
 		return false;
 	place = place_of(map, &key);
@@ -76,8 +68,8 @@ bool cached_way_void(const struct cache_map *map, uint32_t bucket, uint64_t way)
 }
 
 /* The state under which the entry has that key, or 0. */
-HIT_PATH static uint64_t has_key(const struct cache_map *map, uint32_t entry,
-				 const struct cache_key *key)
+static inline uint64_t has_key(const struct cache_map *map, uint32_t entry,
+			       const struct cache_key *key)
 {
 	const struct cache_entry *at = &map->entries[entry];
 	uint64_t state = word_get(&at->state);
@@ -85,7 +77,7 @@ HIT_PATH static uint64_t has_key(const struct cache_map *map, uint32_t entry,
 
 	/* Each read is an acquire: the state is read again after them. */
 	same = word_get(&at->key[0]) == key->word[0] && word_get(&at->key[1]) == key->word[1] &&
-	       half_get(&at->space) == key->space && half_get(&at->generation) == key->generation;
+	       word_get(&at->home) == key->home;
 	if (!same || state_life(word_hint(&at->state)) != state_life(state))
 		return 0;
 	return state;
@@ -96,6 +88,7 @@ static inline uint32_t tagged(const struct cache_bucket *bucket, uint32_t tag)
 {
 	uint32_t mask = 0;
 
+#pragma GCC unroll 7
 	for (uint32_t i = 0; i < CACHE_BUCKET_WAYS; i++)
 		mask |= (uint32_t)(word_get(&bucket->ways[i]) >> 32 == tag) << i;
 	return mask;
@@ -124,7 +117,8 @@ HIT_PATH static struct cache_ref find_in(const struct cache_map *map, uint32_t b
 	return (struct cache_ref){CACHE_NONE, 0};
 }
 
-HIT_PATH static struct cache_ref find_at(const struct cache_map *map, const struct place *place,
+HIT_PATH static struct cache_ref find_at(const struct cache_map *map,
+					 const struct cached_place *place,
 					 const struct cache_key *key)
 {
 	struct cache_ref ref = find_in(map, place->bucket[0], place->tag, key);
@@ -136,13 +130,13 @@ HIT_PATH static struct cache_ref find_at(const struct cache_map *map, const stru
 
 HIT_PATH struct cache_ref cached_find(const struct cache_map *map, const struct cache_key *key)
 {
-	struct place place = place_of(map, key);
+	struct cached_place place = place_of(map, key);
 
 	return find_at(map, &place, key);
 }
 
 /* The entry that the first word of that tag names, fetched ahead; CACHE_NONE: none. */
-HIT_PATH static uint32_t guess(const struct cache_map *map, const struct place *place)
+HIT_PATH static uint32_t guess(const struct cache_map *map, const struct cached_place *place)
 {
 	const struct cache_bucket *at = &map->buckets[place->bucket[0]];
 	uint32_t mask = tagged(at, place->tag), entry;
@@ -158,7 +152,7 @@ HIT_PATH static uint32_t guess(const struct cache_map *map, const struct place *
 
 HIT_PATH struct cache_ref cached_find_cold(const struct cache_map *map, const struct cache_key *key)
 {
-	struct place place = place_of(map, key);
+	struct cached_place place = place_of(map, key);
 	uint32_t entry = guess(map, &place);
 
 	if (entry != CACHE_NONE)
@@ -166,27 +160,66 @@ HIT_PATH struct cache_ref cached_find_cold(const struct cache_map *map, const st
 	return find_at(map, &place, key);
 }
 
-void cached_find_batch(const struct cache_map *map, const struct cache_key *keys, uint32_t count,
-		       struct cache_ref *ret_refs)
+_Static_assert(CACHED_AHEAD >= 3 * CACHED_STEP, "what is placed and not found yet has a place");
+
+void cached_walk_begin(struct cached_walk *walk, const struct cache_map *map,
+		       const struct cairn_key *keys, size_t count, uint64_t home)
 {
-	struct place places[CACHED_BATCH];
+	walk->map = map;
+	walk->keys = keys;
+	walk->count = count;
+	walk->home = home;
+	walk->placed = 0;
+	walk->guessed = 0;
+	walk->found = 0;
+}
 
-	assert(count <= CACHED_BATCH);
-	for (uint32_t i = 0; i < count; i++) {
-		places[i] = place_of(map, &keys[i]);
-		__builtin_prefetch(&map->buckets[places[i].bucket[0]]);
-	}
-	for (uint32_t i = 0; i < count; i++)
-		ret_refs[i].entry = guess(map, &places[i]);
-	for (uint32_t i = 0; i < count; i++) {
-		uint32_t entry = ret_refs[i].entry;
-		uint64_t state = entry == CACHE_NONE ? 0 : has_key(map, entry, &keys[i]);
+static inline size_t walk_until(const struct cached_walk *walk, uint32_t steps)
+{
+	size_t until = walk->found + (size_t)steps * CACHED_STEP;
 
-		if (state_lives(state))
-			ret_refs[i].state = state;
-		else
-			ret_refs[i] = find_at(map, &places[i], &keys[i]);
-	}
+	return until < walk->count ? until : walk->count;
+}
+
+static inline void walk_place(struct cached_walk *walk, size_t at)
+{
+	struct cached_place *place = &walk->places[at % CACHED_AHEAD];
+	struct cache_key key = cache_key_of(&walk->keys[at], walk->home);
+
+	*place = place_of(walk->map, &key);
+	__builtin_prefetch(&walk->map->buckets[place->bucket[0]]);
+}
+
+static inline void walk_guess(struct cached_walk *walk, size_t at)
+{
+	walk->guesses[at % CACHED_AHEAD] = guess(walk->map, &walk->places[at % CACHED_AHEAD]);
+}
+
+static inline struct cache_ref walk_find(const struct cached_walk *walk, size_t at)
+{
+	struct cache_key key = cache_key_of(&walk->keys[at], walk->home);
+	uint32_t entry = walk->guesses[at % CACHED_AHEAD];
+	uint64_t state = entry == CACHE_NONE ? 0 : has_key(walk->map, entry, &key);
+
+	if (state_lives(state))
+		return (struct cache_ref){entry, state};
+	return find_at(walk->map, &walk->places[at % CACHED_AHEAD], &key);
+}
+
+uint32_t cached_walk_on(struct cached_walk *walk, struct cache_ref *ret_refs)
+{
+	size_t first = walk->found, at, until;
+
+	for (at = walk->placed, until = walk_until(walk, 3); at < until; at++)
+		walk_place(walk, at);
+	walk->placed = at;
+	for (at = walk->guessed, until = walk_until(walk, 2); at < until; at++)
+		walk_guess(walk, at);
+	walk->guessed = at;
+	for (at = first, until = walk_until(walk, 1); at < until; at++)
+		ret_refs[at - first] = walk_find(walk, at);
+	walk->found = at;
+	return (uint32_t)(at - first);
 }
 
 /* ---- putting in --------------------------------------------------------------- */
@@ -287,8 +320,7 @@ static bool fill(struct cache_map *map, uint32_t entry, const struct cache_key *
 	half_add(&map->metas[entry].units, *ret_units);
 	word_put(&at->key[0], key->word[0]);
 	word_put(&at->key[1], key->word[1]);
-	half_put(&at->space, key->space);
-	half_put(&at->generation, key->generation);
+	word_put(&at->home, key->home);
 	half_note(&at->shard_bytes, shape->shard_bytes);
 	half_note(&at->last_bytes, 0);
 	short_note(&at->shard_count, (uint16_t)shape->shard_count);
@@ -300,7 +332,7 @@ static bool fill(struct cache_map *map, uint32_t entry, const struct cache_key *
 }
 
 /* Into one of its buckets. The second one is looked at only after the first has overflowed. */
-static uint64_t *put_in(struct cache_map *map, const struct place *place, uint32_t entry)
+static uint64_t *put_in(struct cache_map *map, const struct cached_place *place, uint32_t entry)
 {
 	uint64_t way = (uint64_t)place->tag << 32 | (entry + 1ull);
 
@@ -317,7 +349,7 @@ static uint64_t *put_in(struct cache_map *map, const struct place *place, uint32
 }
 
 /* Another entry that has, or is to have, the key. */
-static bool has_other(const struct cache_map *map, const struct place *place,
+static bool has_other(const struct cache_map *map, const struct cached_place *place,
 		      const struct cache_key *key, uint32_t mine)
 {
 	for (uint32_t b = 0; b < 2; b++) {
@@ -340,9 +372,9 @@ static bool has_other(const struct cache_map *map, const struct place *place,
 static void free_shards(struct cache_map *map, uint32_t entry, uint32_t life);
 
 /* A new entry, LIVE and pinned in @record; or why not. */
-static struct cache_ref insert(struct cache_map *map, uint32_t record, const struct place *place,
-			       const struct cache_key *key, const struct cache_shape *shape,
-			       struct cache_lack *ret_lack)
+static struct cache_ref insert(struct cache_map *map, uint32_t record,
+			       const struct cached_place *place, const struct cache_key *key,
+			       const struct cache_shape *shape, struct cache_lack *ret_lack)
 {
 	struct cache_ref none = {CACHE_NONE, 0}, ref;
 	uint32_t entry = claim_one(map);
@@ -377,7 +409,7 @@ struct cache_ref cached_add(struct cache_map *map, uint32_t record, const struct
 			    const struct cache_shape *shape, bool *ret_made,
 			    struct cache_lack *ret_lack)
 {
-	struct place place = place_of(map, key);
+	struct cached_place place = place_of(map, key);
 	struct cache_ref ref = {CACHE_NONE, 0};
 
 	assert(shape->shard_count > 0 && shape->shard_count <= CAIRN_SHARD_COUNT_MAX);
@@ -483,7 +515,7 @@ void entry_unhide(struct cache_map *map, uint32_t entry, uint32_t life)
 
 static void take_out(struct cache_map *map, uint32_t entry, const struct cache_key *key)
 {
-	struct place place = place_of(map, key);
+	struct cached_place place = place_of(map, key);
 
 	for (uint32_t b = 0; b < 2; b++)
 		for (uint32_t i = 0; i < CACHE_BUCKET_WAYS; i++) {
@@ -547,8 +579,7 @@ void entry_take_apart(struct cache_map *map, uint32_t entry)
 	struct cache_entry *at = &map->entries[entry];
 	struct cache_key key = {
 		.word = {word_get(&at->key[0]), word_get(&at->key[1])},
-		.space = half_get(&at->space),
-		.generation = half_get(&at->generation),
+		.home = word_get(&at->home),
 	};
 
 	assert(state_phase(word_get(&at->state)) == PHASE_DEAD);

@@ -23,10 +23,25 @@
 /* A key as the table knows it: with the namespace and its generation. */
 struct cache_key {
 	uint64_t word[2];
-	uint32_t space, generation;
+	uint64_t home; /* as an entry has it */
 };
 
-struct cache_key cache_key_of(const struct cairn_key *key, uint32_t space, uint32_t generation);
+static inline uint64_t home_of(uint32_t space, uint32_t generation)
+{
+	return (uint64_t)generation << 32 | space;
+}
+
+static inline uint32_t home_space(uint64_t home)
+{
+	return (uint32_t)home;
+}
+
+static inline uint32_t home_generation(uint64_t home)
+{
+	return (uint32_t)(home >> 32);
+}
+
+struct cache_key cache_key_of(const struct cairn_key *key, uint64_t home);
 
 /* The live entry of @key; entry is CACHE_NONE where there is none. */
 struct cache_ref cached_find(const struct cache_map *map, const struct cache_key *key);
@@ -34,10 +49,33 @@ struct cache_ref cached_find(const struct cache_map *map, const struct cache_key
 /* As cached_find(); what a use of the entry will touch is asked for on the way. */
 struct cache_ref cached_find_cold(const struct cache_map *map, const struct cache_key *key);
 
-/* As cached_find() of each, with the memory fetched ahead. */
-#define CACHED_BATCH 32u
-void cached_find_batch(const struct cache_map *map, const struct cache_key *keys, uint32_t count,
-		       struct cache_ref *ret_refs);
+/*
+ * cached_find() of many keys, in their order, with the memory asked for so far ahead that none
+ * is waited for: buckets of two steps on, entries of the next one. More at once than a
+ * processor has lines under way makes it wait as it asks: 24 keys a step took as long as 32
+ * at a time with nothing ahead.
+ */
+#define CACHED_STEP  16u
+#define CACHED_AHEAD 64u /* keys at once; a power of two, of three steps at least */
+
+struct cached_walk {
+	const struct cache_map *map;
+	const struct cairn_key *keys; /* lent */
+	size_t count;
+	uint64_t home;
+	size_t placed, guessed, found; /* so many of them; found <= guessed <= placed */
+	struct cached_place {
+		uint32_t bucket[2];
+		uint32_t tag;
+	} places[CACHED_AHEAD];
+	uint32_t guesses[CACHED_AHEAD];
+};
+
+void cached_walk_begin(struct cached_walk *walk, const struct cache_map *map,
+		       const struct cairn_key *keys, size_t count, uint64_t home);
+
+/* Of the next keys, at most CACHED_STEP: how many; 0: none is left. */
+uint32_t cached_walk_on(struct cached_walk *walk, struct cache_ref *ret_refs);
 
 /* What a new entry is made of. */
 struct cache_shape {
