@@ -4,17 +4,10 @@
  * some that a seed says; the other one cleans up after it. Then all that is shared fits
  * together, nothing is pinned or half made, what others have pinned has its bytes, and each
  * slot can be had again.
- *
- * The child makes its call between two int3; its parent counts single steps from the first.
  */
-#include <errno.h>
-#include <signal.h>
-#include <sys/ptrace.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include "../fault/kit.h"
 #include "../unit/cache_region.h"
+#include "step.h"
 
 #define SIZE	   (8u << 20)
 #define ENTRIES	   256u
@@ -54,6 +47,7 @@ static const char *const names[CALLS] = {
 
 struct scene {
 	struct shelf *shelf;
+	enum call call;
 	struct shelf_client survivor, victim;
 	struct shelf_pin pinned, pin;
 	struct shelf_reservation reservation;
@@ -113,6 +107,7 @@ static void scene_new(struct scene *scene, struct shelf *shelf, enum call call)
 	memset(scene, 0, sizeof(*scene));
 	wipe(shelf);
 	scene->shelf = shelf;
+	scene->call = call;
 	CHECK(shelf_join(&scene->survivor, shelf, SURVIVOR, 1));
 	CHECK(shelf_join(&scene->victim, shelf, VICTIM, 2));
 	shelf_dump(&scene->survivor, PINNED);
@@ -156,11 +151,12 @@ static void change_class(struct shelf_client *client)
 		slots_give(&client->map, slot);
 }
 
-static void play(struct scene *scene, enum call call)
+static void play(void *context)
 {
+	struct scene *scene = context;
 	struct shelf_client *client = &scene->victim;
 
-	switch (call) {
+	switch (scene->call) {
 	case PIN:
 		shelf_pin(client, SUBJECT, &scene->pin);
 		break;
@@ -173,14 +169,14 @@ static void play(struct scene *scene, enum call call)
 	case COMMIT:
 	case ABORT:
 	case HOLD_BACK:
-		shelf_settle(client, &scene->reservation, call != ABORT);
+		shelf_settle(client, &scene->reservation, scene->call != ABORT);
 		break;
 	case FLY:
 		fly(client);
 		break;
 	case LAND:
 	case VANISH:
-		land(client, call == LAND ? END_CLEAN : END_GONE);
+		land(client, scene->call == LAND ? END_CLEAN : END_GONE);
 		break;
 	case REMOVE:
 	case DROP:
@@ -225,46 +221,6 @@ static void leave_a_dead_one(struct scene *scene, uint32_t number)
 	shelf_die(&third);
 }
 
-__attribute__((noreturn)) static void child(struct scene *scene, enum call call)
-{
-	if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) < 0)
-		_exit(KIT_SKIP);
-	__asm__ volatile("int3" ::: "memory");
-	play(scene, call);
-	__asm__ volatile("int3" ::: "memory");
-	_exit(0);
-}
-
-/* Waits until it stops. False: it has ended, with *ret_status. */
-static bool stopped(pid_t pid, int *ret_status)
-{
-	CHECK(waitpid(pid, ret_status, 0) == pid);
-	return WIFSTOPPED(*ret_status) && WSTOPSIG(*ret_status) == SIGTRAP;
-}
-
-/* At an int3, behind which it stands now? */
-static bool at_mark(pid_t pid)
-{
-	siginfo_t info;
-
-	CHECK(ptrace(PTRACE_GETSIGINFO, pid, NULL, &info) == 0);
-	return info.si_code == SI_KERNEL;
-}
-
-/* Runs up to @steps instructions of the call. True: the call was over before; *ret_count of it. */
-static bool run_for(pid_t pid, uint64_t steps, uint64_t *ret_count)
-{
-	int status;
-
-	for (*ret_count = 0; *ret_count < steps; ++*ret_count) {
-		CHECK(ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) == 0);
-		CHECK(stopped(pid, &status), "status %x", status);
-		if (at_mark(pid))
-			return true;
-	}
-	return false;
-}
-
 /* Held back, by nobody just now, and counted; the survivor writes it below. */
 static void check_dirty(struct scene *scene)
 {
@@ -285,16 +241,13 @@ static void check_dirty(struct scene *scene)
 	CHECK(word_get(&map->header->dirty) == 0);
 }
 
-static void check_after(struct scene *scene, enum call call)
+static void check_after(struct scene *scene)
 {
 	struct cache_map *map = &scene->survivor.map;
-	uint32_t units = (uint32_t)(map->chunk_bytes / CACHE_UNIT), taken = 0;
-	struct evicted evicted = {0};
 	char why[256] = "";
-	uint64_t slot;
 
 	CHECK(shelf_recover(&scene->survivor, VICTIM));
-	if (call == RECOVER && half_get(&map->clients[VICTIM + 1].state) != CLIENT_FREE)
+	if (scene->call == RECOVER && half_get(&map->clients[VICTIM + 1].state) != CLIENT_FREE)
 		CHECK(shelf_recover(&scene->survivor, VICTIM + 1));
 	CHECK(cache_check(map, false, why, sizeof(why)), "%s", why);
 	shelf_unpin(&scene->survivor, &scene->pinned);
@@ -302,69 +255,59 @@ static void check_after(struct scene *scene, enum call call)
 	reclaim_sweep(map, ENTRIES);
 	CHECK(cache_check(map, true, why, sizeof(why)), "%s", why);
 	check_dirty(scene);
-	for (uint32_t i = 0; i < 2 * map->chunk_count && taken < map->chunk_count; i++)
-		if (slots_take(map, units, &slot))
-			taken++;
-		else
-			evict_for(map, POLICY_LRU, units, &evicted);
-	CHECK(taken == map->chunk_count, "%u of %u chunks", taken, map->chunk_count);
+	step_regain(map);
 }
 
+struct walk {
+	struct shelf *shelf;
+	enum call call;
+};
+
 /* Killed after @steps instructions of the call. True: the call was over before. */
-static bool kill_after(struct shelf *shelf, enum call call, uint64_t steps, uint64_t *ret_count)
+static bool kill_after(const struct walk *walk, uint64_t steps, uint64_t *ret_count)
 {
 	struct scene scene;
 	bool over;
-	int status;
 	pid_t pid;
 
-	kit_at("%s, instruction %llu", names[call], (unsigned long long)steps);
+	kit_at("%s, instruction %llu", names[walk->call], (unsigned long long)steps);
 	kit_watch(60);
-	scene_new(&scene, shelf, call);
-	if (call == RECOVER)
+	scene_new(&scene, walk->shelf, walk->call);
+	if (walk->call == RECOVER)
 		leave_a_dead_one(&scene, VICTIM + 1);
-	else if (call == JOIN)
+	else if (walk->call == JOIN)
 		leave_a_dead_one(&scene, VICTIM);
-	pid = fork();
-	CHECK(pid >= 0);
-	if (pid == 0)
-		child(&scene, call);
-	if (!stopped(pid, &status)) {
-		printf("skipped: no ptrace here\n");
-		exit(KIT_SKIP);
-	}
-	over = run_for(pid, steps, ret_count);
-	CHECK(kill(pid, SIGKILL) == 0);
-	CHECK(waitpid(pid, &status, 0) == pid);
-	check_after(&scene, call);
+	pid = step_child(play, &scene);
+	over = step_instructions(pid, steps, ret_count);
+	step_kill(pid);
+	check_after(&scene);
 	scene_free(&scene);
 	return over;
 }
 
 /* Each up to EACH_UNTIL, some behind; of a call that takes longer the first @most. */
-static void walk_each(struct shelf *shelf, enum call call, uint64_t most)
+static void walk_each(const struct walk *walk, uint64_t most)
 {
 	uint64_t step = 0, count, kills = 0;
 
-	while (step < most && !kill_after(shelf, call, step, &count)) {
+	while (step < most && !kill_after(walk, step, &count)) {
 		step += step < EACH_UNTIL ? 1 : EACH_STEP;
 		kills++;
 	}
-	printf("%s: up to instruction %llu, %llu kills\n", names[call], (unsigned long long)count,
-	       (unsigned long long)kills);
+	printf("%s: up to instruction %llu, %llu kills\n", names[walk->call],
+	       (unsigned long long)count, (unsigned long long)kills);
 }
 
-static void walk_some(struct shelf *shelf, enum call call, uint64_t kills, uint64_t most,
-		      struct kit_rng *rng)
+static void walk_some(const struct walk *walk, uint64_t kills, uint64_t most, struct kit_rng *rng)
 {
 	uint64_t length, count;
 
-	if (kill_after(shelf, call, most, &length) && length < most)
+	if (kill_after(walk, most, &length) && length < most)
 		most = length;
 	for (uint64_t i = 0; i < kills; i++)
-		kill_after(shelf, call, kit_below(rng, most), &count);
-	printf("%s: of %llu instructions, %llu kills\n", names[call], (unsigned long long)most,
-	       (unsigned long long)kills);
+		kill_after(walk, kit_below(rng, most), &count);
+	printf("%s: of %llu instructions, %llu kills\n", names[walk->call],
+	       (unsigned long long)most, (unsigned long long)kills);
 }
 
 int main(int argc, char **argv)
@@ -382,12 +325,15 @@ int main(int argc, char **argv)
 	until = kit_number("until", CALLS, CALLS);
 	until = until < CALLS ? until : CALLS;
 	CHECK(shelf_new(&shelf, SIZE, ENTRIES, KEYS));
-	for (enum call call = first; call < until; call++)
+	for (enum call call = first; call < until; call++) {
+		struct walk walk = {&shelf, call};
+
 		if (kit_soak() || ((call == PIN || call == UNPIN) && !kit_sanitized()))
-			walk_each(&shelf, call, most);
+			walk_each(&walk, most);
 		else
 			/* The last ones are short: fewer meet each of their steps. */
-			walk_some(&shelf, call, call > HOLD_BACK ? kills / 3 : kills, most, &rng);
+			walk_some(&walk, call > HOLD_BACK ? kills / 3 : kills, most, &rng);
+	}
 	shelf_free(&shelf);
 	return 0;
 }
