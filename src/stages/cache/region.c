@@ -14,6 +14,7 @@
 #include "stages/cache/slots.h"
 #include "stages/error.h"
 
+#define SHM_FOLDER  "/dev/shm" /* where shm_open() has its files */
 #define POLL_NS	    1000000u
 #define ALIVE_NS    20000000u /* clients are looked at so often at most */
 #define WORDS_BYTES (CACHE_WORDS_FAR * sizeof(uint64_t))
@@ -328,12 +329,30 @@ static int region_enter(struct region *region, struct cairn_error *reterr)
 	return 0;
 }
 
-/* The file of that name, locked for making it; -EAGAIN: it was taken away meanwhile. */
+/*
+ * Of nobody else: it has no name from the start, so nothing is left of it whenever this process
+ * dies. Where there are no such files it loses its name at once.
+ */
+static int open_private(struct region *region)
+{
+	const struct sys *sys = region->sys;
+	int ret = sys->openat(AT_FDCWD, SHM_FOLDER, O_RDWR | O_TMPFILE | O_EXCL, 0600);
+
+	if (ret != -EOPNOTSUPP && ret != -EISDIR && ret != -EINVAL)
+		return ret;
+	ret = sys->shm_open(region->name, O_RDWR | O_CREAT | O_EXCL, 0600);
+	if (ret >= 0)
+		sys->shm_unlink(region->name);
+	return ret;
+}
+
+/* The file, locked for making it; -EAGAIN: it was taken away meanwhile. */
 static int open_file(struct region *region, const struct region_opts *opts, struct stat *ret_st,
 		     struct cairn_error *reterr)
 {
 	const struct sys *sys = region->sys;
-	int ret = sys->shm_open(region->name, O_RDWR | O_CREAT, 0600);
+	int ret = opts->name ? sys->shm_open(region->name, O_RDWR | O_CREAT, 0600)
+			     : open_private(region);
 
 	if (ret < 0)
 		return stage_error(reterr, ret, "%s: /dev/shm%s cannot be opened: %s",
@@ -345,7 +364,7 @@ static int open_file(struct region *region, const struct region_opts *opts, stru
 	if (ret < 0)
 		return stage_error(reterr, ret, "%s: the region %s cannot be locked: %s",
 				   region->env->name, region->name, strerror(-ret));
-	if (ret_st->st_nlink == 0) {
+	if (opts->name && ret_st->st_nlink == 0) {
 		sys->close(region->fd);
 		region->fd = -1;
 		return -EAGAIN;
@@ -367,7 +386,7 @@ static int make_or_join(struct region *region, const struct region_opts *opts,
 
 	/* Left behind by processes that were killed, and not to be kept. */
 	if (!made || (alone && !opts->keep)) {
-		region->ours = true;
+		region->ours = opts->name != NULL;
 		return region_make(region, opts, reterr);
 	}
 	ret = region_join(region, opts, st, reterr);
@@ -419,11 +438,8 @@ int region_open(struct region *region, const struct cairn_stage_env *env,
 		ret = make_or_join(region, opts, &st, reterr);
 	if (ret == 0)
 		ret = region_enter(region, reterr);
-	if (region->fd >= 0) {
-		if (!opts->name)
-			region->sys->shm_unlink(region->name);
+	if (region->fd >= 0)
 		region_unlock(region, CACHE_LOCK_CREATE);
-	}
 	if (ret == 0)
 		ret = stage_env(env)->guard(env, region->fd);
 	if (ret == 0) {

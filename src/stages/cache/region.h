@@ -35,13 +35,13 @@ struct region_opts {
 struct region {
 	const struct sys *sys;
 	const struct cairn_stage_env *env;
-	char name[REGION_NAME_MAX + 40]; /* "" : private */
+	char name[REGION_NAME_MAX + 40]; /* of its file; of a private one for errors */
 	int fd;
 	void *base, *lent;
 	uint64_t bytes;
 	bool huge; /* later: that the kernel makes some is not ruled out */
 	bool keep;
-	bool ours;	    /* made, or joined: not what was refused */
+	bool ours;	    /* made, or joined: not what was refused, nor private */
 	bool tails;	    /* shards have sums */
 	uint32_t adoptions; /* times that it was found with nobody in it; stands while it is open */
 	uint64_t tables_huge; /* of the tables: bytes from the start on that were tried */
