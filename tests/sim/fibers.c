@@ -27,6 +27,7 @@ static struct {
 	uint32_t self;
 	struct kit_rng *rng;
 	uint32_t per_mille;
+	uint64_t unlocks;
 } world = {.self = FIBER_NONE};
 
 int __real_pthread_mutex_lock(pthread_mutex_t *mutex);
@@ -73,6 +74,11 @@ bool fiber_ready(uint32_t fiber)
 uint32_t fiber_self(void)
 {
 	return world.self;
+}
+
+uint64_t fibers_unlocks(void)
+{
+	return world.unlocks;
 }
 
 static void go_home(void)
@@ -172,6 +178,7 @@ int __wrap_pthread_mutex_unlock(pthread_mutex_t *mutex)
 {
 	int rc = __real_pthread_mutex_unlock(mutex);
 
+	world.unlocks++;
 	perhaps_leave();
 	return rc;
 }

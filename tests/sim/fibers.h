@@ -32,6 +32,8 @@ void fiber_start(uint32_t fiber, void (*fn)(void *what), void *what);
 void fiber_go_on(uint32_t fiber);
 /* Which one this is; FIBER_NONE: none. */
 uint32_t fiber_self(void);
+/* How often any mutex was given back. */
+uint64_t fibers_unlocks(void);
 /* Leaves until fiber_wake(). */
 void fiber_wait(void);
 void fiber_wake(uint32_t fiber);

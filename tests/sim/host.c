@@ -82,8 +82,11 @@ uint64_t sim_now_ns(void)
 
 static uint64_t latency(void)
 {
-	uint64_t ns = 1000 + kit_below(world.rng, world.opts.latency_ns);
+	uint64_t ns;
 
+	if (world.opts.even)
+		return world.opts.latency_ns;
+	ns = 1000 + kit_below(world.rng, world.opts.latency_ns);
 	return kit_below(world.rng, LATE_IN) ? ns : ns * LATE_TIMES;
 }
 

@@ -26,6 +26,7 @@ struct sim_opts {
 	uint32_t buffers;	  /* of each reactor */
 	bool sectors;		  /* direct I/O in pieces of 512 bytes; else of 4096 */
 	uint64_t latency_ns;	  /* of an operation, at most; some take a hundred times as long */
+	bool even;		  /* each takes latency_ns */
 	uint32_t hurry;	  /* of 100 steps: those in which time passes though there is work */
 	uint64_t hang_ns; /* hang= of the stage; 0: nobody watches the device */
 };

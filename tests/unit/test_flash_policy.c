@@ -183,6 +183,49 @@ static void victims(void **state)
 	free(m);
 }
 
+/* Looked at in slices, with changes between them: what is chosen is as it is at the end. */
+static void slices(void **state)
+{
+	struct model *m = calloc(1, sizeof(*m));
+	struct policy_victim victim;
+	struct policy_scan scan;
+
+	(void)state;
+	policy_init(&m->policy, POLICY_COST, m->regions, REGIONS, UNITS, 0);
+	for (uint32_t region = 0; region < REGIONS; region++) {
+		policy_add(&m->policy, region, m->policy.epoch, UNITS);
+		policy_candidate(&m->policy, region, true);
+		model_advance(m, 2);
+	}
+	for (uint32_t count = 1; count <= REGIONS + 1; count++) {
+		uint32_t turns = 1;
+
+		policy_scan_begin(&scan, false);
+		while (!policy_scan(&m->policy, &scan, count))
+			turns++;
+		assert_int_equal(turns, (REGIONS + count - 1) / count);
+		assert_true(policy_scan_end(&m->policy, &scan, &victim));
+		assert_int_equal(victim.region, 0);
+	}
+	policy_scan_begin(&scan, false);
+	assert_false(policy_scan(&m->policy, &scan, 2));
+	policy_hold(&m->policy, 0, 50); /* which was looked at */
+	assert_true(policy_scan(&m->policy, &scan, REGIONS));
+	assert_true(policy_scan_end(&m->policy, &scan, &victim));
+	assert_int_equal(victim.region, 0);
+	assert_int_equal(victim.carried, 50);
+	policy_hold(&m->policy, 0, UNITS - 50); /* nothing of it would be freed */
+	assert_false(policy_scan_end(&m->policy, &scan, &victim));
+	assert_int_equal(victim.region, POLICY_NONE);
+	policy_scan_begin(&scan, false);
+	for (uint32_t region = 0; region < REGIONS; region++)
+		policy_candidate(&m->policy, region, false);
+	assert_true(policy_scan(&m->policy, &scan, REGIONS));
+	assert_true(policy_scan_end(&m->policy, &scan, &victim)); /* there is none */
+	assert_int_equal(victim.region, POLICY_NONE);
+	free(m);
+}
+
 static void old_epochs(void **state)
 {
 	struct model *m = calloc(1, sizeof(*m));
@@ -350,6 +393,7 @@ int main(void)
 		cmocka_unit_test(victims),	 cmocka_unit_test(old_epochs),
 		cmocka_unit_test(bounded),	 cmocka_unit_test(fresh_ages),
 		cmocka_unit_test(fifo),		 cmocka_unit_test(lru),
+		cmocka_unit_test(slices),
 	};
 
 	return cmocka_run_group_tests_name("flash_policy", tests, NULL, NULL);

@@ -547,8 +547,7 @@ static void flash_unhold(void *self, const struct cairn_ns_view *ns, const struc
 		return;
 	tier_lock(tier);
 	block_unhold(tier, (uint32_t)(hold >> 16), (uint16_t)hold);
-	tier->stuck = false;
-	waiters_wake(&tier->wait_room);
+	room_came(tier);
 	tier_unlock(tier);
 }
 

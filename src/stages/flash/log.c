@@ -441,8 +441,7 @@ static void sealed(struct engine_chain *chain)
 	draft->region = NO_REGION;
 	draft->sealing = false;
 	cairn_count(tier->env, chain->result < 0 ? CNT_IO_ERRORS : CNT_SEALED, 1);
-	tier->stuck = false;
-	waiters_wake(&tier->wait_room);
+	room_came(tier);
 	reclaim_draft_came(tier);
 	if (tier->free_count < FREE_TARGET)
 		reclaim_kick(tier, false);

@@ -161,11 +161,6 @@ void policy_candidate(struct policy *policy, uint32_t region, bool may)
 
 /* ---- the choice ------------------------------------------------------------- */
 
-struct choice {
-	struct policy_victim victim;
-	double score;
-};
-
 /* What is carried beside @carried of its own: held records, as far as they are not among those. */
 static uint32_t with_held(const struct policy_region *r, uint32_t carried)
 {
@@ -174,7 +169,7 @@ static uint32_t with_held(const struct policy_region *r, uint32_t carried)
 
 /* A victim that frees something, and the best so far. */
 static void offer(const struct policy *policy, uint32_t region, uint32_t age, uint32_t carried,
-		  double score, struct choice *best)
+		  double score, struct policy_choice *best)
 {
 	if (best->victim.region != POLICY_NONE && score >= best->score)
 		return;
@@ -193,7 +188,7 @@ static bool too_much(const struct policy *policy, uint32_t carried, uint32_t all
 
 /* Its thresholds, from the youngest: everything is evicted, then less and less. */
 static void consider_cost(const struct policy *policy, uint32_t region, bool evict,
-			  struct choice *best)
+			  struct policy_choice *best)
 {
 	struct policy_region *r = region_of(policy, region);
 	double units = policy->region_units;
@@ -223,7 +218,7 @@ static double mean_age(const struct policy *policy, struct policy_region *r)
 }
 
 static void consider_lru(const struct policy *policy, uint32_t region, bool evict,
-			 struct choice *best)
+			 struct policy_choice *best)
 {
 	struct policy_region *r = region_of(policy, region);
 	uint32_t carried = 0, age = 0, all;
@@ -245,7 +240,7 @@ static void consider_lru(const struct policy *policy, uint32_t region, bool evic
 }
 
 static void consider_fifo(const struct policy *policy, uint32_t region, bool evict,
-			  struct choice *best)
+			  struct policy_choice *best)
 {
 	struct policy_region *r = region_of(policy, region);
 	uint32_t all = with_held(r, 0);
@@ -254,7 +249,8 @@ static void consider_fifo(const struct policy *policy, uint32_t region, bool evi
 		offer(policy, region, 0, all, -(double)(policy->seq - r->seq), best);
 }
 
-static void consider(const struct policy *policy, uint32_t region, bool evict, struct choice *best)
+static void consider(const struct policy *policy, uint32_t region, bool evict,
+		     struct policy_choice *best)
 {
 	switch (policy->kind) {
 	case POLICY_COST:
@@ -275,19 +271,58 @@ void policy_suspect(struct policy *policy, uint32_t region)
 	policy->regions[region].suspect = true;
 }
 
+static const struct policy_choice none = {.victim = {.region = POLICY_NONE}};
+
+void policy_scan_begin(struct policy_scan *scan, bool evict)
+{
+	*scan = (struct policy_scan){.evict = evict, .best = none, .best_suspect = none};
+}
+
+bool policy_scan(const struct policy *policy, struct policy_scan *scan, uint32_t count)
+{
+	for (; count && scan->next < policy->region_count; count--, scan->next++) {
+		const struct policy_region *r = &policy->regions[scan->next];
+
+		if (r->candidate)
+			consider(policy, scan->next, scan->evict,
+				 r->suspect ? &scan->best_suspect : &scan->best);
+	}
+	return scan->next == policy->region_count;
+}
+
+/* As the region is now, which may have changed since it was looked at. */
+static struct policy_victim as_it_is(const struct policy *policy, const struct policy_scan *scan,
+				     const struct policy_choice *choice)
+{
+	struct policy_choice now = none;
+	uint32_t region = choice->victim.region;
+
+	if (region != POLICY_NONE && policy->regions[region].candidate)
+		consider(policy, region, scan->evict, &now);
+	return now.victim;
+}
+
+bool policy_scan_end(const struct policy *policy, const struct policy_scan *scan,
+		     struct policy_victim *ret_victim)
+{
+	assert(scan->next == policy->region_count);
+	*ret_victim = as_it_is(policy, scan, &scan->best_suspect);
+	if (ret_victim->region == POLICY_NONE)
+		*ret_victim = as_it_is(policy, scan, &scan->best);
+	return ret_victim->region != POLICY_NONE ||
+	       (scan->best.victim.region == POLICY_NONE &&
+		scan->best_suspect.victim.region == POLICY_NONE);
+}
+
 struct policy_victim policy_choose(struct policy *policy, bool evict)
 {
-	struct choice best = {.victim = {.region = POLICY_NONE}};
+	struct policy_victim victim;
+	struct policy_scan scan;
 
-	for (uint32_t i = 0; i < policy->region_count; i++)
-		if (policy->regions[i].candidate && policy->regions[i].suspect)
-			consider(policy, i, evict, &best);
-	if (best.victim.region != POLICY_NONE)
-		return best.victim;
-	for (uint32_t i = 0; i < policy->region_count; i++)
-		if (policy->regions[i].candidate)
-			consider(policy, i, evict, &best);
-	return best.victim;
+	policy_scan_begin(&scan, evict);
+	policy_scan(policy, &scan, policy->region_count);
+	policy_scan_end(policy, &scan, &victim);
+	return victim;
 }
 
 void policy_take(struct policy *policy, const struct policy_victim *victim)

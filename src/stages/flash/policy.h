@@ -89,6 +89,19 @@ struct policy_victim {
 	uint16_t age;	  /* epochs: what was used that long before it, or longer, is evicted */
 };
 
+/* The best so far: the less, the better. */
+struct policy_choice {
+	struct policy_victim victim;
+	double score;
+};
+
+/* A choice that is made a few regions at a time. */
+struct policy_scan {
+	uint32_t next; /* region */
+	bool evict;
+	struct policy_choice best, best_suspect;
+};
+
 /*
  * @regions: region_count, zeroed, stays the caller's. @epoch: where a store that was
  * there before stopped, else 0.
@@ -126,6 +139,16 @@ void policy_suspect(struct policy *policy, uint32_t region);
  * something is evicted, since it is the index that is full.
  */
 struct policy_victim policy_choose(struct policy *policy, bool evict);
+/*
+ * The same in slices, between which anything may change but that only the caller takes victims:
+ * policy_scan() looks at @count regions more, and says whether it has looked at all; then
+ * policy_scan_end() says what is chosen, as it is by then. False: none, for what was chosen is
+ * no victim any more: begin anew. A region that became one behind the scan is not seen.
+ */
+void policy_scan_begin(struct policy_scan *scan, bool evict);
+bool policy_scan(const struct policy *policy, struct policy_scan *scan, uint32_t count);
+bool policy_scan_end(const struct policy *policy, const struct policy_scan *scan,
+		     struct policy_victim *ret_victim);
 /* The victim is taken: it is no candidate any more, and what it costs is charged. */
 void policy_take(struct policy *policy, const struct policy_victim *victim);
 

@@ -60,6 +60,7 @@ static void chain_done(struct engine_chain *chain)
 
 	fence_end(r->tier);
 	r->then = NULL;
+	r->slices = 0;
 	then(r);
 }
 
@@ -99,6 +100,24 @@ static void reclaim_step(struct reclaim *r);
 static void victim_begin(struct reclaim *r);
 static uint32_t live_entry(struct reclaim *r, uint32_t number, struct table_place *ret_place);
 
+/*
+ * [m] A slice is over: others may have the mutex, and, after a few of them, the reactor. True:
+ * so it is unlocked, and @turn comes.
+ */
+static bool slice_over(struct reclaim *r, void (*turn)(struct reclaim *))
+{
+	bool over = ++r->slices == TURN_SLICES;
+
+	if (over)
+		r->turn = turn;
+	tier_unlock(r->tier);
+	if (over)
+		stage_env(r->tier->env)->job_again(&r->job);
+	else
+		tier_lock(r->tier);
+	return over;
+}
+
 /* A read may fail for once: @again, and when that fails too, @failed. */
 void reclaim_read_failed(struct reclaim *r, void (*again)(struct reclaim *),
 			 void (*failed)(struct reclaim *))
@@ -120,8 +139,7 @@ static void use_over(struct reclaim *r)
 		r->tier->reclaims_over++;
 	r->reclaiming = false;
 	commit_kick(r->tier);
-	r->tier->stuck = false;
-	waiters_wake(&r->tier->wait_room);
+	room_came(r->tier);
 }
 
 static void header_written(struct reclaim *r)
@@ -251,6 +269,10 @@ static void victim_retire(struct reclaim *r)
 	r->victim = NO_REGION;
 }
 
+/*
+ * What was carried counts in its new place alone: or a remove of it would not last. Where the
+ * flush failed, the file says so after one that does not. Nothing new comes into the victim.
+ */
 static void victim_left(struct reclaim *r)
 {
 	struct flash *tier = r->tier;
@@ -258,36 +280,44 @@ static void victim_left(struct reclaim *r)
 	struct table_place place;
 
 	tier_lock(tier);
+	for (uint32_t left = SLICE_RECORDS; r->left < r->records; r->left++, left--) {
+		if (!left) {
+			if (slice_over(r, victim_left))
+				return;
+			left = SLICE_RECORDS;
+		}
+		if (live_entry(r, r->left, &place) != TABLE_NONE)
+			continue;
+		*mark_at(tier, r->victim, r->left) = FLASH_MARK_DEAD;
+		region->kill_dirty |= 1ull << (r->left / FLASH_MARKS_PER_PAGE % 64);
+	}
+	if (region->failed && !region->live) {
+		victim_retire(r);
+	} else {
+		region->state = region->failed ? REGION_RETIRED : REGION_SEALED;
+		policy_candidate(&tier->policy, r->victim, true);
+		use_over(r);
+		r->victim = NO_REGION;
+		r->barren++;
+	}
+	tier_unlock(tier);
+	reclaim_step(r);
+}
+
+static void victim_flushed(struct reclaim *r)
+{
+	struct flash *tier = r->tier;
+
+	tier_lock(tier);
 	if (r->chain.result < 0) {
 		cairn_count(tier->env, CNT_IO_ERRORS, 1);
 		tier->flush_owed++;
 	}
 	/* Some of it may have been evicted: that is room in the index at least. */
-	tier->stuck = false;
-	waiters_wake(&tier->wait_room);
-	if (region->failed && !region->live) {
-		victim_retire(r);
-		tier_unlock(tier);
-		reclaim_step(r);
-		return;
-	}
-	/*
-	 * What was carried counts in its new place alone: or a remove of it would not last. Where
-	 * the flush failed, the file says so after one that does not.
-	 */
-	for (uint32_t i = 0; i < r->records; i++) {
-		if (live_entry(r, i, &place) != TABLE_NONE)
-			continue;
-		*mark_at(tier, r->victim, i) = FLASH_MARK_DEAD;
-		region->kill_dirty |= 1ull << (i / FLASH_MARKS_PER_PAGE % 64);
-	}
-	region->state = region->failed ? REGION_RETIRED : REGION_SEALED;
-	policy_candidate(&tier->policy, r->victim, true);
-	use_over(r);
-	r->victim = NO_REGION;
-	r->barren++;
+	room_came(tier);
 	tier_unlock(tier);
-	reclaim_step(r);
+	r->left = 0;
+	victim_left(r);
 }
 
 /*
@@ -299,11 +329,11 @@ static void victim_back(struct reclaim *r)
 {
 	if (r->tier->sync == SYNC_NONE) {
 		r->chain.result = 0;
-		victim_left(r);
+		victim_flushed(r);
 		return;
 	}
 	r->ops[0] = (struct engine_op){.code = OP_FDATASYNC, .fd = r->tier->fd};
-	reclaim_send(r, 1, victim_left);
+	reclaim_send(r, 1, victim_flushed);
 }
 
 static void victim_over(struct reclaim *r)
@@ -313,11 +343,9 @@ static void victim_over(struct reclaim *r)
 	bool ready;
 
 	tier_lock(tier);
-	if (!evict_rest(r)) {
-		tier_unlock(tier);
-		stage_env(tier->env)->job_again(&r->job);
-		return;
-	}
+	while (!evict_rest(r))
+		if (slice_over(r, victim_over))
+			return;
 	if (region->live || region->failed) {
 		tier_unlock(tier);
 		victim_back(r);
@@ -325,6 +353,7 @@ static void victim_over(struct reclaim *r)
 	}
 	ready = region->readers == 0;
 	r->waits_readers = !ready; /* reclaim_reader_gone() comes */
+	r->turn = victim_over;
 	tier_unlock(tier);
 	if (!ready)
 		return;
@@ -338,14 +367,14 @@ void reclaim_reader_gone(struct flash *tier, uint32_t region)
 	struct reclaim *r = tier->reclaim;
 
 	tier->stuck = false;
+	tier->room_events++;
 	if (!r->waits_readers || r->victim != region)
 		return;
 	r->waits_readers = false;
 	stage_env(tier->env)->job_again(&r->job);
 }
 
-/* ---- each record
- * ---------------------------------------------------------------------------------- */
+/* ---- each record --------------------------------------------------------------------------- */
 
 /* [m] The entry that a record of the victim is a shard of; TABLE_NONE: it is dead. */
 static uint32_t live_entry(struct reclaim *r, uint32_t number, struct table_place *ret_place)
@@ -431,6 +460,7 @@ static void no_place(struct reclaim *r)
 	if (tier->free_count) { /* but no draft: one comes back when a region is sealed */
 		r->at--;
 		r->waits_draft = true;
+		r->turn = reclaim_next;
 		tier_unlock(tier);
 		return;
 	}
@@ -445,7 +475,6 @@ void reclaim_draft_came(struct flash *tier)
 	if (!r->waits_draft)
 		return;
 	r->waits_draft = false;
-	r->go_on = true;
 	stage_env(tier->env)->job_again(&r->job);
 }
 
@@ -459,12 +488,12 @@ void reclaim_next(struct reclaim *r)
 	while (++r->at < r->records) {
 		enum fate fate;
 
-		if (!left--) { /* others want the mutex, and the reactor */
+		if (!left--) {
 			r->at--;
-			r->go_on = true;
-			tier_unlock(tier);
-			stage_env(tier->env)->job_again(&r->job);
-			return;
+			if (slice_over(r, reclaim_next))
+				return;
+			r->at++;
+			left = SLICE_RECORDS - 1;
 		}
 		fate = fate_of(r, r->at);
 		if (fate == FATE_EVICT)
@@ -488,8 +517,7 @@ void reclaim_next(struct reclaim *r)
 		victim_over(r);
 }
 
-/* ---- the victim
- * --------------------------------------------------------------------------------------- */
+/* ---- the victim ----------------------------------------------------------------------------- */
 
 /* Without its table, all that the index knows in the victim goes. */
 static void table_unread(struct reclaim *r)
@@ -550,78 +578,121 @@ static bool any_sealing(const struct flash *tier)
 	return false;
 }
 
-/* [m] The next victim, if there is one: where the table is full, one that makes room in it. */
-static void victim_choose(struct reclaim *r)
+static void job_over(struct reclaim *r)
 {
-	struct flash *tier = r->tier;
-	bool entries = r->entries_wanted, needed = tier->free_count < 2 || entries;
-
-	r->entries_wanted = false;
-	r->choice = (struct policy_victim){.region = POLICY_NONE};
-	if (r->barren <= tier->layout.region_count)
-		r->choice = policy_choose(&tier->policy, entries);
-	r->victim = r->choice.region;
-	if (r->victim != NO_REGION)
-		return;
-	if (entries) /* what fills the table may all lie in regions that are not full */
-		log_close(tier);
-	tier->stuck = needed && !any_sealing(tier); /* until something is given back */
-	r->barren = 0;
-	if (tier->stuck) /* else who waits is woken when a region has been sealed */
-		waiters_wake(&tier->wait_room);
+	r->running = false;
+	stage_env(r->tier->env)->job_end(r->tier->env, &r->job);
 }
 
-static void reclaim_step(struct reclaim *r)
+/*
+ * [m] There is no victim. True: there may be one by now, behind what was looked at, or who
+ * wants one has come since.
+ */
+static bool none_found(struct reclaim *r)
 {
 	struct flash *tier = r->tier;
-	uint32_t blank = NO_REGION;
-	struct region *region;
+	bool needed = tier->free_count < 2 || r->scan.evict;
 
-	tier_lock(tier);
-	assert(r->victim == NO_REGION);
-	if (tier->free_count < FREE_TARGET)
-		blank = blank_find(tier);
-	if (blank == NO_REGION && (tier->free_count < FREE_TARGET || r->entries_wanted))
-		victim_choose(r);
-	if (blank == NO_REGION && r->victim == NO_REGION) {
-		r->running = false;
-		stage_env(tier->env)->job_end(tier->env, &r->job);
-		tier_unlock(tier);
-		return;
+	r->barren = 0;
+	if (r->entries_wanted)
+		return true;
+	if (needed && tier->room_events != r->room_events) {
+		r->entries_wanted = r->scan.evict;
+		return true;
 	}
-	if (blank != NO_REGION) {
-		r->victim = blank;
-		tier_unlock(tier);
-		header_write(r);
-		return;
-	}
-	region = &tier->regions[r->victim];
+	if (r->scan.evict) /* what fills the table may all lie in regions that are not full */
+		log_close(tier);
+	tier->stuck = needed && !any_sealing(tier); /* until something is given back */
+	if (tier->stuck) /* else who waits is woken when a region has been sealed */
+		waiters_wake(&tier->wait_room);
+	return false;
+}
+
+/* [m] The victim is taken. */
+static void victim_take(struct reclaim *r)
+{
+	struct flash *tier = r->tier;
+	struct region *region = &tier->regions[r->choice.region];
+
+	r->victim = r->choice.region;
 	r->records = region->tabled ? region->records : 0;
 	r->old_seq = region->seq;
 	region->state = REGION_RECLAIM;
 	policy_take(&tier->policy, &r->choice);
 	tier->reclaims_begun++;
 	r->reclaiming = true;
+}
+
+/* The choice of a victim, regions by regions: where the table is full, one that makes room in it.
+ */
+static void victim_choose(struct reclaim *r)
+{
+	struct flash *tier = r->tier;
+	bool again;
+
+	tier_lock(tier);
+	while (!policy_scan(&tier->policy, &r->scan, SLICE_REGIONS))
+		if (slice_over(r, victim_choose))
+			return;
+	again = !policy_scan_end(&tier->policy, &r->scan, &r->choice);
+	if (again)
+		r->entries_wanted = r->entries_wanted || r->scan.evict;
+	else if (r->choice.region != NO_REGION)
+		victim_take(r);
+	else
+		again = none_found(r);
+	if (again) {
+		r->turn = reclaim_step;
+		stage_env(tier->env)->job_again(&r->job);
+	} else if (r->victim == NO_REGION) {
+		job_over(r);
+	}
+	again = again || r->victim == NO_REGION;
 	tier_unlock(tier);
-	victim_begin(r);
+	if (!again)
+		victim_begin(r);
+}
+
+static void reclaim_step(struct reclaim *r)
+{
+	struct flash *tier = r->tier;
+	bool wanted;
+
+	tier_lock(tier);
+	assert(r->victim == NO_REGION);
+	wanted = tier->free_count < FREE_TARGET;
+	if (wanted)
+		r->victim = blank_find(tier);
+	if (r->victim != NO_REGION) {
+		tier_unlock(tier);
+		header_write(r);
+		return;
+	}
+	if (!wanted && !r->entries_wanted) {
+		job_over(r);
+		tier_unlock(tier);
+		return;
+	}
+	policy_scan_begin(&r->scan, r->entries_wanted);
+	r->room_events = tier->room_events;
+	r->entries_wanted = false;
+	if (r->barren > tier->layout.region_count)
+		r->scan.next = tier->layout.region_count;
+	tier_unlock(tier);
+	victim_choose(r);
 }
 
 static void reclaim_run(struct stage_job *job)
 {
 	struct reclaim *r = (struct reclaim *)((char *)job - offsetof(struct reclaim, job));
-
-	bool go_on;
+	void (*turn)(struct reclaim *);
 
 	tier_lock(r->tier);
-	go_on = r->go_on;
-	r->go_on = false;
+	turn = r->turn;
+	r->turn = NULL;
+	r->slices = 0;
 	tier_unlock(r->tier);
-	if (r->victim == NO_REGION)
-		reclaim_step(r);
-	else if (go_on)
-		reclaim_next(r);
-	else
-		victim_over(r);
+	turn(r);
 }
 
 void reclaim_kick(struct flash *tier, bool entries)
@@ -632,6 +703,7 @@ void reclaim_kick(struct flash *tier, bool entries)
 	if (r->running)
 		return;
 	r->running = true;
+	r->turn = reclaim_step;
 	r->job.run = reclaim_run;
 	stage_env(tier->env)->job_start(tier->env, &r->job, 1);
 }

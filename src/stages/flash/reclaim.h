@@ -7,9 +7,12 @@
 
 #define RECLAIM_CHUNK (1u << 20)
 #define NO_REGION     UINT32_MAX
-/* What is looked at under one hold of the mutex, and in one turn of the job: some 10 us. */
+/* What is looked at under one hold of the mutex: some 10 us. */
 #define SLICE_RECORDS 32u  /* of a victim: a look-up each, and most are removed */
 #define SLICE_ENTRIES 256u /* of the index, in order */
+#define SLICE_REGIONS 64u  /* that may be the next victim */
+/* Of them in one turn of the job, or dumps, which use up regions meanwhile, get far ahead. */
+#define TURN_SLICES   8u
 
 struct reclaim {
 	struct stage_job job;
@@ -22,17 +25,21 @@ struct reclaim {
 	const struct flash_table_entry *entries; /* in it */
 	uint8_t *buffer;			 /* RECLAIM_CHUNK and a head */
 	uint8_t *head;				 /* of the record that is carried, as it was */
-	uint32_t *cuts;				 /* units by age, to find the cut */
 	/* [m] */
 	bool running, entries_wanted;
-	bool waits_readers, waits_draft, go_on;
-	bool reclaiming; /* the victim had a use, and is counted as begun */
+	bool waits_readers, waits_draft;
+	void (*turn)(struct reclaim *); /* what the job goes on with */
+	bool reclaiming;		/* the victim had a use, and is counted as begun */
 	/* the job's own */
 	uint32_t victim, records, at;
 	uint32_t numbers; /* that the use which ends has given out: they may have marks */
 	uint32_t carried_units, barren;
-	uint32_t rest; /* the next entry that may have a place in the victim */
-	bool again;    /* a read that failed is under way once more */
+	uint32_t rest;	 /* the next entry that may have a place in the victim */
+	uint32_t left;	 /* the next record of a victim that stays */
+	uint32_t slices; /* in this turn */
+	struct policy_scan scan;
+	uint64_t room_events; /* when it began */
+	bool again;	      /* a read that failed is under way once more */
 	struct policy_victim choice;
 	uint32_t entry;
 	uint16_t incarnation;

@@ -33,8 +33,7 @@ static bool take_out(struct fio *f, uint32_t id)
 		flash_partial_free(tier, number);
 	}
 	block_remove(tier, id);
-	tier->stuck = false;
-	waiters_wake(&tier->wait_room);
+	room_came(tier);
 	return true;
 }
 

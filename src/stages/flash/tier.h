@@ -325,8 +325,9 @@ struct flash {
 	uint32_t retired[FLASH_RETIRED_MAX], retired_count;
 	bool retired_new; /* the superblock does not tell yet */
 	struct fence *fence;
-	bool fenced; /* the device does not answer */
-	bool stuck;  /* nothing can be reclaimed: all is held, or being used */
+	bool fenced;	      /* the device does not answer */
+	bool stuck;	      /* nothing can be reclaimed: all is held, or being used */
+	uint64_t room_events; /* each may have made it possible to reclaim something */
 };
 
 /* A record that is written by this io. */
@@ -538,6 +539,14 @@ void block_remove(struct flash *tier, uint32_t id);
 void block_touch(struct flash *tier, uint32_t id);
 /* [m] Tells it its parent, as table_set_parent(); which is not colder from then on. */
 void block_continues(struct flash *tier, uint32_t id, uint64_t parent);
+
+/* [m] Something was given back that may be room for who waits, or can be reclaimed now. */
+static inline void room_came(struct flash *tier)
+{
+	tier->stuck = false;
+	tier->room_events++;
+	waiters_wake(&tier->wait_room);
+}
 
 static inline struct region *region_at(struct flash *tier, uint32_t unit)
 {
