@@ -65,7 +65,9 @@ enum cairn_memory {
 
 /*
  * What the engine knows of a block; stored with it. The first attribute told
- * stays.
+ * stays. `ttl_ns` counts from the dump, by CLOCK_REALTIME: `flash` and `cache`
+ * then miss, in lookups as in loads, and give the room back as they come by it;
+ * `posix` keeps it with the block, and does not act on it.
  */
 struct cairn_block_attr {
 	size_t size;		 /* sizeof(struct cairn_block_attr) */
