@@ -124,6 +124,7 @@ class Engine:
             scheduled_cached_reqs=types.SimpleNamespace(
                 req_ids=[], new_block_ids=[], num_computed_tokens=[], resumed_req_ids=set()),
             num_scheduled_tokens={one.req_id: one.tokens for one in new},
+            total_num_scheduled_tokens=sum(one.tokens for one in new),
             finished_req_ids=finished, preempted_req_ids=preempted,
         )
 

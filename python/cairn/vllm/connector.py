@@ -84,10 +84,12 @@ class CairnConnector(KVConnectorBase_V1, SupportsHMA):
         extra = _checked(dict(self._kv_transfer_config.kv_connector_extra_config))
         self._scheduler: Any = None  # of the two, the one that this object is
         self._worker: Any = None
+        self._by_layer = False  # this step's forward loads or saves by layers
         if role == KVConnectorRole.SCHEDULER:
             self._scheduler = SchedulerSide(vllm_config, kv_cache_config, _workers, extra)
         else:
             self._worker = WorkerSide(vllm_config, kv_cache_config, _workers, extra)
+        self._stats: CairnStats = (self._worker or self._scheduler).stats
 
     @property
     def requires_kv_delivery(self) -> bool:
@@ -98,28 +100,35 @@ class CairnConnector(KVConnectorBase_V1, SupportsHMA):
         return True  # a layer is saved as it ends
 
     # ---- worker --------------------------------------------------------------------------------
+    #
+    # Between two of these calls the model has had all of the processor's caches: what a call costs
+    # is what it touches. So each looks first whether the step has anything for it.
 
     def register_kv_caches(self, kv_caches: dict[str, torch.Tensor]) -> None:
         self._worker.register(kv_caches)
 
     def handle_preemptions(self, kv_connector_metadata: KVConnectorMetadata) -> None:
         assert isinstance(kv_connector_metadata, CairnMetadata)
-        self._worker.begin(kv_connector_metadata)
+        if not kv_connector_metadata.begun:
+            self._worker.begin(kv_connector_metadata)
 
     def bind_connector_metadata(self, connector_metadata: KVConnectorMetadata) -> None:
-        super().bind_connector_metadata(connector_metadata)
         assert isinstance(connector_metadata, CairnMetadata)
-        self._worker.begin(connector_metadata)
+        self._connector_metadata = connector_metadata
+        if not connector_metadata.begun:
+            self._worker.begin(connector_metadata)
+        self._by_layer = bool(connector_metadata.saves)
 
     def has_connector_metadata(self) -> bool:
         """vLLM asks before each layer: in most steps none is loaded or saved."""
-        return self._worker.step is not None or bool(self._worker.layerwise)
+        return self._by_layer
 
     def start_load_kv(self, forward_context: ForwardContext, **kwargs: Any) -> None:
-        meta = self._get_connector_metadata()
+        meta = self._connector_metadata
         assert isinstance(meta, CairnMetadata)
         if meta.loads:
             self._worker.start_loads(meta)
+            self._by_layer = self._by_layer or bool(self._worker.layerwise)
 
     def wait_for_layer_load(self, layer_name: str) -> None:
         if self._worker.layerwise:
@@ -135,14 +144,17 @@ class CairnConnector(KVConnectorBase_V1, SupportsHMA):
         self._worker.save_layer(layer_name)
 
     def wait_for_save(self) -> None:
-        self._worker.end_saves()
+        if self._by_layer:
+            self._by_layer = False
+            self._worker.end_saves()
 
     def get_finished(self, finished_req_ids: set[str]) -> tuple[set[str] | None, set[str] | None]:
         sent, received = self._worker.finished()
         return sent, received
 
     def get_block_ids_with_load_errors(self) -> set[int]:
-        invalid: set[int] = self._worker.take_invalid()
+        worker = self._worker
+        invalid: set[int] = worker.take_invalid() if worker.invalid else set()
         return invalid
 
     def build_connector_worker_meta(self) -> CairnWorkerMetadata | None:
@@ -192,9 +204,8 @@ class CairnConnector(KVConnectorBase_V1, SupportsHMA):
     # ---- both ----------------------------------------------------------------------------------
 
     def get_kv_connector_stats(self) -> KVConnectorStats | None:
-        side = self._worker if self._scheduler is None else self._scheduler
-        stats: CairnStats | None = side.stats.take()
-        return stats
+        stats = self._stats
+        return stats.take() if stats.data else None
 
     @classmethod
     def build_kv_connector_stats(

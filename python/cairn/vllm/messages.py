@@ -5,6 +5,7 @@ are different processes. A *name* is a block's hash in vLLM's chain, with what t
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     KVConnectorMetadata,
@@ -45,6 +46,16 @@ class CairnMetadata(KVConnectorMetadata):
     saves: list[Save] = field(default_factory=list)
     finishing: list[str] = field(default_factory=list)  # freed when their saves have ended
     begun: bool = False  # a worker has seen to all but loads and saves
+
+    def is_empty(self) -> bool:
+        """Whether there is nothing in it that a worker has to hear."""
+        return not (
+            self.saves or self.loads or self.lookups or self.drops or self.finishing
+            or self.flush or self.clear
+        )
+
+
+NOTHING: Final = CairnMetadata(begun=True)  # of most steps; nobody writes to it
 
 
 @dataclass

@@ -9,6 +9,8 @@ Invariants:
  4. Blocks of a finished request are freed when no save reads them any more. A request that loads
     is freed by the end of its load alone.
  5. What failed to load is not asked for again by the same request.
+ 6. A running request is looked at in each step in which a block of it may get full: in one that
+    computes more than one token of it, and else in the step for which it is in `due`.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
 from .layout import Refused, block_tokens, check_hashes, suffix_of
-from .messages import CairnMetadata, CairnWorkerMetadata, Load, Save
+from .messages import NOTHING, CairnMetadata, CairnWorkerMetadata, Load, Save
 from .stats import CairnStats
 
 if TYPE_CHECKING:
@@ -32,8 +34,8 @@ Answer = tuple[int | None, bool]
 
 
 class _Request:
-    __slots__ = ("asked", "blocks", "cap", "first", "hits", "hold", "least", "limit", "loading",
-                 "lookup", "ranks", "request", "saved", "saves", "suffix")
+    __slots__ = ("asked", "blocks", "cap", "due", "first", "hits", "hold", "least", "limit",
+                 "loading", "lookup", "ranks", "request", "saved", "saves", "suffix")
 
     def __init__(self, request: Any, suffix: bytes) -> None:
         self.request = request
@@ -51,6 +53,7 @@ class _Request:
         self.loading: tuple[int, list[int]] | None = None  # (first block, block ids)
         self.saved = 0  # blocks that need no save: there, or on their way
         self.saves: set[int] = set()  # under way
+        self.due = 0  # the step in which to look at it again
 
     def name(self, i: int) -> bytes:
         return bytes(self.request.block_hashes[i]) + self.suffix
@@ -98,6 +101,8 @@ class SchedulerSide:
         self.ended: list[str] = []  # layerwise loads of the step under way
         self.next_id = 1
         self.meta = CairnMetadata()
+        self.now = 0  # steps that were built
+        self.due: dict[int, list[str]] = {}  # step -> requests to look at in it
         self.suffixes: dict[tuple[str, str], bytes] = {}
         events = vllm_config.kv_events_config
         self.events: list[Any] | None = (
@@ -233,6 +238,8 @@ class SchedulerSide:
         for i, block in enumerate(blocks):
             if block in invalid:
                 state.cap = state.saved = first + i
+                if self.layerwise:  # it is running
+                    self._look_in(state, 1)
                 for name in state.names(first + i, first + len(blocks)):
                     self.known.pop(name, None)
                 break
@@ -243,7 +250,7 @@ class SchedulerSide:
     # ---- a step --------------------------------------------------------------------------------
 
     def build(self, output: Any) -> CairnMetadata:
-        meta, self.meta = self.meta, CairnMetadata()
+        meta = self.meta
         for request_id in output.preempted_req_ids or ():
             state = self.requests.get(request_id)
             if state is not None:
@@ -251,31 +258,70 @@ class SchedulerSide:
                 state.saved = NEVER  # until it is matched and allocated again
                 if state.saves:
                     meta.flush.append(request_id)
-        if not self.saving:
-            return meta
+        if self.saving:
+            self._plan_saves(output, meta)
+        if meta.is_empty():
+            return NOTHING
+        self.meta = CairnMetadata()
+        return meta
+
+    def _plan_saves(self, output: Any, meta: CairnMetadata) -> None:
+        """Looks at the requests of which a block may be full by the end of this step, and touches
+        no other."""
+        self.now += 1
         scheduled = output.num_scheduled_tokens
         for new in output.scheduled_new_reqs:
             state = self.requests.get(new.req_id)
             if state is not None:
                 state.blocks = list(new.block_ids[0])
-                self._advance(state, new.num_computed_tokens + scheduled[new.req_id], meta)
+                self._look_at(state, new.num_computed_tokens + scheduled[new.req_id], meta)
         cached = output.scheduled_cached_reqs
-        tokens, requests = self.tokens, self.requests
-        for request_id, blocks, computed in zip(
-            cached.req_ids, cached.new_block_ids, cached.num_computed_tokens, strict=True
-        ):
-            state = requests.get(request_id)
+        if cached.new_block_ids.count(None) != len(cached.new_block_ids):
+            self._take_blocks(cached)
+        states = self._take_due() if self.now in self.due else []
+        if cached.resumed_req_ids or output.total_num_scheduled_tokens != len(scheduled):
+            names = [name for name, count in scheduled.items() if count > 1]
+            names.extend(cached.resumed_req_ids)
+            states.extend(self.requests[name] for name in names if name in self.requests)
+        if not states:
+            return
+        computed = dict(zip(cached.req_ids, cached.num_computed_tokens, strict=True))
+        for state in states:
+            request_id = state.request.request_id
+            if request_id in computed:
+                self._look_at(state, computed[request_id] + scheduled[request_id], meta)
+            elif state.due == self.now:  # it sits this step out
+                self._look_in(state, 1)
+
+    def _take_due(self) -> list[_Request]:
+        """Requests for which this step was said last."""
+        states = [self.requests.get(name) for name in self.due.pop(self.now, ())]
+        return [state for state in states if state is not None and state.due == self.now]
+
+    def _take_blocks(self, cached: Any) -> None:
+        """Blocks that running requests were given in this step."""
+        for request_id, blocks in zip(cached.req_ids, cached.new_block_ids, strict=True):
+            if blocks is None:
+                continue
+            state = self.requests.get(request_id)
             if state is None:
                 continue
-            if blocks is not None:
-                if request_id in cached.resumed_req_ids:
-                    state.blocks = list(blocks[0])
-                else:
-                    state.blocks.extend(blocks[0])
-            computed += scheduled[request_id]
-            if computed // tokens > state.saved:
-                self._advance(state, computed, meta)
-        return meta
+            if request_id in cached.resumed_req_ids:
+                state.blocks = list(blocks[0])
+            else:
+                state.blocks.extend(blocks[0])
+
+    def _look_at(self, state: _Request, computed: int, meta: CairnMetadata) -> None:
+        """Saves what is full with `computed` tokens; by a token a step no more is before `due`."""
+        self._advance(state, computed, meta)
+        if state.saved < NEVER:
+            self._look_in(state, max(1, (state.saved + 1) * self.tokens - computed))
+
+    def _look_in(self, state: _Request, steps: int) -> None:
+        step = self.now + steps
+        if state.due != step:
+            state.due = step
+            self.due.setdefault(step, []).append(state.request.request_id)
 
     def _advance(self, state: _Request, computed: int, meta: CairnMetadata) -> None:
         """Blocks that are full by the end of this step are saved in it, but those on their way."""

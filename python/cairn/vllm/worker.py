@@ -363,6 +363,8 @@ class WorkerSide:
 
     def finished(self) -> tuple[set[str] | None, set[str] | None]:
         # Most steps move nothing: they ask for nothing.
+        if not (self.loads or self.active or self.finishing):
+            return None, None
         received = self._drain() if self.loads or self.active else None
         sent = None
         if self.finishing:
