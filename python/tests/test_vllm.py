@@ -17,6 +17,7 @@ from typing import Any
 import fake_vllm
 
 fake_vllm.install()
+import cairn  # noqa: E402
 import vllm  # noqa: E402
 
 from cairn.vllm import CairnConnector, connector, scheduler  # noqa: E402
@@ -496,12 +497,46 @@ class Events(Case):
                 self.assertEqual(stored.token_ids, request.all_token_ids[:-1])
                 self.assertEqual(stored.medium, "STORAGE")
                 self.assertTrue(engine.scheduler.reset_cache())
+                if apart:
+                    self.assertEqual(self.take(), [])  # workers have not heard yet
+                    engine.step()
                 self.assertEqual(self.take(), [fake_vllm.AllBlocksCleared()])
                 self.assertEqual(self.take(), [])
                 self.assert_run(Request("b", [1, 2]), 0)
                 (stored,) = self.take()
                 self.assertEqual(stored.block_hashes, request.block_hashes)
                 self.assert_run(Request("c", [1, 2]), 2)
+
+    def test_reset_that_fails(self) -> None:
+        """Nothing is found in what was to be emptied, and nobody is told that it is empty."""
+        for apart in (False, True):
+            engine = self.open(apart=apart, salt=str(apart), change=self.change)
+            self.assert_run(Request("a", [1, 2]), 0)
+            self.assertEqual(len(self.take()), 1)
+            side = engine.worker._worker
+            whole, fails = side.ns, ["EIO"]
+
+            class Namespace:
+                def __getattr__(self, name: str) -> Any:
+                    return getattr(whole, name)
+
+                def clear(self, durability: Any) -> None:
+                    if fails:
+                        raise cairn.CairnError(5, fails[0])
+                    whole.clear(durability)
+
+            side.ns = Namespace()
+            with self.assertLogs("cairn.vllm", "ERROR"):
+                self.assertEqual(engine.scheduler.reset_cache(), apart)
+                engine.step()
+            self.assertEqual(engine.match(Request("b", [1, 2])), 0)
+            self.assertEqual(self.take(), [])
+            fails.clear()
+            self.assertTrue(engine.scheduler.reset_cache())
+            engine.step()
+            self.assertEqual(self.take(), [fake_vllm.AllBlocksCleared()])
+            self.assert_run(Request("c", [1, 2]), 0)
+            self.assert_run(Request("d", [1, 2]), 2)
 
     def test_a_save_that_ended_before_a_reset_and_was_not_told(self) -> None:
         """It is gone with the rest: nothing says that it was stored, and it is saved again."""
@@ -710,11 +745,12 @@ class Layouts(unittest.TestCase):
     def test_ranks_answer_the_least(self) -> None:
         from cairn.vllm.messages import CairnWorkerMetadata
 
-        one = CairnWorkerMetadata({1: (1, 5), 2: (1, 0)}, {7: (1, 3)})
-        two = CairnWorkerMetadata({1: (1, 4), 2: (2, 9), 3: (1, 1)}, {7: (1, 2), 8: (1, 1)})
+        one = CairnWorkerMetadata({1: (1, 5), 2: (1, 0)}, {7: (1, 3)}, {9: 1})
+        two = CairnWorkerMetadata({1: (1, 4), 2: (2, 9), 3: (1, 1)}, {7: (1, 2), 8: (1, 1)}, {9: 2})
         both = one.aggregate(two)
         self.assertEqual(both.lookups, {1: (2, 4), 2: (3, 0), 3: (1, 1)})
         self.assertEqual(both.saves, {7: (2, 2), 8: (1, 1)})
+        self.assertEqual(both.cleared, {9: 3})
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ are different processes. A *name* is a block's hash in vLLM's chain, with what t
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -38,7 +39,7 @@ class Save:
 
 @dataclass
 class CairnMetadata(KVConnectorMetadata):
-    clear: bool = False  # before anything else: the namespace is emptied
+    clear: int = 0  # before anything else: the namespace is emptied; the number of that, 0: no
     flush: list[str] = field(default_factory=list)  # requests whose blocks are about to go
     drops: list[int] = field(default_factory=list)  # lookups whose hold nobody needs any more
     lookups: list[tuple[int, list[bytes]]] = field(default_factory=list)
@@ -66,11 +67,13 @@ class CairnWorkerMetadata(KVConnectorWorkerMetadata):
     lookups: dict[int, tuple[int, int]] = field(default_factory=dict)
     # save -> (ranks that are done with it, leading blocks that all of them have taken)
     saves: dict[int, tuple[int, int]] = field(default_factory=dict)
+    cleared: dict[int, int] = field(default_factory=dict)  # clear -> ranks that are empty by it
 
     def aggregate(self, other: KVConnectorWorkerMetadata) -> CairnWorkerMetadata:
         assert isinstance(other, CairnWorkerMetadata)
         return CairnWorkerMetadata(
-            _together(self.lookups, other.lookups), _together(self.saves, other.saves)
+            _together(self.lookups, other.lookups), _together(self.saves, other.saves),
+            dict(Counter(self.cleared) + Counter(other.cleared)),
         )
 
 

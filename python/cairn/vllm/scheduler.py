@@ -101,6 +101,8 @@ class SchedulerSide:
         self.ended: list[str] = []  # layerwise loads of the step under way
         self.next_id = 1
         self.meta = CairnMetadata()
+        self.clearing = 0  # the number of the last clear, until all ranks are empty by it
+        self.cleared = 0  # ranks that are
         self.now = 0  # steps that were built
         self.due: dict[int, list[str]] = {}  # step -> requests to look at in it
         self.suffixes: dict[tuple[str, str], bytes] = {}
@@ -364,6 +366,10 @@ class SchedulerSide:
                 state.least = min(state.least, hits)
                 if state.ranks >= self.world:
                     self._answer(state, state.least)
+            self.cleared += answers.cleared.get(self.clearing, 0)
+            if self.clearing and self.cleared >= self.world:
+                self.clearing = 0
+                self._tell_cleared()
             for save, (ranks, taken) in answers.saves.items():
                 self._save_ended(save, ranks, taken)
         for request_id in output.finished_recving or ():
@@ -408,6 +414,8 @@ class SchedulerSide:
     # ---- the rest ------------------------------------------------------------------------------
 
     def clear(self) -> bool:
+        """Empties the store. Elsewhere than in this process workers do it before their next step,
+        and True says that they are told; the event follows when all of them have."""
         for state in self.requests.values():
             if state.loading is None:
                 self._drop(state)
@@ -415,19 +423,26 @@ class SchedulerSide:
         for save in self.pending.values():
             save.taken = 0  # those that have ended, and were not told yet, are emptied, too
         self.known.clear()
+        worker = self._worker()
+        if worker is None:
+            self.meta.clear = self.clearing = self.next_id
+            self.next_id += 1
+            self.cleared = 0
+            return True
+        if not worker.clear():
+            return False
+        self._tell_cleared()
+        return True
+
+    def _tell_cleared(self) -> None:
         if self.events is not None:
             from vllm.distributed.kv_events import AllBlocksCleared
 
             self.events.append(AllBlocksCleared())
-        worker = self._worker()
-        if worker is not None:
-            return worker.clear()
-        self.meta.clear = True
-        return True
 
     def has_work(self) -> bool:
         """Whether workers have to hear something although there is no request."""
-        return self.meta.clear
+        return self.meta.clear != 0
 
     def take_events(self) -> list[Any]:
         if not self.events:

@@ -96,6 +96,7 @@ class WorkerSide:
         self.step: _Saving | None = None
         self.finishing: set[str] = set()
         self.invalid: set[int] = set()
+        self.unclear = False  # the namespace was to be emptied and is not: nothing is found in it
         workers[config.engine_id] = self
         self.workers, self.engine = workers, config.engine_id
 
@@ -111,7 +112,7 @@ class WorkerSide:
 
     def hold(self, names: list[bytes], seconds: float) -> Any:
         """A hold on the leading blocks that are there; None: none is."""
-        if self.ns is None:
+        if self.ns is None or self.unclear:
             return None
         try:
             hold = self.ns.hold(self.ns.keys(names), seconds)
@@ -125,8 +126,8 @@ class WorkerSide:
         if meta.begun:
             return
         meta.begun = True
-        if meta.clear:
-            self.clear()
+        if meta.clear and self.clear():
+            self.answers.cleared[meta.clear] = 1
         if meta.flush:
             self._flush(set(meta.flush))
         for lookup in meta.drops:
@@ -378,7 +379,7 @@ class WorkerSide:
 
     def take_answers(self) -> CairnWorkerMetadata | None:
         answers = self.answers
-        if not answers.lookups and not answers.saves:
+        if not (answers.lookups or answers.saves or answers.cleared):
             return None
         self.answers = CairnWorkerMetadata()
         return answers
@@ -386,7 +387,8 @@ class WorkerSide:
     # ---- the rest ------------------------------------------------------------------------------
 
     def clear(self) -> bool:
-        """Empties the namespace: what is there, and what is on its way in or out."""
+        """Empties the namespace: what is there, and what is on its way in or out. False: it could
+        not be, and nothing is found in it until it could."""
         for loading in self.loads:
             loading.void = True
         for saving in self.active:
@@ -397,11 +399,16 @@ class WorkerSide:
                 future.wait()
         for lookup in list(self.holds):
             self._release(lookup)
+        self.unclear = True
         try:
             self.ns.clear("written")
         except cairn.CairnError as error:
-            logger.error("cairn: the cache could not be cleared: %s", error)
+            logger.error(
+                "cairn: the cache could not be emptied, and nothing is loaded from it until a reset"
+                " succeeds: %s", error
+            )
             return False
+        self.unclear = False
         return True
 
     def shutdown(self) -> None:
