@@ -156,7 +156,7 @@ struct cairn_stat {
 	uint64_t alignment;	  /* of address, offset and length that avoids a copy, bytes */
 	uint64_t bytes_used;	  /* of the tiers' budgets, summed, without blocks being written */
 	uint64_t bytes_limit;	  /* UINT64_MAX: unbounded */
-	uint64_t blocks;	  /* whole blocks known to the tiers that keep an index */
+	uint64_t blocks;	  /* whole ones, of tiers with an index, summed: a copy counts */
 	uint64_t tasks_in_flight; /* task slots taken */
 	uint64_t xfers_in_flight; /* handed to a stage and not yet back */
 	uint64_t deadline_ns;	  /* default of a task */

@@ -490,7 +490,7 @@ static PyStructSequence_Field stat_fields[] = {
 	{"alignment", "of address, offset and length that avoids a copy, bytes"},
 	{"bytes_used", "of the tiers' budgets, summed"},
 	{"bytes_limit", "2**64-1: unbounded"},
-	{"blocks", "whole blocks known"},
+	{"blocks", "whole ones, of the tiers, summed: a block that two of them have counts twice"},
 	{"tasks_in_flight", "task slots taken"},
 	{"xfers_in_flight", "handed to a stage and not yet back"},
 	{"deadline", "default of a task, seconds"},

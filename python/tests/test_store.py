@@ -153,6 +153,16 @@ class Figures(kit.Case):
         self.assertEqual(len(stat.uuid), 16)
         self.assertGreaterEqual(stat.reactors, 1)
 
+    def test_stat_counts_each_tier(self) -> None:
+        """Blocks as bytes: what each tier keeps, copies among it."""
+        for above, tiers in (("", 1), ("cache(size=16MiB) | ", 2)):
+            self.store = self.open(f"{above}flash(path={{folder}}/{tiers}, size=64MiB)")
+            self.ns = self.store.namespace(model="test", shard_count=1, shard_bytes=kit.BLOCK)
+            blocks = [kit.block(i) for i in range(3)]
+            keys = self.ns.keys(b"%d" % i for i in range(3))
+            self.ns.dump(keys, blocks, durability="written").check()
+            self.assertEqual(self.store.stat().blocks, 3 * tiers)
+
     def test_counters(self) -> None:
         before = self.store.counters()
         keys = self.filled(3)
