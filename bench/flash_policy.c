@@ -7,10 +7,11 @@
  * Replays a trace of requests (JSON lines with "hash_ids": [ids of a prompt's blocks,
  * in order]) through a log of REGIONS regions that holds SHARE (0.25) of the distinct
  * blocks, all of one size, with STREAMS (2: carried records apart from fresh ones)
- * open regions and three free ones ahead, as the stage; and through an LRU of blocks with the
- * whole of the log's bytes, which takes a request's blocks tail first. Prints one JSON object:
- * lru_hit_share, hit_share (leading hits, of all references), of_lru, write_amplification and
- * live_share (at steady state: after the first reclaim), carried_max (of a victim).
+ * open regions and three free ones ahead, and one more for each 128, as the stage; and through
+ * an LRU of blocks with the whole of the log's bytes, which takes a request's blocks tail first.
+ *Prints one JSON object: lru_hit_share, hit_share (leading hits, of all references), of_lru,
+ *write_amplification and live_share (at steady state: after the first reclaim), carried_max (of a
+ *victim).
  */
 #include <assert.h>
 #include <stdbool.h>
@@ -21,8 +22,7 @@
 
 #include "stages/flash/policy.h"
 
-#define NONE	UINT32_MAX
-#define RESERVE 3u
+#define NONE UINT32_MAX
 
 struct trace {
 	uint32_t *ids;	    /* of all requests, one after the other */
@@ -158,7 +158,7 @@ struct log {
 	uint32_t *records; /* region_blocks a region: the block of each */
 	uint32_t *fill;	   /* records of each region */
 	bool *is_free;
-	uint32_t free_count, streams;
+	uint32_t free_count, streams, reserve;
 	uint32_t open[2]; /* fresh, carried */
 	/* by block */
 	uint32_t *region, *parent;
@@ -253,7 +253,7 @@ static void log_use(struct log *log, uint32_t id, uint32_t parent)
 	log_write(log, 0, id);
 	log->live++;
 	log->fresh++;
-	while (log->free_count < RESERVE)
+	while (log->free_count < log->reserve)
 		log_reclaim(log);
 }
 
@@ -277,6 +277,7 @@ static void log_init(struct log *log, const struct trace *trace, enum policy_kin
 {
 	*log = (struct log){
 		.streams = streams,
+		.reserve = 3 + (region_count / 128 < 5 ? region_count / 128 : 5),
 		.region_count = region_count,
 		.region_blocks = region_blocks,
 		.regions = zeroed(region_count, sizeof(*log->regions)),

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What a reclaim costs others, in the simulated world, where no thread is late: nobody waits
- * for the mutex for longer than a few entries take.
+ * for the mutex for longer than a few entries take, and no dump for room, as long as dumps do not
+ * fill regions faster than the device answers some ten operations and copies 0.3 of a region.
  *
  *	--case=N	one case alone
  *	--depth=N	dumps under way, of all cases
+ *	--tell=1	says how many waited, whatever they are
  */
 #include <stdio.h>
 
@@ -218,7 +220,8 @@ static void room(const struct load *load)
 	       (unsigned long)sim_counter("written_bytes"),
 	       (unsigned long)sim_counter("room_waits"),
 	       (double)sim_counter("bytes_used") / (double)load->bytes, world.looks_most);
-	CHECK(!world.failed);
+	CHECK(!world.failed && sim_counter("reclaimed_regions"));
+	CHECK(kit_number("tell", 0, 0) || !sim_counter("room_waits"), "dumps waited for room");
 	end();
 }
 
@@ -249,13 +252,11 @@ static void victim_stays(void)
 int main(int argc, char **argv)
 {
 	static const struct load loads[] = {
-
+		{48 * MIB, "size=50331648", 16384, 1, 0},
 		{48 * MIB, "size=50331648", 16384, 1, 30},
-		{48 * MIB, "size=50331648", 16384, 4, 30},
-		{48 * MIB, "size=50331648", 16384, 8, 30},
+		{64 * MIB, "size=67108864;policy=1", 16384, 1, 30},
+		{48 * MIB, "size=50331648;region=2097152", 16384, 4, 30},
 		{64 * MIB, "size=67108864;region=4194304", 4096, 8, 30},
-		{64 * MIB, "size=67108864;region=65536", 4096, 1, 30},
-		{144 * MIB, "size=150994944", 65536, 4, 30},
 	};
 	uint64_t only;
 

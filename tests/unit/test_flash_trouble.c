@@ -443,6 +443,69 @@ static void what_was_carried_out_of_a_victim_that_stays(void **state)
 	end();
 }
 
+static void turn_byte(uint64_t at)
+{
+	char path[256];
+	uint8_t byte;
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/store", store.path);
+	fd = open(path, O_RDWR);
+	assert_true(fd >= 0);
+	assert_int_equal(pread(fd, &byte, 1, (off_t)at), 1);
+	byte ^= 1;
+	assert_int_equal(pwrite(fd, &byte, 1, (off_t)at), 1);
+	close(fd);
+}
+
+/*
+ * Records that lie side by side are carried together: where one of them does not check, or cannot
+ * be read, it is that one that goes, and what is carried of the others is right.
+ */
+static void carried_together(bool unread)
+{
+	enum { HELD = 40, BAD = 17, OTHERS = 2000 };
+	uint64_t hold, begin_at, length;
+	const struct flash_table_entry *entry;
+	uint32_t next = HELD;
+
+	begin("size=8MiB, region=512KiB, policy=fifo", 1, SHARD);
+	for (uint32_t i = 0; i < HELD; i++) {
+		assert_int_equal(dump_one(&store, i, 0, SHARD, 0), 0);
+		hold_block(i, &hold);
+	}
+	while (!flash_counter("sealed_regions"))
+		assert_int_equal(dump_one(&store, next++, 0, SHARD, 0), 0);
+	entry = file_record(BAD, 0);
+	begin_at = flash_byte_of(&file.layout, entry->unit);
+	length = flash_byte_of(&file.layout, flash_record_units(&file.layout, SHARD));
+	if (unread)
+		fail_range(&device.reads[0], begin_at, begin_at + length, -EIO);
+	else
+		turn_byte(begin_at + length - 100);
+	device.carries_left = OTHERS; /* counts them */
+	while (flash_counter("carried_bytes") < (HELD - 1) * length && next < OTHERS)
+		assert_int_equal(dump_one(&store, next++, 0, SHARD, 0), 0);
+	assert_int_equal(flash_counter("carried_bytes"), (HELD - 1) * length);
+	assert_true(unread || device.carried_count <= 2); /* writes, of 32 records and of 7 */
+	assert_int_equal(flash_counter("damaged_blocks"), 1);
+	for (uint32_t i = 0; i < HELD; i++)
+		assert_int_equal(load_one(&store, i, 0, SHARD), i == BAD ? -ENOENT : 0);
+	crash_copy();
+	crash();
+	open_again(1, SHARD);
+	for (uint32_t i = 0; i < HELD; i++)
+		assert_true((load_one(&store, i, 0, SHARD) == 0) == (i != BAD));
+	end();
+}
+
+static void one_of_those_carried_together_is_bad(void **state)
+{
+	(void)state;
+	carried_together(false);
+	carried_together(true);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -460,6 +523,7 @@ int main(void)
 		cmocka_unit_test(a_place_that_cannot_be_read_is_not_used_again),
 		cmocka_unit_test(regions_that_take_no_writes_are_retired),
 		cmocka_unit_test(what_was_carried_out_of_a_victim_that_stays),
+		cmocka_unit_test(one_of_those_carried_together_is_bad),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

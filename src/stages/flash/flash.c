@@ -50,7 +50,7 @@ static const struct cairn_option options[OPT_COUNT] = {
 	[OPT_POLICY] = {"policy", CAIRN_OPTION_CHOICE, 0, "cost", NULL, NULL, "cost|lru|fifo",
 			"what goes: what costs least to lose and to copy around; the region used "
 			"longest ago, but for what of it is hot; the oldest region, copying "
-			"nothing but what is held"},
+			"nothing but what is held; leaves go before their parents with cost"},
 	[OPT_REACTORS] = {"reactors", CAIRN_OPTION_COUNT, 0, NULL, "1", "32", NULL,
 			  "threads that do I/O, of the whole store: as store(reactors=), where "
 			  "that says nothing else"},
@@ -278,6 +278,7 @@ static int open_steps(struct flash *tier, struct cairn_error *reterr)
 	tier->super.region_seq = tier->region_seq + REGION_SEQ_AHEAD;
 	tier->super.flags = 0;
 	tier->super.owner_pid = (uint32_t)getpid();
+	log_prepare(tier);
 	rc = flash_super_write(tier); /* its flush is for all that recovery found and wrote */
 	if (rc < 0)
 		return rc;

@@ -212,13 +212,45 @@ static uint32_t region_ready(const struct flash *tier)
 	return best;
 }
 
+void log_prepare(struct flash *tier)
+{
+	const struct flash_layout *layout = &tier->layout;
+	uint32_t unit = layout->unit;
+	void *head = sys_zalloc(tier->sys, FLASH_PAGE, flash_round_up(unit, FLASH_PAGE));
+
+	for (uint32_t i = 0; head && i < layout->region_count; i++) {
+		struct region *region = &tier->regions[i];
+
+		if (tier->free_count >= free_target(tier))
+			break;
+		if (region->state != REGION_BLANK)
+			continue;
+		region->seq = ++tier->region_seq;
+		policy_clear(&tier->policy, i, region->seq);
+		flash_region_head_init(head, &tier->super, i, region->seq, 0, tier->epoch,
+				       tier->sys->realtime_ns());
+		if (sys_pwrite_full(tier->sys, tier->fd, head, unit,
+				    (off_t)flash_region_at(layout, i)) < 0)
+			break;
+		cairn_count(tier->env, CNT_OTHER_BYTES, unit);
+		memset(mark_at(tier, i, 0), 0, region->records);
+		region->records = 0;
+		region->kill_dirty = region->kill_single = 0;
+		region->sequence_max = 0;
+		region->state = REGION_FREE;
+		tier->free_count++;
+	}
+	if (head)
+		tier->sys->free(head);
+}
+
 static bool region_open(struct flash *tier, uint32_t stream)
 {
 	struct draft *draft = draft_free(tier);
 	struct region *region;
 	uint32_t number;
 
-	if (tier->free_count < FREE_TARGET)
+	if (tier->free_count < free_target(tier))
 		reclaim_kick(tier, false);
 	if (!draft || tier->free_count < (stream == 0 ? 2u : 1u))
 		return false;
@@ -236,7 +268,7 @@ static bool region_open(struct flash *tier, uint32_t stream)
 	draft->region = number;
 	tier->free_count--;
 	tier->open_region[stream] = number;
-	if (tier->free_count < FREE_TARGET)
+	if (tier->free_count < free_target(tier))
 		reclaim_kick(tier, false);
 	return true;
 }
@@ -321,6 +353,14 @@ bool log_reserve(struct flash *tier, uint32_t stream, uint32_t units, uint32_t r
 		tier->epoch += policy_written(&tier->policy, units) ? 1 : 0;
 		return true;
 	}
+}
+
+bool log_goes_on(const struct flash *tier, uint32_t stream, uint32_t region, uint32_t units)
+{
+	const struct region *r = &tier->regions[region];
+
+	return tier->open_region[stream] == region && !r->failed &&
+	       flash_fits(&tier->layout, region, r->at, units, r->records);
 }
 
 void log_settled(struct flash *tier, uint32_t number, uint32_t records)
@@ -443,7 +483,7 @@ static void sealed(struct engine_chain *chain)
 	cairn_count(tier->env, chain->result < 0 ? CNT_IO_ERRORS : CNT_SEALED, 1);
 	room_came(tier);
 	reclaim_draft_came(tier);
-	if (tier->free_count < FREE_TARGET)
+	if (tier->free_count < free_target(tier))
 		reclaim_kick(tier, false);
 	/* Under the lock: who finds the draft free may start its job again. */
 	stage_env(tier->env)->job_end(tier->env, &draft->job);

@@ -409,17 +409,18 @@ static bool space_current(const struct flash *tier, const struct flash_table_ent
 enum fate { FATE_DEAD, FATE_EVICT, FATE_CARRY };
 
 /* [m] */
-static enum fate fate_of(struct reclaim *r, uint32_t number)
+static enum fate fate_of(struct reclaim *r, uint32_t number, struct carried *ret_carried)
 {
 	struct flash *tier = r->tier;
 	const struct flash_table_entry *entry = &r->entries[number];
 	struct table_block block;
 
-	r->entry = live_entry(r, number, &r->old_place);
-	if (r->entry == TABLE_NONE)
+	ret_carried->at = number;
+	ret_carried->entry = live_entry(r, number, &ret_carried->old_place);
+	if (ret_carried->entry == TABLE_NONE)
 		return FATE_DEAD;
-	table_look(tier->table, r->entry, &block);
-	r->incarnation = block.incarnation;
+	table_look(tier->table, ret_carried->entry, &block);
+	ret_carried->incarnation = block.incarnation;
 	if (block.state == TABLE_PARTIAL) { /* of a namespace that was cleared, too */
 		uint32_t partial = partial_find(tier, block.fingerprint);
 
@@ -433,13 +434,13 @@ static enum fate fate_of(struct reclaim *r, uint32_t number)
 }
 
 /* [m] */
-static void evict(struct reclaim *r)
+static void evict(struct reclaim *r, uint32_t id)
 {
 	struct flash *tier = r->tier;
 	const struct flash_table_entry *entry = &r->entries[r->at];
 	struct table_block block;
 
-	table_look(tier->table, r->entry, &block);
+	table_look(tier->table, id, &block);
 	if (block.state == TABLE_PARTIAL) {
 		flash_partial_free(tier, partial_find(tier, block.fingerprint));
 		cairn_count(tier->env, CNT_PARTIALS_DROPPED, 1);
@@ -449,7 +450,7 @@ static void evict(struct reclaim *r)
 		space_count(tier, space, false);
 		cairn_count(tier->env, CNT_EVICTED, 1);
 	}
-	block_remove(tier, r->entry);
+	block_remove(tier, id);
 }
 
 /* [m] No place for what is carried; unlocks. */
@@ -478,14 +479,42 @@ void reclaim_draft_came(struct flash *tier)
 	stage_env(tier->env)->job_again(&r->job);
 }
 
+/* [m] Whether it can be read and written together with those that are carried already. */
+static bool goes_along(const struct reclaim *r, const struct table_place *place)
+{
+	const struct flash_layout *layout = &r->tier->layout;
+	const struct table_place *first = &r->carried[0].old_place, *last;
+
+	if (!r->count)
+		return true;
+	last = &r->carried[r->count - 1].old_place;
+	return r->count < CARRY_MAX && place->unit >= last->unit + last->length &&
+	       flash_byte_of(layout, place->unit - last->unit - last->length) <= CARRY_GAP &&
+	       flash_byte_of(layout, place->unit + place->length - first->unit) <= RECLAIM_CHUNK &&
+	       log_goes_on(r->tier, 1, r->new_region, place->length);
+}
+
+/* [m] A new place for it. False: there is none. */
+static bool carry_reserve(struct reclaim *r, struct carried *carried)
+{
+	uint32_t unit, number;
+
+	if (!log_reserve(r->tier, 1, carried->old_place.length, 1, &r->new_region, &unit, &number))
+		return false;
+	carried->new_place = (struct table_place){unit, carried->old_place.length, number};
+	r->carried_units += carried->old_place.length;
+	r->carried[r->count++] = *carried;
+	return true;
+}
+
 void reclaim_next(struct reclaim *r)
 {
 	struct flash *tier = r->tier;
-	uint32_t unit, number, left = SLICE_RECORDS;
-	bool carry = false;
+	uint32_t left = SLICE_RECORDS;
 
 	tier_lock(tier);
 	while (++r->at < r->records) {
+		struct carried carried;
 		enum fate fate;
 
 		if (!left--) {
@@ -495,23 +524,25 @@ void reclaim_next(struct reclaim *r)
 			r->at++;
 			left = SLICE_RECORDS - 1;
 		}
-		fate = fate_of(r, r->at);
+		fate = fate_of(r, r->at, &carried);
 		if (fate == FATE_EVICT)
-			evict(r);
+			evict(r, carried.entry);
 		if (fate != FATE_CARRY)
 			continue;
-		if (!log_reserve(tier, 1, r->old_place.length, 1, &r->new_region, &unit, &number)) {
+		if (!goes_along(r, &carried.old_place)) { /* it is the first of the next ones */
+			r->at--;
+			break;
+		}
+		if (!carry_reserve(r, &carried)) {
 			no_place(r);
 			return;
 		}
-		r->new_place = (struct table_place){unit, r->old_place.length, number};
-		r->carried_units += r->old_place.length;
-		carry = true;
-		break;
 	}
 	tier_unlock(tier);
 	r->done = 0;
-	if (carry)
+	r->now = 0;
+	r->single = r->count == 1;
+	if (r->count)
 		reclaim_carry(r);
 	else
 		victim_over(r);
@@ -548,6 +579,7 @@ static void victim_begin(struct reclaim *r)
 	uint32_t unit, end;
 
 	r->carried_units = 0;
+	r->count = 0;
 	r->rest = 0;
 	if (!r->records) {
 		r->at = UINT32_MAX;
@@ -660,7 +692,7 @@ static void reclaim_step(struct reclaim *r)
 
 	tier_lock(tier);
 	assert(r->victim == NO_REGION);
-	wanted = tier->free_count < FREE_TARGET;
+	wanted = tier->free_count < free_target(tier);
 	if (wanted)
 		r->victim = blank_find(tier);
 	if (r->victim != NO_REGION) {

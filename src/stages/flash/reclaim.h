@@ -14,6 +14,18 @@
 /* Of them in one turn of the job, or dumps, which use up regions meanwhile, get far ahead. */
 #define TURN_SLICES   8u
 
+/* Records that are carried by one read and one write. */
+#define CARRY_MAX 32u
+/* Between two of them, bytes at most: to read so much costs less than one more read. */
+#define CARRY_GAP (64u << 10)
+
+struct carried {
+	uint32_t at; /* its number in the victim */
+	uint32_t entry;
+	uint16_t incarnation;
+	struct table_place old_place, new_place;
+};
+
 struct reclaim {
 	struct stage_job job;
 	struct flash *tier;
@@ -41,11 +53,12 @@ struct reclaim {
 	uint64_t room_events; /* when it began */
 	bool again;	      /* a read that failed is under way once more */
 	struct policy_victim choice;
-	uint32_t entry;
-	uint16_t incarnation;
+	struct carried carried[CARRY_MAX];
+	uint32_t count, now; /* of those; the one that is carried by itself */
+	uint32_t new_region; /* of all of them, one behind the other */
+	bool single;	     /* each is carried by itself */
+	uint32_t bad;	     /* those that did not check, a bit each */
 	uint64_t old_seq;
-	struct table_place old_place, new_place;
-	uint32_t new_region;
 	uint64_t done; /* bytes of the record */
 	struct flash_record record;
 };
@@ -59,7 +72,7 @@ void reclaim_read_failed(struct reclaim *r, void (*again)(struct reclaim *),
 			 void (*failed)(struct reclaim *));
 /* Goes on with the record behind the one at r->at. */
 void reclaim_next(struct reclaim *r);
-/* Record r->at: of r->entry at r->old_place; r->new_place is reserved. Then reclaim_next(). */
+/* The records r->carried, whose new places are reserved. Then reclaim_next(). */
 void reclaim_carry(struct reclaim *r);
 
 #endif

@@ -27,7 +27,7 @@
 /* The writes of a page of marks are counted on from there when one copy could not be read. */
 #define UNREAD_AHEAD 65536u
 
-/* Epochs that may have begun since the last header was written: FREE_TARGET of 6 regions. */
+/* Epochs that may have begun since the last header was written: FREE_LEAST of 6 regions. */
 #define EPOCHS_AHEAD 40u
 
 static_assert(BATCH <= TABLE_FETCH_MAX, "one fetch");

@@ -42,8 +42,12 @@
 #define WRITES_MAX	 8u
 /* Beside loads, until so many writes after the last one, pace.h says how many. */
 #define BESIDE_WRITES	 16u
-/* Regions that are ready before a writer needs them; one of them is for carried records. */
-#define FREE_TARGET	 3u
+/*
+ * Regions that are ready before a writer needs them, and one more for each 128 that there are;
+ * one of them is for carried records.
+ */
+#define FREE_LEAST	 3u
+#define FREE_MOST	 8u
 /* Parents that one use lifts under the mutex: a chain that is loaded in order needs one each. */
 #define LIFT_MAX	 1024u
 /* Regions whose table is kept in memory: open and being sealed. */
@@ -500,6 +504,13 @@ void spaces_look(struct flash *tier, uint64_t now_ns);
  */
 bool log_reserve(struct flash *tier, uint32_t stream, uint32_t units, uint32_t records,
 		 uint32_t *ret_region, uint32_t *ret_unit, uint32_t *ret_number);
+/*
+ * At open: as many regions as free_target() says are made ready, in place and by plain calls,
+ * of those that are blank. They are flushed with what follows; one that cannot be written stays.
+ */
+void log_prepare(struct flash *tier);
+/* [m] Whether log_reserve() of one record would take it from @region, where the last one was. */
+bool log_goes_on(const struct flash *tier, uint32_t stream, uint32_t region, uint32_t units);
 /* [m] So many numbers of a region are given out, or were found: their marks will be used. */
 void region_marked(struct flash *tier, uint32_t number);
 /* [m] Open regions that have something are sealed as they are: then they can be reclaimed. */
@@ -546,6 +557,14 @@ static inline void room_came(struct flash *tier)
 	tier->stuck = false;
 	tier->room_events++;
 	waiters_wake(&tier->wait_room);
+}
+
+/* Fewer are free: reclaim. */
+static inline uint32_t free_target(const struct flash *tier)
+{
+	uint32_t target = FREE_LEAST + tier->layout.region_count / 128;
+
+	return target < FREE_MOST ? target : FREE_MOST;
 }
 
 static inline struct region *region_at(struct flash *tier, uint32_t unit)
