@@ -49,7 +49,13 @@ inline take(me, s) {
 }
 
 inline give(me, s) {
-	atomic { if :: slot[s] == RESERVED && holder[s] == me -> slot[s] = FREE; holder[s] = NOBODY; payload[s] = EMPTY :: else fi }
+	atomic {
+		if
+		:: slot[s] == RESERVED && holder[s] == me ->
+			slot[s] = FREE; holder[s] = NOBODY; payload[s] = EMPTY
+		:: else
+		fi
+	}
 }
 
 /* What a reader may meet from now on. */
