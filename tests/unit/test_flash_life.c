@@ -233,6 +233,40 @@ static void full_index(void **state)
 	end_store();
 }
 
+/*
+ * What a crash brought back beyond the bound of the index is there after the next close, too:
+ * nothing that was whole goes because it was closed.
+ */
+static void over_the_bound(void **state)
+{
+	enum { COUNT = 40 };
+	char from[PATH_MAX], to[PATH_MAX], command[2 * PATH_MAX + 16];
+
+	(void)state;
+	new_store(", entries=64");
+	for (uint32_t i = 0; i < COUNT; i++)
+		assert_int_equal(dump_told(i, 0, UINT32_MAX), 0);
+	snprintf(from, sizeof(from), "%s/kv", store.path);
+	snprintf(to, sizeof(to), "%s/crashed", store.path);
+	snprintf(command, sizeof(command), "cp '%s' '%s'", from, to);
+	assert_int_equal(system(command), 0);
+	fixture_close(&store);
+	assert_int_equal(rename(to, from), 0);
+	for (uint32_t opens = 0; opens < 3; opens++) {
+		open_flash(", entries=16");
+		assert_int_equal(counter(&store, "recovered_blocks"), COUNT);
+		assert_int_equal(counter(&store, "evicted_blocks"), 0);
+		for (uint32_t i = 0; i < COUNT; i++)
+			assert_int_equal(load_one(&store, i, 0, SHARD), 0);
+		fixture_close(&store);
+	}
+	open_flash(", entries=16");
+	for (uint32_t i = COUNT; i < 2 * COUNT; i++)
+		assert_int_equal(dump_told(i, 0, UINT32_MAX), 0);
+	assert_true(blocks_known(&store) <= 16);
+	end_store();
+}
+
 /* Parents that lead in a circle, longer than anybody looks: every use and reclaim ends. */
 static void circles(void **state)
 {
@@ -335,8 +369,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(time_is_up),	   cmocka_unit_test(time_is_up_above),
 		cmocka_unit_test(earliest_stands), cmocka_unit_test(expired_ones_go),
-		cmocka_unit_test(full_index),	   cmocka_unit_test(circles),
-		cmocka_unit_test(leaves_first),	   cmocka_unit_test(priority_stays),
+		cmocka_unit_test(full_index),	   cmocka_unit_test(over_the_bound),
+		cmocka_unit_test(circles),	   cmocka_unit_test(leaves_first),
+		cmocka_unit_test(priority_stays),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -15,7 +15,8 @@
 #define ENTRIES_MAX  (1u << 30)
 /*
  * After a crash what had gone, and was not marked so durably, is found beside what is there: an
- * open has room for twice as much as the index may have, and for so much more.
+ * open has room for twice as much as the index may have, and for so much more. So has the next
+ * one, where it was all still there at a close.
  */
 #define ENTRIES_MORE (64u << 10)
 #define SHARDS_MORE  (1u << 20)
@@ -154,7 +155,7 @@ static int reserve(struct flash *tier, size_t bytes, void **ret_memory)
 
 static uint64_t room_for(const struct flash *tier, uint64_t count, uint64_t more, uint64_t most)
 {
-	if (!(tier->super.flags & FLASH_SUPER_CLEAN))
+	if ((tier->super.flags & (FLASH_SUPER_CLEAN | FLASH_SUPER_OVER)) != FLASH_SUPER_CLEAN)
 		count = 2 * count + more;
 	return count < most ? count : most;
 }
@@ -353,6 +354,16 @@ static int settle(struct flash *tier)
 	return rc < 0 ? rc : tier->sys->fdatasync(tier->fd);
 }
 
+/* After a crash it may be, until others need the room. */
+static bool index_over(const struct flash *tier)
+{
+	struct table_figures figures;
+
+	table_figures(tier->table, &figures);
+	return figures.whole + figures.ghost > tier->entries_max ||
+	       figures.shards > tier->shards_max;
+}
+
 static void flash_close(void *self)
 {
 	struct flash *tier = self;
@@ -361,7 +372,7 @@ static void flash_close(void *self)
 	assert(tier->magic == TIER_MAGIC);
 	if (!tier->fenced && settle(tier) == 0) {
 		/* If this fails the store is unclean, and looked through when it opens. */
-		tier->super.flags = FLASH_SUPER_CLEAN;
+		tier->super.flags = FLASH_SUPER_CLEAN | (index_over(tier) ? FLASH_SUPER_OVER : 0);
 		tier->super.sequence = internal->sequence_now(tier->env) + 1;
 		if (tier->super.sequence <= tier->birth)
 			tier->super.sequence = tier->birth + 1;

@@ -148,7 +148,8 @@ uint64_t flash_fingerprint(const struct cairn_key *key, uint32_t space, uint32_t
 
 #define FLASH_SUPER_MAGIC     "CAIRNFLS"
 #define FLASH_SUPER_CLEAN     0x1u
-#define FLASH_SUPER_FLAGS_ALL 0x1u
+#define FLASH_SUPER_OVER      0x2u /* the index may be over its bound: an open needs more room */
+#define FLASH_SUPER_FLAGS_ALL 0x3u
 
 struct flash_super {
 	char magic[8];

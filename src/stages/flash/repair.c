@@ -273,7 +273,8 @@ static int super_close(struct repair *repair)
 
 	if (rc < 0 || rest->clean)
 		return rc;
-	super->flags = repair->left ? 0 : FLASH_SUPER_CLEAN;
+	/* What had gone, and was not marked so, has come back, as after a crash. */
+	super->flags = repair->left ? 0 : FLASH_SUPER_CLEAN | FLASH_SUPER_OVER;
 	super->owner_pid = 0;
 	rc = super_put(rest);
 	if (rc == 0 && repair->one)
