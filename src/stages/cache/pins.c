@@ -5,9 +5,9 @@
 /* Where a thread looks first: its stack says which. */
 static uint32_t my_stripe(void)
 {
-	static __thread char here;
+	uintptr_t here = (uintptr_t)__builtin_frame_address(0);
 
-	return (uint32_t)(((uintptr_t)&here >> 12) * UINT64_C(0x9e3779b97f4a7c15) >> 61);
+	return (uint32_t)((here >> 16) * UINT64_C(0x9e3779b97f4a7c15) >> 61);
 }
 
 static void push(struct cache_map *map, struct pin_stripe *stripe, uint32_t record)

@@ -150,6 +150,18 @@ HIT_PATH static uint32_t guess(const struct cache_map *map, const struct cached_
 	return entry;
 }
 
+/* find_at() by way of what guess() said. */
+static inline struct cache_ref find_guessed(const struct cache_map *map,
+					    const struct cached_place *place,
+					    const struct cache_key *key, uint32_t entry)
+{
+	uint64_t state = entry == CACHE_NONE ? 0 : has_key(map, entry, key);
+
+	if (state_lives(state))
+		return (struct cache_ref){entry, state};
+	return find_at(map, place, key);
+}
+
 HIT_PATH struct cache_ref cached_find_cold(const struct cache_map *map, const struct cache_key *key)
 {
 	struct cached_place place = place_of(map, key);
@@ -157,7 +169,7 @@ HIT_PATH struct cache_ref cached_find_cold(const struct cache_map *map, const st
 
 	if (entry != CACHE_NONE)
 		__builtin_prefetch(&map->metas[entry], 1);
-	return find_at(map, &place, key);
+	return find_guessed(map, &place, key, entry);
 }
 
 _Static_assert(CACHED_AHEAD >= 3 * CACHED_STEP, "what is placed and not found yet has a place");
@@ -198,12 +210,9 @@ static inline void walk_guess(struct cached_walk *walk, size_t at)
 static inline struct cache_ref walk_find(const struct cached_walk *walk, size_t at)
 {
 	struct cache_key key = cache_key_of(&walk->keys[at], walk->home);
-	uint32_t entry = walk->guesses[at % CACHED_AHEAD];
-	uint64_t state = entry == CACHE_NONE ? 0 : has_key(walk->map, entry, &key);
 
-	if (state_lives(state))
-		return (struct cache_ref){entry, state};
-	return find_at(walk->map, &walk->places[at % CACHED_AHEAD], &key);
+	return find_guessed(walk->map, &walk->places[at % CACHED_AHEAD], &key,
+			    walk->guesses[at % CACHED_AHEAD]);
 }
 
 uint32_t cached_walk_on(struct cached_walk *walk, struct cache_ref *ret_refs)
