@@ -376,15 +376,17 @@ int main(int argc, char **argv)
 	kills = kit_number("kills", kit_sanitized() ? 12 : 50, 0);
 	first = kit_number("first", 0, 0);
 	until = kit_number("until", CALLS, CALLS);
-	until = until < CALLS ? until : CALLS;
 	sys = sys_native;
 	sys.now_ns = now_ns;
 	snprintf(name, sizeof(name), "step-%d", getpid());
 	open_without();
-	for (enum call call = first; call < until; call++)
+	for (enum call call = 0; call < CALLS; call++) {
+		if (call < first || call >= until)
+			continue;
 		if (kit_soak())
 			walk_each(call);
 		else
 			walk_some(call, call == ATTACH ? kills : kills / 2, &rng);
+	}
 	return 0;
 }
