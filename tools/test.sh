@@ -39,6 +39,14 @@ once() {
 # The figure after "$1" in meson's summary.
 figure() { sed -n "s/^$1: *\([0-9][0-9]*\).*/\1/p" "$log" | tail -n 1; }
 
+# What failed tests say of it: of a run elsewhere nothing else may be left.
+reasons() {
+    full=$(sed -n 's/^Full log written to //p' "$log" | tail -n 1)
+    [ ! -f "$full" ] ||
+        grep -E -A 12 '^(not ok|FAIL:|ERROR:)|not so: |Sanitizer: |runtime error: ' "$full" |
+        head -n 60 | cut -c 1-200 | sed 's/^/        | /'
+}
+
 # suites FOLDER ARGUMENTS...: runs meson's tests and counts each. Most of them wait, for deadlines
 # and for disks, so more run at once than there are processors.
 suites() {
@@ -68,6 +76,7 @@ suites() {
         say "FAILED  $line: $log"
         grep -E '^ *[0-9]+/[0-9]+ .* (FAIL|ERROR|TIMEOUT|INTERRUPT|UNEXPECTEDPASS)' "$log" |
             sort -u | sed 's/^ */        /'
+        reasons
     fi
 }
 

@@ -13,9 +13,10 @@ from typing import Callable
 import cairn
 
 BLOCK = 4096
-SLOW = "delay(read=150ms, write=150ms) | null(size=64MiB)"
+# What is done while such a read or write is under way may take a busy machine a good while.
+SLOW = "delay(read=500ms, write=500ms) | null(size=64MiB)"
 # Its first I/O hangs: results come by the deadline, releases when the device is back.
-HANGS = 'store(deadline=50ms) | delay(hang="#1", hang_for=400ms) | null(size=64MiB)'
+HANGS = 'store(deadline=50ms) | delay(hang="#1", hang_for=2s) | null(size=64MiB)'
 
 
 def content(number: int, length: int = BLOCK) -> bytes:

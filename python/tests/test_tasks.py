@@ -414,7 +414,7 @@ class Asyncio(Slow):
         asyncio.run(run())
 
     def test_cancelled_twice(self) -> None:
-        store = self.open('store(deadline=10s) | delay(hang="#1", hang_for=600ms) | null')
+        store = self.open('store(deadline=10s) | delay(hang="#1", hang_for=3s) | null')
         ns = store.namespace(model="m", shard_bytes=BLOCK)
 
         async def run() -> None:

@@ -306,7 +306,7 @@ static void sync_form(void)
 	struct shot shots[6];
 
 	prepare(&device, "sync");
-	open_device(&device, "delay(hang=\"#1\", hang_for=90ms)");
+	open_device(&device, "delay(hang=\"#1\", hang_for=2s)");
 	for (uint32_t i = 0; i < 6; i++) {
 		int ret;
 

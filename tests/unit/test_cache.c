@@ -566,7 +566,7 @@ static void prefetches_end(void **state)
 					       .deadline_ns = late ? 50000000u : 10000000000u};
 
 		shop_open_spec(&shop, "store(reactors=1) | cache(size=16MiB, entries=2000, "
-				      "write=around) | delay(read=200ms) | null(size=256MiB)");
+				      "write=around) | delay(read=1s) | null(size=256MiB)");
 		for (uint32_t i = 0; i < 3; i++) {
 			assert_int_equal(dump(&shop, i), 0);
 			keys[i] = key_of(&shop, i);
