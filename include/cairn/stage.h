@@ -35,7 +35,7 @@ extern "C" {
 #endif
 
 #define CAIRN_STAGE_ABI_MAJOR 1 /* changes when an old stage could misbehave */
-#define CAIRN_STAGE_ABI_MINOR 5 /* changes when a new stage needs a new host */
+#define CAIRN_STAGE_ABI_MINOR 6 /* changes when a new stage needs a new host */
 
 #define CAIRN_STAGES_MAX 8	/* in one pipeline */
 #define CAIRN_PARTS_MAX	 64	/* in one io */
@@ -144,13 +144,20 @@ struct cairn_ns_view {
  * (cairn_memory_register()), or the host's own. A tier may aim its reads and writes
  * at it, and check what it read there; without the flag it rather has them in memory of
  * buffer_get(), on larger pages. The host's own flag: a stage below one that hands down other
- * iovs than came does not see it. Since minor version 3.
+ * iovs than came sees it only if that one says CAIRN_IO_AIM_OWN. Since minor version 3.
  */
 #define CAIRN_IO_AIMABLE       0x8u
 /* A dump's, as the task's flags CAIRN_TASK_WRITE_* are: one at most. Since minor version 5. */
 #define CAIRN_IO_WRITE_THROUGH 0x10u
 #define CAIRN_IO_WRITE_BACK    0x20u
 #define CAIRN_IO_WRITE_AROUND  0x40u
+/*
+ * Raised by a stage before forward(), of a load: iovs of its own that it hands down are good for
+ * I/O, and nothing else uses what they name before the io is back: be it shared memory, not even
+ * after this process has died, while reads of it may still land. For that one forward(): the host
+ * takes it away. Since minor version 6.
+ */
+#define CAIRN_IO_AIM_OWN       0x80u
 
 struct cairn_io {
 	uint32_t op;	/* enum cairn_op */

@@ -44,29 +44,33 @@ static bool any_pending(const struct cairn_io *io)
 }
 
 /*
- * What a stage hands down in place of what came may be anybody's: a slot that others share, which
- * I/O of a process that was killed must not reach.
+ * What a stage hands down in place of what came may be anybody's: memory that others share, which
+ * I/O of a process that was killed must not reach, unless the stage says that it may.
  */
 static bool aimable(const struct io_slot *slot)
 {
+	bool own_good = slot->io.flags & CAIRN_IO_AIM_OWN;
+
 	for (uint32_t i = 0; i < slot->io.part_count; i++) {
 		const struct iovec *iov = slot->io.parts[i].iov;
+		bool own = iov < slot->iovs || iov >= slot->iovs + IO_IOVS_MAX;
 
-		if (slot->io.parts[i].status == CAIRN_PENDING &&
-		    (iov < slot->iovs || iov >= slot->iovs + IO_IOVS_MAX))
+		if (slot->io.parts[i].status == CAIRN_PENDING && !(own ? own_good : slot->aimable))
 			return false;
 	}
-	return slot->aimable;
+	return slot->io.part_count > 0;
 }
 
 void io_submit_to(struct io_slot *slot, uint32_t index)
 {
 	struct level *level = &slot->reactor->store->levels[index];
 	uint8_t *scratch = slot->scratch + level->scratch_offset;
+	bool good;
 
 	slot->io.level = index;
-	slot->io.flags &= ~CAIRN_IO_AIMABLE;
-	slot->io.flags |= aimable(slot) ? CAIRN_IO_AIMABLE : 0;
+	good = aimable(slot);
+	slot->io.flags &= ~(CAIRN_IO_AIMABLE | CAIRN_IO_AIM_OWN);
+	slot->io.flags |= good ? CAIRN_IO_AIMABLE : 0;
 	slot->live = 0;
 	for (uint32_t i = 0; i < slot->io.part_count; i++)
 		if (slot->io.parts[i].status == CAIRN_PENDING)

@@ -34,6 +34,7 @@ static const struct kit_shape single = {1, 32768};
 
 struct world {
 	char folder[128]; /* of the tier below; "": none */
+	bool flash;	  /* that tier has one owner at a time */
 	char region[64];
 };
 
@@ -48,7 +49,10 @@ static void shop_open(struct shop *shop, const struct world *world, struct kit_s
 	char spec[512], below[256] = "";
 	int ret;
 
-	if (world->folder[0])
+	if (world->flash)
+		snprintf(below, sizeof(below), " | flash(path=%s/log, size=64MiB, open_wait=30s)",
+			 world->folder);
+	else if (world->folder[0])
 		snprintf(below, sizeof(below), " | posix(path=%s, shared=yes)", world->folder);
 	snprintf(spec, sizeof(spec),
 		 "store(reactors=1, ios=1024, buffers=16MiB, deadline=20s) | "
@@ -243,17 +247,37 @@ static bool any_dirty(const struct view *view)
 	return false;
 }
 
+/* One process has it open, and nothing of others is left in it: all fits together. */
+static void check_words(const struct view *view)
+{
+	char why[256] = "";
+
+	while (any_dirty(view))
+		nap(1000000);
+	/* Memory for chunks may be on its way. */
+	for (uint32_t i = 0; i < view->map.chunk_count; i++)
+		while (chunk_phase(word_get(&view->map.chunks[i].state)) < CHUNK_FREE)
+			nap(1000000);
+	CHECK(cache_check(&view->map, true, why, sizeof(why)), "%s", why);
+}
+
 /*
  * Of those that are dead nothing is left, what they held back is below, and all fits together. Who
- * comes in cleans up, once the kernel has ended what the dead had under way.
+ * comes in cleans up, once the kernel has ended what the dead had under way; over a tier of one
+ * owner that was so when it could be opened.
  */
 static void check_region(const struct world *world)
 {
 	static struct view view;
 	struct shop last;
-	char why[256] = "";
 
 	view_open(&view, world);
+	if (world->flash) {
+		CHECK(clients(&view) == 1);
+		check_words(&view);
+		munmap(view.base, view.bytes);
+		return;
+	}
 	for (;;) {
 		shop_open(&last, world, shape);
 		if (clients(&view) == 2)
@@ -261,13 +285,7 @@ static void check_region(const struct world *world)
 		shop_close(&last);
 		nap(1000000);
 	}
-	while (any_dirty(&view))
-		nap(1000000);
-	/* Memory for chunks may be on its way. */
-	for (uint32_t i = 0; i < view.map.chunk_count; i++)
-		while (chunk_phase(word_get(&view.map.chunks[i].state)) < CHUNK_FREE)
-			nap(1000000);
-	CHECK(cache_check(&view.map, true, why, sizeof(why)), "%s", why);
+	check_words(&view);
 	munmap(view.base, view.bytes);
 	shop_close(&last);
 }
@@ -319,7 +337,7 @@ static void run_kills(const struct world *world, uint64_t kills, struct kit_rng 
 
 /* ---- many loads under way ------------------------------------------------------------------ */
 
-/* Every other one of all bytes but one: what is not wanted whole is read straight into its slot. */
+/* Every other one of all bytes but one: what is not wanted whole is always read into its slot. */
 static void send_loads(struct shop *shop)
 {
 	static struct cairn_xfer xfers[IN_FLIGHT];
@@ -381,7 +399,8 @@ static void run_reader(const struct world *world, bool stop)
 	int pipe, status;
 	pid_t pid;
 
-	kit_at("%u loads under way, %s", IN_FLIGHT, stop ? "stopped" : "killed");
+	kit_at("%u loads under way%s, %s", IN_FLIGHT, world->flash ? " over flash" : "",
+	       stop ? "stopped" : "killed");
 	lay_below(world);
 	pid = reader(world, &pipe);
 	CHECK(read(pipe, &byte, 1) == 1);
@@ -418,6 +437,10 @@ int main(int argc, char **argv)
 	run_kills(&world, kills, &rng);
 	for (uint64_t i = 0; i < readers; i++)
 		run_reader(&world, i % 2);
+	/* Of one owner: the next one comes in as soon as nothing of the dead one is under way. */
+	world.flash = true;
+	for (uint64_t i = 0; i < readers; i++)
+		run_reader(&world, false);
 	kit_remove_folder(world.folder);
 	return 0;
 }

@@ -17,6 +17,10 @@
 #define LARGE  (8u << 20) /* the largest shard that is kept */
 #define ASKERS 4u
 
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+
 /* ---- a tier that keeps a load waiting ----------------------------------------------- */
 
 /* A posix tier as the stage `lower`; the first load that comes stays until it is let in. */
@@ -25,6 +29,8 @@ static struct {
 	struct cairn_io *held;
 	bool shut, freed, fails; /* fails: what was held ends with -EIO */
 	uint32_t loads;		 /* that came */
+	uint32_t flags;		 /* of the last one, and where its bytes are to go */
+	const void *memory;
 } gate = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static void lower_submit(void *self, struct cairn_io *io, void *scratch)
@@ -34,6 +40,8 @@ static void lower_submit(void *self, struct cairn_io *io, void *scratch)
 	if (io->op == CAIRN_OP_LOAD) {
 		pthread_mutex_lock(&gate.lock);
 		gate.loads++;
+		gate.flags = io->flags;
+		gate.memory = io->parts[0].iov[0].iov_base;
 		hold = gate.shut;
 		if (hold)
 			gate.held = io;
@@ -104,6 +112,7 @@ static void gate_build(char *ret_folder, size_t room)
 /* ---- one fill for all ----------------------------------------------------------------- */
 
 static struct shop pair[2];
+static char more_options[64] = "hugepages=auto"; /* more of the cache's */
 
 struct asker {
 	struct shop *shop;
@@ -162,9 +171,9 @@ static void pair_open(char *ret_folder)
 	snprintf(ret_folder, SPEC_MAX / 4, "%s/cairn-fills-XXXXXX", temporary ? temporary : "/tmp");
 	assert_non_null(mkdtemp(ret_folder));
 	snprintf(spec, sizeof(spec),
-		 "cache(size=16MiB, entries=2000, write=around, name=%s) | "
+		 "cache(size=16MiB, entries=2000, write=around, name=%s, %s) | "
 		 "lower(path=%s/kv, shared=yes)",
-		 region, ret_folder);
+		 region, more_options, ret_folder);
 	for (uint32_t i = 0; i < 2; i++)
 		if (shop_try(&pair[i], spec, &opts, LENGTH, &error) < 0)
 			fail_msg("%s: %s", spec, error.text);
@@ -213,6 +222,89 @@ static void one_fails(void **state)
 	assert_int_equal(of_both("fills"), 1);
 	assert_true(in_memory(&pair[0], 1) && in_memory(&pair[1], 1));
 	pair_close(folder);
+}
+
+/* ---- where it comes to ------------------------------------------------------------------- */
+
+/* Does this kernel make huge pages of shared memory when it is asked to? */
+static bool huge_pages_here(void)
+{
+	const size_t bytes = 2u << 20;
+	int fd = open("/dev/shm", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	uint8_t *memory = mmap(NULL, 2 * bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint8_t *at = memory + (bytes - (uintptr_t)memory % bytes) % bytes;
+	bool ret;
+
+	assert_true(fd >= 0 && memory != MAP_FAILED);
+	assert_int_equal(ftruncate(fd, (off_t)bytes), 0);
+	assert_ptr_equal(mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0),
+			 at);
+	*at = 1;
+	ret = madvise(at, bytes, MADV_COLLAPSE) == 0 || errno != EINVAL;
+	munmap(memory, 2 * bytes);
+	close(fd);
+	return ret;
+}
+
+enum { ALL, FROM_THE_MIDDLE, REGISTERED, FETCHED };
+
+/* Brings one block up in one of these ways; what the tier below was asked is in the gate. */
+static void bring_up(struct shop *shop, uint32_t number, int way, uint8_t *memory)
+{
+	uint64_t skip = way == FROM_THE_MIDDLE ? 4096 : 0;
+	struct cairn_xfer xfer = xfer_of(shop, number, memory, LENGTH - skip);
+	uint8_t *want = malloc(LENGTH);
+
+	assert_non_null(want);
+	assert_int_equal(dump(shop, number, LENGTH), 0);
+	assert_false(in_memory(shop, number));
+	xfer.offset = skip;
+	if (way == REGISTERED)
+		assert_int_equal(cairn_memory_register(shop->store, memory, LENGTH), 0);
+	if (way == FETCHED) {
+		assert_int_equal(cairn_prefetch(shop->ns, &xfer.key, 1, NULL, NULL, NULL), 0);
+	} else {
+		assert_int_equal(cairn_load(shop->ns, &xfer, 1, NULL, NULL), 0);
+		content_of(&xfer.key, 0, want, LENGTH);
+		assert_memory_equal(memory, want + skip, LENGTH - skip);
+	}
+	if (way == REGISTERED)
+		assert_int_equal(cairn_memory_unregister(shop->store, memory, UINT64_MAX), 0);
+	assert_true(in_memory(shop, number));
+	assert_int_equal(load(shop, number, LENGTH), 0);
+	free(want);
+}
+
+/*
+ * Guards that what is brought up comes straight to its slot, and is copied once, where I/O may be
+ * aimed at the region's pages; and never straight into memory of others that may not be aimed at.
+ */
+static void where_to(void **state)
+{
+	uint8_t *memory = aligned_alloc(4096, 20480);
+	char folder[SPEC_MAX / 4];
+
+	(void)state;
+	assert_non_null(memory);
+	for (uint32_t huge = 0; huge < 2; huge++) {
+		bool good = huge && huge_pages_here();
+
+		snprintf(more_options, sizeof(more_options), "hugepages=%s", huge ? "auto" : "no");
+		pair_open(folder);
+		for (int way = ALL; way <= FETCHED; way++) {
+			gate.loads = 0;
+			bring_up(&pair[0], 10 + (uint32_t)way, way, memory);
+			assert_int_equal(gate.loads, 1);
+			assert_int_equal(!!(gate.flags & CAIRN_IO_AIMABLE),
+					 good || way == REGISTERED);
+			assert_int_equal(gate.flags & CAIRN_IO_AIM_OWN, 0);
+			assert_int_equal(gate.memory == memory,
+					 way == REGISTERED || (way == ALL && !good));
+		}
+		pair_close(folder);
+		old_region(NULL);
+	}
+	free(memory);
 }
 
 /* ---- nothing of what failed -------------------------------------------------------------- */
@@ -388,7 +480,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(one_flight),  TEST(one_fails),  TEST(failed_loads), TEST(failed_others),
-		TEST(many_misses), TEST(large_ones), TEST(large_alone),
+		TEST(many_misses), TEST(large_ones), TEST(large_alone),	 TEST(where_to),
 	};
 
 	if (shm_is_small())

@@ -125,11 +125,12 @@ struct cache_io {
 	bool was_there; /* a remove: it took one from memory */
 	bool over;	/* a dump: the tier below has answered */
 	uint64_t began_ns, pause_ns;
+	bool aimed; /* a load: I/O may be aimed at the caller's memory */
 	/*
-	 * Parts that fill, of these those that ask for more than the caller did, that wait,
-	 * that go their own way below, that were made in place.
+	 * Parts that fill, of these those that come to their slots, that wait, that go their own
+	 * way below, that were made in place.
 	 */
-	uint64_t filling, narrow, waiting, apart, in_place;
+	uint64_t filling, straight, waiting, apart, in_place;
 	uint32_t tries;
 	bool prefetch, brought; /* brought: a shard of the block */
 	uint32_t next_shard;	/* of a prefetch */

@@ -89,13 +89,14 @@ static void restore(const struct cache_io *own, struct cairn_part *part, uint32_
 }
 
 /*
- * The part asks below for the whole shard, to be put into a slot of this io's. Where that is
- * what the caller asked, it comes into the caller's memory, which the device may reach
- * faster than the region's small pages, and is copied from there before the io ends.
+ * The part asks below for the whole shard, to be put into a slot of this io's: it comes straight
+ * there, and what the caller asked is copied out. Where that is all of it, and the caller's memory
+ * is good for I/O or the region's is not, it comes into the caller's, and is copied from there.
  */
 static bool fill_begin(struct cache_stage *stage, struct cache_io *own, struct cairn_part *part,
 		       uint32_t i)
 {
+	bool all = part->offset == 0 && part->length == part->stored_length;
 	struct cache_place *place = &own->places[i];
 
 	*place = (struct cache_place){.entry = own->entry, .life = own->life, .shard = part->shard};
@@ -108,9 +109,9 @@ static bool fill_begin(struct cache_stage *stage, struct cache_io *own, struct c
 	save(own, part, i);
 	own->own[i] = (struct iovec){map_payload(stage->map, place->slot), part->stored_length};
 	own->filling |= BIT(i);
-	if (part->offset == 0 && part->length == part->stored_length)
+	if (all && (own->aimed || !region_is_huge(&stage->region)))
 		return true;
-	own->narrow |= BIT(i);
+	own->straight |= BIT(i);
 	part->iov = &own->own[i];
 	part->iov_count = 1;
 	part->offset = 0;
@@ -124,15 +125,15 @@ static bool fill_end(struct cache_stage *stage, struct cache_io *own, struct cai
 	struct cache_place *place = &own->places[i];
 	uint8_t *payload = own->own[i].iov_base;
 	bool kept = part->status == 0 && part->stored_length == part->length;
-	bool narrow = own->narrow & BIT(i);
+	bool straight = own->straight & BIT(i);
 
-	if (kept && !narrow)
+	if (kept && !straight)
 		copy_from_iov(payload, part->iov, part->iov_count);
 	if (kept)
 		tail_seal(stage, part, payload);
 	kept = kept && shard_publish(stage->map, place, (uint32_t)part->raw_length,
 				     (uint32_t)part->stored_length, part->meta_length);
-	if (part->status == 0 && narrow)
+	if (part->status == 0 && straight)
 		copy_to_iov(own->saved[i].iov, own->saved[i].iov_count,
 			    payload + own->saved[i].offset);
 	if (!kept)
@@ -299,6 +300,8 @@ static bool load_down(struct cache_stage *stage, struct cairn_io *io, struct cac
 			io->parts[i].status = -EAGAIN;
 	own->down = true;
 	own->tries++;
+	if (region_is_huge(&stage->region))
+		io->flags |= CAIRN_IO_AIM_OWN;
 	stage->host->forward(io);
 	return true;
 }
@@ -306,7 +309,7 @@ static bool load_down(struct cache_stage *stage, struct cairn_io *io, struct cac
 static void load_go(struct cache_stage *stage, struct cairn_io *io, struct cache_io *own)
 {
 	own->filling = 0;
-	own->narrow = 0;
+	own->straight = 0;
 	own->waiting = 0;
 	own->apart = 0;
 	load_look(stage, io, own);
@@ -325,6 +328,7 @@ static void load_go(struct cache_stage *stage, struct cairn_io *io, struct cache
 
 void load_begin(struct cache_stage *stage, struct cairn_io *io, struct cache_io *own)
 {
+	own->aimed = io->flags & CAIRN_IO_AIMABLE; /* that of those below may be another */
 	load_go(stage, io, own);
 }
 

@@ -115,6 +115,8 @@ static void bring(struct cache_stage *stage, struct cairn_io *io, struct cache_i
 		return;
 	}
 	own->down = true;
+	if (region_is_huge(&stage->region))
+		io->flags |= CAIRN_IO_AIM_OWN;
 	stage->host->forward(io);
 }
 

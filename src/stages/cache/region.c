@@ -515,8 +515,13 @@ static bool make_huge(struct region *region, uint64_t at)
 	if (ret == 0)
 		ret = sys_collapse(region->sys, (uint8_t *)region->base + at);
 	if (ret == -EINVAL)
-		region->huge = false; /* nor will others be */
+		mark_set(&region->no_huge); /* nor will others be */
 	return ret == 0;
+}
+
+bool region_is_huge(const struct region *region)
+{
+	return region->huge && !mark_get(&region->no_huge);
 }
 
 bool region_huge_pending(const struct region *region)
@@ -524,7 +529,7 @@ bool region_huge_pending(const struct region *region)
 	/* What follows the tables has memory only as far as it is used. */
 	uint64_t tables = (uint64_t)((uint8_t *)region->map.pins - (uint8_t *)region->base);
 
-	return region->huge && region->tables_huge + SYS_HUGE_BYTES <= tables;
+	return region_is_huge(region) && region->tables_huge + SYS_HUGE_BYTES <= tables;
 }
 
 void region_huge_tables(struct region *region)
@@ -548,7 +553,7 @@ void region_back(struct region *region, uint32_t chunk)
 
 	if (!chunk_back_begin(map, chunk))
 		return;
-	while (region->huge && done + SYS_HUGE_BYTES <= map->chunk_bytes &&
+	while (region_is_huge(region) && done + SYS_HUGE_BYTES <= map->chunk_bytes &&
 	       make_huge(region, at + done))
 		done += SYS_HUGE_BYTES;
 	ret = sys->fallocate(region->fd, 0, (off_t)at, (off_t)map->chunk_bytes);

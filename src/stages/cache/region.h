@@ -39,7 +39,8 @@ struct region {
 	int fd;
 	void *base, *lent;
 	uint64_t bytes;
-	bool huge; /* later: that the kernel makes some is not ruled out */
+	bool huge;	  /* huge pages were asked for */
+	uint32_t no_huge; /* a mark of base/atomic.h: the kernel makes none */
 	bool keep;
 	bool ours;	    /* made, or joined: not what was refused, nor private */
 	bool tails;	    /* shards have sums */
@@ -59,6 +60,9 @@ void region_file_name(const char *name, char ret_path[REGION_NAME_MAX + 40]);
 
 /* Gets the chunk its memory, and touches it. Blocks for some ms: a worker's. */
 void region_back(struct region *region, uint32_t chunk);
+
+/* Whether chunks are on huge pages, as far as is known. Any thread. */
+bool region_is_huge(const struct region *region);
 
 /* Tables get huge pages once they are in use, one a call: a worker's. */
 bool region_huge_pending(const struct region *region);
