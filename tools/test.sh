@@ -43,7 +43,7 @@ figure() { sed -n "s/^$1: *\([0-9][0-9]*\).*/\1/p" "$log" | tail -n 1; }
 reasons() {
     full=$(sed -n 's/^Full log written to //p' "$log" | tail -n 1)
     [ ! -f "$full" ] ||
-        grep -E -A 12 '^(not ok|FAIL:|ERROR:)|not so: |Sanitizer: |runtime error: ' "$full" |
+        grep -E -A 6 '^(not ok|FAIL:|ERROR:)|not so: |Sanitizer: |runtime error: ' "$full" |
         head -n 60 | cut -c 1-200 | sed 's/^/        | /'
 }
 
