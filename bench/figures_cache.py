@@ -38,11 +38,14 @@ def at_rest(f):
         return f.Figure([round(cores, 2) for cores in r["idle_cores"]], more=more)
 
 
-def through(f, op, size, words, block):
-    more = ("--durability", "written") if op == "dump" else ()
+def through(f, op, size, words, block, registered="yes"):
+    more = ["--registered", registered]
+    if op == "dump":
+        more += ["--durability", "written"]
+    short, memory = ("", "") if registered == "yes" else ("-copied", ", not registered")
 
-    @f.row(f"cache-{op}-{size}",
-           f"{op} {words} through cache | flash, depth 32, against flash alone",
+    @f.row(f"cache-{op}-{size}{short}",
+           f"{op} {words} through cache | flash, depth 32{memory}, against flash alone",
            f.Target(">=", 0.95 if op == "dump" else 0.97), group="cache")
     def measure(b):
         # Too small to hold what a run moves: each load comes from below.
@@ -74,5 +77,7 @@ def add(f):
     for op in ("dump", "load"):
         for each in f.SIZES:
             through(f, op, *each)
+    for each in f.SIZES:
+        through(f, "load", *each, registered="no")
     for each in LRU_HITS:
         trace(f, *each)
