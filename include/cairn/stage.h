@@ -304,7 +304,7 @@ struct cairn_stage_ops {
 	const struct cairn_option *options;
 	const struct cairn_counter_row *counters;
 	size_t instance_bytes; /* zeroed before open() */
-	size_t io_bytes;       /* scratch in each io, zeroed before submit(); 16-aligned */
+	size_t io_bytes; /* scratch in each io, zeroed before submit() (io_zeroed); 16-aligned */
 
 	/*
 	 * On an error the host calls nothing more of this instance, not close() either.
@@ -402,6 +402,13 @@ struct cairn_stage_ops {
 	/* Whether the xfer's memory is a reservation: 0 or -EINVAL. */
 	int (*reserved)(void *self, const struct cairn_xfer *xfer);
 	int (*abort)(void *self, void *base);
+
+	/*
+	 * ---- since minor version 6 ----
+	 * How many of io_bytes are zeroed before submit(), from the first on; the others are as
+	 * some io left them. 0: all. What an io need not touch then costs it nothing.
+	 */
+	size_t io_zeroed;
 };
 
 #ifdef __cplusplus

@@ -75,8 +75,8 @@ void io_submit_to(struct io_slot *slot, uint32_t index)
 	for (uint32_t i = 0; i < slot->io.part_count; i++)
 		if (slot->io.parts[i].status == CAIRN_PENDING)
 			slot->live |= UINT64_C(1) << i;
-	if (level->ops->io_bytes > 0)
-		memset(scratch, 0, level->ops->io_bytes);
+	if (level->scratch_zeroed > 0)
+		memset(scratch, 0, level->scratch_zeroed);
 	level->ops->submit(level->self, &slot->io, scratch);
 }
 

@@ -52,7 +52,7 @@ static void make_io(struct reactor *reactor, uint32_t index, struct list *free)
 	uint8_t *memory = reactor->ios_memory;
 	struct io_slot *io = (struct io_slot *)(void *)(memory + index * reactor->io_bytes);
 
-	memset(io, 0, reactor->io_bytes);
+	memset(io, 0, sizeof(*io)); /* stages' scratch before each submit() */
 	io->magic = IO_MAGIC;
 	io->reactor = reactor;
 	io->resume.kind = MESSAGE_RESUME;

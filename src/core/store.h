@@ -107,7 +107,7 @@ struct level {
 	struct place *places; /* in the text: the stage's, then each value's; with the values */
 	void *strings;
 	char name[24];
-	size_t scratch_offset;
+	size_t scratch_offset, scratch_zeroed;
 	int tier_below; /* the next tier's level, or -1 */
 	bool in_union;	/* what it holds of unfinished blocks counts */
 	bool opened;

@@ -445,6 +445,7 @@ const struct cairn_stage_ops cairn_stage_cache = {
 	.counters = cache_counters,
 	.instance_bytes = sizeof(struct cache_stage),
 	.io_bytes = sizeof(struct cache_io),
+	.io_zeroed = CACHE_IO_ZEROED,
 	.open = cache_open,
 	.close = cache_close,
 	.submit = cache_submit,

@@ -134,10 +134,12 @@ struct cache_io {
 	uint32_t tries;
 	bool prefetch, brought; /* brought: a shard of the block */
 	uint32_t next_shard;	/* of a prefetch */
+	/* Not zeroed: of those parts alone whose bits are set above. */
 	struct cache_place places[CAIRN_PARTS_MAX];
 	struct cache_saved saved[CAIRN_PARTS_MAX];
 	struct iovec own[CAIRN_PARTS_MAX];
 };
+#define CACHE_IO_ZEROED offsetof(struct cache_io, places)
 
 static inline struct cache_binding *cache_binding(const struct cache_stage *stage,
 						  const struct cairn_ns_view *ns)

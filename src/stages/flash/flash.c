@@ -678,6 +678,7 @@ const struct cairn_stage_ops cairn_stage_flash = {
 	.counters = counters,
 	.instance_bytes = sizeof(struct flash),
 	.io_bytes = sizeof(struct fio),
+	.io_zeroed = FIO_ZEROED,
 	.open = flash_open,
 	.close = flash_close,
 	.submit = flash_submit,

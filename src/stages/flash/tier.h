@@ -394,15 +394,17 @@ struct fio {
 	size_t payload_used, straight_used;
 	uint64_t straight; /* parts whose payload is read straight to where it belongs */
 	uint64_t pinned;   /* parts whose region has this io as a reader */
-	struct grain grains[CAIRN_PARTS_MAX];
-	struct iovec iov[2 * CAIRN_PARTS_MAX + 2];
 	uint64_t birth;
 	bool birth_known;
-
-	struct record_claim claims[CAIRN_PARTS_MAX]; /* a load: places of its parts */
 	uint32_t slot_count;
+
+	/* Not zeroed: each is written before it is counted, or a bit says that it was. */
+	struct record_claim claims[CAIRN_PARTS_MAX]; /* a load: places of its parts */
 	struct slot slots[LOAD_READS];
+	struct grain grains[CAIRN_PARTS_MAX];
+	struct iovec iov[2 * CAIRN_PARTS_MAX + 2];
 };
+#define FIO_ZEROED offsetof(struct fio, claims)
 
 /* ---- fio.c: chains, waits, endings ------------------------------------------------- */
 

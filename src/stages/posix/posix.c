@@ -553,6 +553,7 @@ const struct cairn_stage_ops cairn_stage_posix = {
 	.counters = counters,
 	.instance_bytes = sizeof(struct posix),
 	.io_bytes = sizeof(struct pio),
+	.io_zeroed = PIO_ZEROED,
 	.open = posix_open,
 	.close = posix_close,
 	.submit = posix_submit,

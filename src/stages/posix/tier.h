@@ -312,9 +312,12 @@ struct pio {
 	bool reused; /* it did: nothing is truncated or allocated */
 	uint64_t reuse_charge;
 
-	uint32_t victims[VICTIMS_MAX], victim_count;
+	uint32_t victim_count;
+	/* Not zeroed: so many of them as that says. */
+	uint32_t victims[VICTIMS_MAX];
 	char victim_path[VICTIMS_MAX][NAME_MAX_BYTES];
 };
+#define PIO_ZEROED offsetof(struct pio, victims)
 
 /* ---- pio.c: chains, waits, workspaces ---------------------------------------- */
 
