@@ -60,6 +60,8 @@ static void the_abi_is_as_it_was(void **state)
 	assert_int_equal(offsetof(struct cairn_stage_ops, inspect) + sizeof(void *),
 			 offsetof(struct cairn_stage_ops, serve));
 	assert_int_equal(offsetof(struct cairn_stage_ops, abort) + sizeof(void *),
+			 offsetof(struct cairn_stage_ops, io_zeroed));
+	assert_int_equal(offsetof(struct cairn_stage_ops, io_zeroed) + sizeof(size_t),
 			 sizeof(struct cairn_stage_ops));
 }
 

@@ -11,6 +11,9 @@
  *  3. anything else is whole or absent, and never a wrong byte.
  * Then the work goes on from one of the images: cuts of cuts.
  *
+ * Until somebody asks for something to be durable nothing is promised, and little flushed: then
+ * what an open finds may be gone again, and what it had removed come back, after the next cut.
+ *
  * Content is a function of key and version; a version ends with a remove or clear.
  */
 #include <errno.h>
@@ -59,12 +62,14 @@ struct variant {
 	uint32_t keys;	/* of KEYS */
 	uint32_t waves; /* of a session */
 	bool roomy;	/* nothing is evicted */
+	bool late;	/* nothing is durable for a while, or ever */
 };
 
 static const struct variant variants[] = {
-	{"tight", "region=256KiB", 8u << 20, 256u << 10, KEYS, 150, false},
-	{"roomy", "region=256KiB", 16u << 20, 256u << 10, 6, 40, true},
-	{"each", "region=512KiB, sync=each", 8u << 20, 512u << 10, KEYS, 100, false},
+	{"tight", "region=256KiB", 8u << 20, 256u << 10, KEYS, 150, false, false},
+	{"roomy", "region=256KiB", 16u << 20, 256u << 10, 6, 40, true, false},
+	{"each", "region=512KiB, sync=each", 8u << 20, 512u << 10, KEYS, 100, false, false},
+	{"late", "region=256KiB", 8u << 20, 256u << 10, KEYS, 150, false, true},
 };
 #define VARIANTS (sizeof(variants) / sizeof(variants[0]))
 
@@ -81,6 +86,11 @@ static struct {
 	/* the image that the next session begins with */
 	uint8_t *kept;
 	bool have_kept, hard[SPACES][KEYS];
+	bool asked, asked_at_cut,
+		asked_kept; /* a durable task has ended. The first two: under lock */
+	/* Of the store that is open, and of that at work: a cut took what was not flushed. */
+	bool unsure, live_unsure;
+	uint64_t ask_at; /* the wave from which on there are any */
 	struct promise kept_promises[SPACES][KEYS];
 	/* figures */
 	uint64_t cuts, promised, demanded, survived, extra, evicted, reclaimed, waves;
@@ -150,6 +160,7 @@ static void remember_promises(uint64_t at, size_t length, const uint8_t *bytes)
 	met.kinds[kind_of(at, length, bytes)]++;
 	met.phases[met.phase]++;
 	memcpy(world.at_cut, world.promises, sizeof(world.at_cut));
+	world.asked_at_cut = world.asked;
 	pthread_mutex_unlock(&lock);
 }
 
@@ -181,7 +192,8 @@ static uint8_t load(struct cairn_namespace *ns, uint32_t space, uint32_t key, ui
 		xfers[i] = kit_xfer(key_id(space, key), i, &segments[i],
 				    bytes + i * shape.shard_bytes, shape.shard_bytes);
 	ret = cairn_load(ns, xfers, shape.shards, NULL, NULL);
-	CHECK(ret == 0 || ret == -ENOENT, "block %s/%u: %d", models[space], key, ret);
+	CHECK(ret == 0 || ret == -ENOENT || (ret == -EBADMSG && world.unsure), "block %s/%u: %d",
+	      models[space], key, ret);
 	CHECK((ret == 0) == kit_present(ns, key_id(space, key)), "%s/%u: %d", models[space], key,
 	      ret);
 	if (ret < 0)
@@ -248,6 +260,13 @@ static void dump_send(struct op *op)
 	CHECK(ret == 0, "dump: %d", ret);
 }
 
+static void durable_over(const struct op *op)
+{
+	pthread_mutex_lock(&lock);
+	world.asked = world.asked || op->durability == CAIRN_DURABLE;
+	pthread_mutex_unlock(&lock);
+}
+
 static void dump_over(struct op *op)
 {
 	struct block *block = &world.blocks[op->space][op->key];
@@ -255,6 +274,7 @@ static void dump_over(struct op *op)
 	uint64_t all = (1ull << shapes[op->space].shards) - 1;
 
 	block->busy = false;
+	durable_over(op);
 	pthread_mutex_lock(&lock);
 	promise->dumps++;
 	pthread_mutex_unlock(&lock);
@@ -318,6 +338,7 @@ static void remove_send(struct op *op)
 
 static void remove_over(struct op *op)
 {
+	durable_over(op);
 	for (uint32_t i = 0; i < op->count; i++) {
 		world.blocks[op->space][op->numbers[i]].busy = false;
 		forgotten(op->space, op->numbers[i], op->durability == CAIRN_DURABLE);
@@ -380,7 +401,9 @@ static bool op_send(struct op *op)
 {
 	op->space = (uint32_t)kit_below(&world.rng, SPACES);
 	op->key = (uint32_t)kit_below(&world.rng, world.variant->keys);
-	op->durability = kit_below(&world.rng, 5) < 3 ? CAIRN_DURABLE : CAIRN_WRITTEN;
+	op->durability = kit_below(&world.rng, 5) < 3 && world.waves >= world.ask_at
+				 ? CAIRN_DURABLE
+				 : CAIRN_WRITTEN;
 	return kit_below(&world.rng, 5) ? dump_draw(op) : remove_draw(op);
 }
 
@@ -492,6 +515,7 @@ static void image_verify(void)
 	char spec[256];
 
 	write_file(world.image_path, world.kept);
+	world.unsure = !world.asked_kept;
 	open_store(image_sys(), world.image_path, 1, &store, ns);
 	for (uint32_t space = 0; space < SPACES; space++) {
 		for (uint32_t key = 0; key < world.variant->keys; key++) {
@@ -506,8 +530,10 @@ static void image_verify(void)
 			world.extra += promise->must == NONE && version != NONE;
 		}
 	}
-	CHECK(kit_counter(store, "flash", "damaged_blocks") == 0);
+	CHECK(world.unsure || kit_counter(store, "flash", "damaged_blocks") == 0);
+	CHECK(kit_counter(store, "flash", "regions_suspect") == 0);
 	CHECK(cairn_store_close(store, UINT64_MAX) == 0);
+	world.unsure = world.live_unsure;
 	if (world.cuts % 16)
 		return;
 	snprintf(spec, sizeof(spec), "flash(path=%s)", world.image_path);
@@ -544,6 +570,7 @@ static void cut_take(bool live)
 	demand(live);
 	memcpy(world.kept, image, world.variant->bytes);
 	memcpy(world.kept_promises, world.at_cut, sizeof(world.kept_promises));
+	world.asked_kept = world.asked_at_cut;
 	world.have_kept = true;
 	device_cut_done();
 	trace("cut %lu, %s\n", (unsigned long)world.cuts, live ? "live" : "at close");
@@ -567,7 +594,10 @@ static const char *keep_image(void)
 /* ---- sessions ---------------------------------------------------------------------------------
  */
 
-/* What is there after an open is there to stay; what is not does not come. */
+/*
+ * What is there after an open is there to stay, once anything was to be durable; what is not does
+ * not come.
+ */
 static void resolve(void)
 {
 	for (uint32_t space = 0; space < SPACES; space++) {
@@ -583,10 +613,12 @@ static void resolve(void)
 			if (version == NONE)
 				block->version = promise->may ? promise->top + 1 : promise->top;
 			promise->dumps = 0;
-			promise->must = version;
-			promise->may = version == NONE ? 0 : 1ull << version;
+			if (world.asked) {
+				promise->must = version;
+				promise->may = version == NONE ? 0 : 1ull << version;
+			}
 			pthread_mutex_unlock(&lock);
-			if (version != NONE)
+			if (version != NONE && world.asked)
 				block->durable = (1ull << shapes[space].shards) - 1;
 		}
 	}
@@ -599,6 +631,8 @@ static void session(uint64_t seed, uint64_t cuts)
 	device_begin(world.path, world.variant->bytes, seed, remember_promises);
 	device_cut_in(1 + kit_below(&world.rng, kit_below(&world.rng, 2) ? 300 : 16));
 	world.evicted = 0;
+	world.ask_at = world.variant->late ? world.waves + kit_below(&world.rng, 300) : 0;
+	world.unsure = world.live_unsure = world.have_kept && !world.asked;
 	met.phase = PHASE_OPEN;
 	open_store(device_sys(), world.path, 1 + (uint32_t)kit_below(&world.rng, 2), &world.store,
 		   world.ns);
@@ -626,6 +660,7 @@ static void session(uint64_t seed, uint64_t cuts)
 static void go_on(void)
 {
 	memcpy(world.promises, world.kept_promises, sizeof(world.promises));
+	world.asked = world.asked_kept;
 	for (uint32_t i = 0; i < SPACES * KEYS; i++)
 		if (!world.hard[i / KEYS][i % KEYS])
 			world.promises[i / KEYS][i % KEYS].must = NONE;
@@ -641,6 +676,7 @@ static void chain(const struct variant *variant, uint64_t seed, uint64_t cuts)
 	world.have_kept = false;
 	memset(world.blocks, 0, sizeof(world.blocks));
 	memset(world.hard, 0, sizeof(world.hard));
+	world.asked = false;
 	for (uint32_t i = 0; i < SPACES * KEYS; i++)
 		world.promises[i / KEYS][i % KEYS] = (struct promise){.must = NONE};
 	unlink(world.path);

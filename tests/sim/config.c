@@ -162,7 +162,7 @@ void config_draw(struct config *config, struct kit_rng *rng)
 	config->dump = ONE_OF(rng, 100, 400, 700);
 	config->remove = ONE_OF(rng, 5, 50, 150);
 	config->clear = ONE_OF(rng, 0, 500, 5000);
-	config->durable = ONE_OF(rng, 2, 5, 50);
+	config->durable = ONE_OF(rng, 2, 5, 50, 5000); /* the last: nothing for long, or ever */
 	config->deadlines = ONE_OF(rng, 0, 0, 20);
 	config->holds = ONE_OF(rng, 0, 8, 24);
 	config->chain = ONE_OF(rng, 1, 4, 30);

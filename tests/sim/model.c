@@ -12,12 +12,19 @@ static struct model_opts opts;
 static uint64_t traced;
 static struct cell cells[MODEL_SPACES][MODEL_KEYS_MAX];
 
+/*
+ * Whether anything was ever to be durable: before that little is flushed, and what a cut takes of
+ * it is told by nothing. @unsure: it was not at a cut, and such records may still be found.
+ */
+static bool asked, unsure;
+
 void model_init(const struct model_opts *model)
 {
 	CHECK(model->keys <= MODEL_KEYS_MAX);
 	opts = *model;
 	traced = kit_number("trace", UINT64_MAX, UINT64_MAX);
 	memset(cells, 0, sizeof(cells));
+	asked = unsure = false;
 }
 
 struct cell *model_cell(uint32_t space, uint32_t key)
@@ -193,6 +200,11 @@ static bool expired(const struct cell *cell)
 	return cell->expiry_last && !cell->dumps && sim_now_s() > cell->expiry_last;
 }
 
+static void ask(bool durable)
+{
+	asked = asked || (durable && !opts.undurable);
+}
+
 /* Another version begins: the block has gone for good. */
 static void cell_end(struct cell *cell, bool durable)
 {
@@ -270,6 +282,7 @@ static void dump_done(struct sim_io *sio, struct cell *cell)
 			if (cell->leaving || cell->removes != sio->removes)
 				break; /* it may have gone again */
 			cell->known |= bit;
+			ask(durable);
 			if (durable)
 				cell->durable |= bit;
 			else if (part->status == 0)
@@ -336,7 +349,7 @@ static void load_done(struct sim_io *sio, struct cell *cell)
 	bool any = false;
 
 	/* Without flushes a region may have its table, and not its records, after a cut. */
-	bool unsound = opts.rots || opts.writes_fail || opts.undurable;
+	bool unsound = opts.rots || opts.writes_fail || opts.undurable || unsure;
 
 	if (sio->verify) {
 		low = opts.rots ? 0 : cell->low;
@@ -384,7 +397,8 @@ static void load_done(struct sim_io *sio, struct cell *cell)
 	if (!opts.undurable)
 		cell->low = low;
 	cell->may = true;
-	cell->known = cell->durable = all_of(sio->space, sio->key, low);
+	cell->known = all_of(sio->space, sio->key, low);
+	cell->durable = asked ? cell->known : 0;
 }
 
 void model_done(struct sim_io *sio)
@@ -409,6 +423,7 @@ void model_done(struct sim_io *sio)
 			      ((status == -EIO || status == -ENOSPC) && opts.writes_fail) ||
 			      (status == -EIO && model_fenced(sio)),
 		      "a remove: %d", status);
+		ask(durable && (status == 0 || status == -ENOENT));
 		leave_end(cell, sio->dumped, status == 0 || status == -ENOENT, durable);
 		return;
 	case CAIRN_OP_PREFETCH:
@@ -488,6 +503,7 @@ void model_cut(uint32_t space, uint32_t key, bool present)
 		cell->demanded = present && !cell->dumps && !cell->leaving && !opts.reads_fail &&
 				 !opts.rots && !opts.undurable &&
 				 cell->durable == all_of(space, key, cell->version);
+	unsure = unsure || !asked;
 	trace_cell(space, key, "cut", present);
 	cell_stop(cell);
 }

@@ -421,7 +421,7 @@ static void a_store_in_detail(void **state)
 	assert_int_equal(look(CAIRN_INSPECT_STORE), 0);
 	has("store 0: uuid 30313233343536373839616263646566 version 1 bytes 2097152 unit_bytes "
 	    "512 ");
-	has(" closed_cleanly yes in_use no owner 0 superblocks_sound 2 ");
+	has(" closed_cleanly yes durable_asked yes in_use no owner 0 superblocks_sound 2 ");
 	has(" regions_open 1 regions_sealed 1 records 17\n");
 	has("\nnamespace 1: generation 1 model model-1 tenant  shards 0 ");
 	stop_at = 2;

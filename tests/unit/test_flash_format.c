@@ -671,6 +671,8 @@ static const struct field super_fields[] = {
 	SUPER(owner_pid),
 	SUPER(retired_count),
 	SUPER(retired_crc),
+	SUPER(zero_before),
+	SUPER(unsure_seq),
 	SUPER(zero),
 	SUPER(crc),
 	{sizeof(struct flash_super), sizeof(uint32_t)}, /* of each retired region */

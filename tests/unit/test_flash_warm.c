@@ -66,8 +66,11 @@ static void a_hot_set_survives_a_kill(void **state)
 	for (uint32_t i = 0; i < OLD; i++)
 		if (is_hot(i))
 			assert_int_equal(load_one(&store, i, 0, SHARD), 0);
-	/* A second later something is used: by then all of them are told. */
-	__atomic_store_n(&device.ahead_ns, 2000000000u, __ATOMIC_RELAXED);
+	/*
+	 * Later something is used: by then all of them are told, be it after a flush, which the log
+	 * does for that every ten seconds at most.
+	 */
+	__atomic_store_n(&device.ahead_ns, 12000000000u, __ATOMIC_RELAXED);
 	assert_int_equal(load_one(&store, OLD + 1, 0, SHARD), 0);
 	while (uses_told() < hot)
 		usleep(1000);

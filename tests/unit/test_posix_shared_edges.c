@@ -203,7 +203,7 @@ static void a_slow_lock_holds_nobody_up(void **state)
 {
 	static const char *const engines[] = {"uring", "aio", "psync"};
 	static _Alignas(4096) uint8_t data[SHARD];
-	struct cairn_task_opts opts = {.size = sizeof(opts), .deadline_ns = 20 * MS};
+	struct cairn_task_opts opts = {.size = sizeof(opts), .deadline_ns = 500 * MS};
 
 	(void)state;
 	hooked.byte_lock = lock_gated;

@@ -139,6 +139,7 @@ int rest_report_marks(struct rest *rest, uint32_t region, const struct flash_mar
 static int check_region(struct rest *rest, uint32_t region)
 {
 	uint32_t records_max = rest->super.layout.records_max;
+	bool unflushed = rest->super.super.flags & FLASH_SUPER_UNASKED;
 	enum cairn_finding_kind kind = CAIRN_FINDING_DAMAGED;
 	struct flash_region_found found;
 	struct flash_marks_found marks = {0};
@@ -157,9 +158,10 @@ static int check_region(struct rest *rest, uint32_t region)
 		rc = check_found(rest, region, &found);
 	if (rc || (found.state != FLASH_FOUND_OPEN && found.state != FLASH_FOUND_SEALED))
 		return rc;
-	flash_scan_marks(&rest->scanner, region, found.seq, records_max, rest->marks, NULL, &marks);
+	flash_scan_marks(&rest->scanner, region, found.seq, found.next_number, rest->marks, NULL,
+			 &marks);
 	rc = rest_report_marks(rest, region, &marks, false);
-	if (found.state == FLASH_FOUND_OPEN && !rest->clean)
+	if ((found.state == FLASH_FOUND_OPEN || unflushed) && !rest->clean)
 		kind = CAIRN_FINDING_REPAIRABLE; /* what a crash leaves */
 	for (uint32_t number = 0; rc == 0 && number < found.next_number; number++)
 		if (!flash_entry_is_hole(&rest->table[number]))

@@ -23,6 +23,11 @@
  *     SIGKILL takes little of what is known of them; nobody waits for that.
  *  7. Regions that were retired since are told in the superblock, before all else, and
  *     flushed whatever sync= is.
+ *  8. The first batch ever that is to be durable says so in the superblock. From when it is asked
+ *     for on the log flushes what it does; what it did before without is flushed first, when no
+ *     reclaim from before is under way.
+ *  9. No page of a use is written whose header is not flushed: it may be that of the use before,
+ *     after a power cut, and what its marks said would be lost.
  */
 #include "stages/flash/tier.h"
 
@@ -51,8 +56,12 @@ struct commit {
 	uint32_t count;
 	int64_t result;
 	bool flushed;
-	bool second;	    /* the other copies of what was flushed are being written */
-	bool super;	    /* the chain under way has the superblock */
+	bool second;	/* the other copies of what was flushed are being written */
+	bool super;	/* the chain under way has the superblock */
+	bool asked;	/* ... which says so for the first time */
+	uint64_t flush; /* the number of the flush in the chain under way; 0: none */
+	uint64_t flushed_ns;
+	bool warm_held;	    /* pages with uses wait for a flush */
 	bool kills;	    /* somebody began to wait for it, and may have left */
 	uint32_t warm_left; /* pages with uses that may be written now */
 	uint32_t warm_cursor, warm_page;
@@ -70,6 +79,7 @@ int commit_init(struct flash *tier)
 		return -ENOMEM;
 	tier->commit = commit;
 	commit->tier = tier;
+	commit->flushed_ns = tier->sys->now_ns(); /* an open does */
 	commit->pages = sys_zalloc(tier->sys, FLASH_PAGE, PAGES_MAX * sizeof(*commit->pages));
 	return commit->pages ? 0 : -ENOMEM;
 }
@@ -104,6 +114,19 @@ static uint64_t page_make(struct flash *tier, uint32_t region, uint32_t page,
 	memcpy(ret_page->marks, mark_at(tier, region, first), count);
 	flash_marks_seal(ret_page, flash_salt(&tier->super.id, ret_page->region_seq));
 	return flash_marks_at(layout, region, page, ret_page->counter % FLASH_COPIES);
+}
+
+/* [m] An operation of the next chain. */
+static struct engine_op flush_op(struct commit *commit)
+{
+	commit->flush = ++commit->tier->flush_sent;
+	return (struct engine_op){.code = OP_FDATASYNC, .fd = commit->tier->fd};
+}
+
+/* [m] */
+static bool header_unsure(const struct flash *tier, const struct region *region)
+{
+	return region->unflushed && tier->flush_over <= region->flush_sent;
 }
 
 /* A flush ended that began after every page was written. */
@@ -162,6 +185,13 @@ static void super_written(struct commit *commit)
 	commit->super_failed = commit->chain.result < 0;
 	tier->super_unsure = commit->super_failed;
 	tier->retired_new = tier->retired_new || commit->super_failed;
+	if (commit->asked && commit->super_failed) {
+		tier->super.flags |= FLASH_SUPER_UNASKED;
+		commit->result = commit->chain.result;
+	} else if (commit->asked) {
+		tier->unasked = false;
+	}
+	commit->asked = false;
 	tier_unlock(tier);
 	if (commit->super_failed)
 		cairn_count(tier->env, CNT_IO_ERRORS, 1);
@@ -190,6 +220,13 @@ static void pages_written(struct engine_chain *chain)
 	struct commit *commit = (struct commit *)((char *)chain - offsetof(struct commit, chain));
 
 	fence_end(commit->tier);
+	if (commit->flush && chain->result >= 0) {
+		tier_lock(commit->tier);
+		commit->tier->flush_over = commit->flush;
+		commit->flushed_ns = commit->tier->sys->now_ns();
+		tier_unlock(commit->tier);
+	}
+	commit->flush = 0;
 	for (uint32_t i = 0; i < chain->op_count; i++)
 		if (commit->ops[i].code == OP_WRITEV)
 			cairn_count(commit->tier->env, CNT_OTHER_BYTES, commit->ops[i].length);
@@ -255,9 +292,16 @@ static uint32_t warm_take(struct commit *commit)
 		commit->warm_left = 0;
 	if (commit->next || !commit->warm_left)
 		return 0;
+	commit->warm_held = false;
 	for (uint32_t seen = 0; seen <= layout->region_count; seen++) {
 		struct region *region = &tier->regions[commit->warm_cursor];
 
+		if (header_unsure(tier, region)) {
+			commit->warm_held = commit->warm_held || region->warm;
+			commit->warm_pages = 0;
+			commit->warm_cursor = (commit->warm_cursor + 1) % layout->region_count;
+			continue;
+		}
 		if (!commit->warm_pages) {
 			commit->warm_pages = region_counts(region) ? region->warm : 0;
 			commit->warm_page = 0;
@@ -279,27 +323,49 @@ static uint32_t warm_take(struct commit *commit)
 		commit->warm_cursor = (commit->warm_cursor + 1) % layout->region_count;
 	}
 	commit->warm_left = 0;
-	tier->warm = false;
+	tier->warm = commit->warm_held;
 	return count;
 }
 
-/* [m] The superblock, and a flush. */
-static uint32_t super_take(struct commit *commit)
+/* [m] Uses are worth a flush now and then, where the log does without. */
+static bool warm_flush(struct commit *commit)
 {
-	struct flash *tier = commit->tier;
-	struct flash_super_page *page = (struct flash_super_page *)(void *)&commit->pages[0];
+	uint64_t now_ns = commit->tier->sys->now_ns();
 
-	tier->super.epoch = tier->epoch;
-	page_op(commit, 0, FLASH_PAGE, flash_super_make(tier, page));
-	commit->ops[1] = (struct engine_op){.code = OP_FDATASYNC, .fd = tier->fd};
-	commit->super = true;
-	return 2;
+	if (!commit->warm_held || commit->next || now_ns - commit->flushed_ns < WARM_FLUSH_NS)
+		return false;
+	commit->flushed_ns = now_ns;
+	commit->warm_left = WARM_PAGES;
+	return true;
 }
 
-/* [m] Records were carried, and are not flushed: before a mark says that they are dead. */
+/* [m] The superblock, and a flush. @asked: with another one before, of all that was written. */
+static uint32_t super_take(struct commit *commit, bool asked)
+{
+	const struct engine_op flush = flush_op(commit);
+	struct flash *tier = commit->tier;
+	uint32_t at = 0;
+
+	if (asked) {
+		tier->super.flags &= ~FLASH_SUPER_UNASKED;
+		commit->ops[at++] = flush;
+	}
+	tier->super.epoch = tier->epoch;
+	page_op(commit, at, FLASH_PAGE,
+		flash_super_make(tier, (struct flash_super_page *)(void *)&commit->pages[at]));
+	commit->ops[at + 1] = flush;
+	commit->super = true;
+	commit->asked = asked;
+	return at + 2;
+}
+
+/*
+ * [m] Records were carried, and are not flushed: before a mark says that they are dead. Or headers
+ * are not.
+ */
 static uint32_t owed_take(struct commit *commit)
 {
-	commit->ops[0] = (struct engine_op){.code = OP_FDATASYNC, .fd = commit->tier->fd};
+	commit->ops[0] = flush_op(commit);
 	commit->owed = true;
 	commit->owed_then = commit->tier->flush_owed;
 	return 1;
@@ -339,8 +405,8 @@ static uint64_t region_take(struct commit *commit, struct region *region)
 	return pages;
 }
 
-/* [m] The next pages into memory. How many. */
-static uint32_t pages_take(struct commit *commit)
+/* [m] The next pages into memory. How many; 0 with @ret_owed: first a flush. */
+static uint32_t pages_take(struct commit *commit, bool *ret_owed)
 {
 	struct flash *tier = commit->tier;
 	const struct flash_layout *layout = &tier->layout;
@@ -354,6 +420,11 @@ static uint32_t pages_take(struct commit *commit)
 		if (region->unread) {
 			header_void(commit, commit->cursor, count++);
 			continue;
+		}
+		if (header_unsure(tier, region) &&
+		    (commit->entered || region->kill_dirty || region->kill_single)) {
+			*ret_owed = count == 0;
+			return count;
 		}
 		if (!commit->entered) {
 			commit->dirty = region_take(commit, region);
@@ -406,28 +477,37 @@ static void commit_step(struct commit *commit)
 {
 	struct flash *tier = commit->tier;
 	uint32_t count = 0;
+	bool owed = false;
 
 	tier_lock(tier);
 	for (;;) {
 		if (tier->retired_new && !commit->super_failed) {
-			count = super_take(commit);
+			count = super_take(commit, false);
 			break;
 		}
 		if (!commit->kills) {
 			count = warm_take(commit);
+			if (count == 0 && warm_flush(commit))
+				count = owed_take(commit);
 			if (count)
 				break;
 		} else if (tier->reclaims_over < commit->reclaims) { /* commit_kick() comes */
 			commit->asleep = true;
 			tier_unlock(tier);
 			return;
+		} else if (commit->durable && tier->unasked && !commit->result) {
+			count = super_take(commit, true);
+			break;
 		} else if (tier->flush_owed && !commit->result) {
 			count = owed_take(commit);
 			break;
-		} else if (!tier->flush_owed && (count = pages_take(commit)) > 0) {
+		} else if (!tier->flush_owed && (count = pages_take(commit, &owed)) > 0) {
+			break;
+		} else if (owed && !commit->result) {
+			count = owed_take(commit);
 			break;
 		} else if (commit->durable && !commit->flushed && !commit->result) {
-			commit->ops[0] = (struct engine_op){.code = OP_FDATASYNC, .fd = tier->fd};
+			commit->ops[0] = flush_op(commit);
 			commit->flushed = true;
 			count = 1;
 			break;
@@ -513,6 +593,7 @@ void commit_wait(struct fio *f, bool durable, void (*then)(struct fio *))
 	tier_lock(tier);
 	waiter_park(&f->wait, &commit->next, commit_over);
 	commit->durable_next = commit->durable_next || durable;
+	tier->lazy = tier->lazy && !durable;
 	commit_start(commit);
 	tier_unlock(tier);
 }
@@ -558,7 +639,11 @@ static int marks_write(struct flash *tier, enum pages which)
 
 void marks_write_dead(struct flash *tier)
 {
-	if (marks_write(tier, PAGES_DIRTY) < 0) /* the next remove tries again */
+	int rc = tier->super.flags & FLASH_SUPER_UNASKED ? tier->sys->fdatasync(tier->fd) : 0;
+
+	if (rc == 0)
+		rc = marks_write(tier, PAGES_DIRTY);
+	if (rc < 0) /* the next remove tries again */
 		cairn_count(tier->env, CNT_IO_ERRORS, 1);
 }
 
@@ -569,7 +654,7 @@ void marks_flushed(struct flash *tier)
 
 int marks_write_all(struct flash *tier)
 {
-	int rc = tier->flush_owed ? tier->sys->fdatasync(tier->fd) : 0;
+	int rc = tier->flush_owed || tier->unasked ? tier->sys->fdatasync(tier->fd) : 0;
 
 	if (rc == 0)
 		rc = marks_write(tier, PAGES_ALL);

@@ -89,14 +89,21 @@ static void dump_flushed(struct fio *f)
 static void dump_end(struct fio *f)
 {
 	bool lasting = f->io->durability == CAIRN_DURABLE || f->tier->sync == SYNC_EACH;
-	bool any = false;
+	bool any = false, first;
 
 	for (uint32_t i = 0; i < f->io->part_count; i++)
 		any = any || f->io->parts[i].status >= 0;
-	if (any && lasting)
-		fio_flush(f, dump_flushed);
-	else
+	if (!any || !lasting) {
 		fio_complete(f);
+		return;
+	}
+	tier_lock(f->tier);
+	first = f->tier->unasked;
+	tier_unlock(f->tier);
+	if (first)
+		commit_wait(f, true, dump_flushed);
+	else
+		fio_flush(f, dump_flushed);
 }
 
 /* ---- settling --------------------------------------------------------------------------- */

@@ -30,8 +30,8 @@ static const struct cairn_option options[OPT_COUNT] = {
 			"what is written and given up together; a 256th of size and 64KiB, 576KiB "
 			"to 32832KiB"},
 	[OPT_SYNC] = {"sync", CAIRN_OPTION_CHOICE, 0, "group", NULL, NULL, "group|each|none",
-		      "flushes: for dumps that ask for durable, for every dump, or none; one for "
-		      "all that wait"},
+		      "flushes: for tasks that ask for durable, from the first one on, for every "
+		      "dump, or none; one for all that wait"},
 	[OPT_ENTRIES] = {"entries", CAIRN_OPTION_COUNT, 0, NULL, "16", "1G", NULL,
 			 "blocks in the index at most; size / 4KiB without it"},
 	[OPT_SHARDS] = {"shards", CAIRN_OPTION_COUNT, 0, NULL, "16", "1G", NULL,
@@ -277,7 +277,12 @@ static int open_steps(struct flash *tier, struct cairn_error *reterr)
 	internal->sequence_raise(tier->env, tier->super.sequence);
 	tier->super.sequence += SEQUENCE_AHEAD;
 	tier->super.region_seq = tier->region_seq + REGION_SEQ_AHEAD;
-	tier->super.flags = 0;
+	/* Without flushes a region may have its table, and not its records, after a power cut. */
+	if ((tier->super.flags & (FLASH_SUPER_UNASKED | FLASH_SUPER_CLEAN)) == FLASH_SUPER_UNASKED)
+		tier->super.unsure_seq = tier->region_seq;
+	tier->unasked = (tier->super.flags & FLASH_SUPER_UNASKED) && tier->sync != SYNC_EACH;
+	tier->lazy = tier->unasked && tier->sync == SYNC_GROUP;
+	tier->super.flags = tier->unasked ? FLASH_SUPER_UNASKED : 0;
 	tier->super.owner_pid = (uint32_t)getpid();
 	log_prepare(tier);
 	rc = flash_super_write(tier); /* its flush is for all that recovery found and wrote */
@@ -372,7 +377,8 @@ static void flash_close(void *self)
 	assert(tier->magic == TIER_MAGIC);
 	if (!tier->fenced && settle(tier) == 0) {
 		/* If this fails the store is unclean, and looked through when it opens. */
-		tier->super.flags = FLASH_SUPER_CLEAN | (index_over(tier) ? FLASH_SUPER_OVER : 0);
+		tier->super.flags = FLASH_SUPER_CLEAN | (index_over(tier) ? FLASH_SUPER_OVER : 0) |
+				    (tier->unasked ? FLASH_SUPER_UNASKED : 0);
 		tier->super.sequence = internal->sequence_now(tier->env) + 1;
 		if (tier->super.sequence <= tier->birth)
 			tier->super.sequence = tier->birth + 1;

@@ -263,7 +263,7 @@ enum flash_verdict flash_super_decode(const struct flash_super *super,
 		return FLASH_DAMAGED;
 	if (super->version != FLASH_FORMAT || (super->flags & ~FLASH_SUPER_FLAGS_ALL))
 		return FLASH_VERSION;
-	if (!zeros(super->zero, sizeof(super->zero)))
+	if (super->zero_before || !zeros(super->zero, sizeof(super->zero)))
 		return FLASH_VERSION;
 	if (flash_layout_init(&layout, super->file_bytes, super->region_bytes, super->unit) !=
 	    FLASH_LAYOUT_OK)

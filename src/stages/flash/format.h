@@ -149,7 +149,8 @@ uint64_t flash_fingerprint(const struct cairn_key *key, uint32_t space, uint32_t
 #define FLASH_SUPER_MAGIC     "CAIRNFLS"
 #define FLASH_SUPER_CLEAN     0x1u
 #define FLASH_SUPER_OVER      0x2u /* the index may be over its bound: an open needs more room */
-#define FLASH_SUPER_FLAGS_ALL 0x3u
+#define FLASH_SUPER_UNASKED   0x4u /* nothing was ever to be durable: little is flushed */
+#define FLASH_SUPER_FLAGS_ALL 0x7u
 
 struct flash_super {
 	char magic[8];
@@ -165,10 +166,13 @@ struct flash_super {
 	uint32_t epoch;
 	uint32_t owner_pid;		     /* 0: closed */
 	uint32_t retired_count, retired_crc; /* of the list behind */
-	uint8_t zero[104];
+	uint32_t zero_before;
+	uint64_t unsure_seq; /* uses up to this one may lack records that the power took */
+	uint8_t zero[92];
 	uint32_t crc; /* of the bytes before */
 };
 _Static_assert(sizeof(struct flash_super) == 256, "format");
+_Static_assert(offsetof(struct flash_super, unsure_seq) == 152, "format");
 _Static_assert(offsetof(struct flash_super, crc) == 252, "format");
 
 /* Regions that take no records any more, ascending; those beyond are known until close. */

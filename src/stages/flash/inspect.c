@@ -94,6 +94,7 @@ static void tell_super(struct inspect *inspect)
 	tell_count(inspect, "regions_at", layout->regions_offset);
 	tell_count(inspect, "largest_shard_bytes", layout->stored_max);
 	tell(inspect, "closed_cleanly", super->flags & FLASH_SUPER_CLEAN ? "yes" : "no", 0);
+	tell(inspect, "durable_asked", super->flags & FLASH_SUPER_UNASKED ? "no" : "yes", 0);
 	tell(inspect, "in_use", in_use ? "yes" : "no", 0);
 	tell_count(inspect, "owner", in_use ? super->owner_pid : 0);
 	tell_count(inspect, "superblocks_sound",

@@ -424,7 +424,7 @@ void region_suspect(struct flash *tier, uint32_t number)
 {
 	struct region *region = &tier->regions[number];
 
-	if (region->failed)
+	if (region->failed || region->seq <= tier->super.unsure_seq)
 		return;
 	tier->suspects += !region->suspect;
 	region->suspect = true;
@@ -526,12 +526,16 @@ static void seal_run(struct stage_job *job)
 	const struct engine_ops *ops;
 	struct engine *engine = stage_env(tier->env)->job_engine(job, &ops);
 	uint32_t count = 0;
+	bool flush;
 	int rc;
 
+	tier_lock(tier);
+	flush = log_flushes(tier);
+	tier_unlock(tier);
 	draft_finish(tier, draft); /* nobody writes to the region any more */
 	memset(draft->ops, 0, sizeof(draft->ops));
 	/* The trailer says that the records are there: so they are, before it is. */
-	if (tier->sync != SYNC_NONE)
+	if (flush)
 		draft->ops[count++] = (struct engine_op){.code = OP_FDATASYNC, .fd = tier->fd};
 	draft->ops[count++] = (struct engine_op){
 		.code = OP_WRITEV,

@@ -8,7 +8,8 @@
  * Invariants, numbered:
  *  1. A region is free when its header says so, durably: nothing of its last use
  *     is ever found again. What was carried was flushed before that, and before the
- *     marks say that it is dead where it was.
+ *     marks say that it is dead where it was. (Both from the first task on that asks for
+ *     something to be durable: README.md, 12.)
  *  2. What is carried is bounded by policy.h, beside what is held: so is the write
  *     amplification.
  *  3. The table is asked again as each record is reached, and a place changes only
@@ -167,6 +168,8 @@ static void header_written(struct reclaim *r)
 		region_retire(tier, r->victim, r->chain.result);
 	} else {
 		region->state = REGION_FREE;
+		region->unflushed = r->chain.op_count == 1;
+		region->flush_sent = tier->flush_sent;
 		tier->free_count++;
 		/* Numbers above these have none: each use clears what it gave out. */
 		memset(mark_at(tier, r->victim, 0), 0, r->numbers);
@@ -183,8 +186,8 @@ static void header_write(struct reclaim *r)
 	struct flash *tier = r->tier;
 	struct region *region = &tier->regions[r->victim];
 	struct flash_region_head *head = (struct flash_region_head *)(void *)r->table;
-	bool flush = tier->sync != SYNC_NONE;
 	uint32_t count = 0, epoch;
+	bool flush;
 
 	tier_lock(tier);
 	assert(!region->live && !region->readers && !region->writers);
@@ -197,6 +200,7 @@ static void header_write(struct reclaim *r)
 	region->kill_dirty = region->kill_single = 0;
 	region->sequence_max = 0;
 	epoch = tier->epoch;
+	flush = log_flushes(tier);
 	tier_unlock(tier);
 	memset(head, 0, tier->layout.unit);
 	flash_region_head_init(head, &tier->super, r->victim, region->seq, 0, epoch,
@@ -327,7 +331,12 @@ static void victim_flushed(struct reclaim *r)
  */
 static void victim_back(struct reclaim *r)
 {
-	if (r->tier->sync == SYNC_NONE) {
+	bool flush;
+
+	tier_lock(r->tier);
+	flush = log_flushes(r->tier);
+	tier_unlock(r->tier);
+	if (!flush) {
 		r->chain.result = 0;
 		victim_flushed(r);
 		return;

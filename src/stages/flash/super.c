@@ -166,6 +166,7 @@ static int store_write(struct flash *tier)
 	if (rc < 0)
 		return rc;
 	flash_super_init(&tier->super, &id, &tier->layout, tier->sys->realtime_ns());
+	tier->super.flags = FLASH_SUPER_UNASKED;
 	rc = flash_super_write(tier);
 	return rc < 0 || tier->device ? rc : folder_sync(tier);
 }

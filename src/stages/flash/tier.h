@@ -74,6 +74,9 @@
  */
 #define WARM_NS		 1000000000u
 #define WARM_PAGES	 256u
+#define WARM_FLUSH_NS	 10000000000u /* where nothing else flushes, uses wait so long for one */
+#define WARM_FLUSH_NS                                                                              \
+	10000000000u /* where nothing else flushes, uses wait so long for one at most */
 
 enum flash_option {
 	OPT_PATH,
@@ -163,8 +166,10 @@ enum region_state {
 struct region {
 	uint64_t seq; /* of this use */
 	uint8_t state, stream;
-	bool failed;	    /* a write did not go through: no more records */
-	bool tabled;	    /* its table is in the file */
+	bool failed;	/* a write did not go through: no more records */
+	bool tabled;	/* its table is in the file */
+	bool unflushed; /* its header was written without a flush, after the one of `flush_sent` */
+	uint64_t flush_sent;
 	bool suspect;	    /* something of this use did not check: it is reclaimed before others */
 	uint8_t damages;    /* how often, since open, over all its uses */
 	bool unread;	    /* not even its header could be read: what is in it may come back */
@@ -328,6 +333,14 @@ struct flash {
 	uint64_t warmed_ns;  /* when such pages were written last */
 	uint32_t retired[FLASH_RETIRED_MAX], retired_count;
 	bool retired_new; /* the superblock does not tell yet */
+	/*
+	 * Nobody has asked for anything to be durable, ever: the superblock says so. While that is
+	 * so, and sync=group, nothing is flushed as regions are sealed and begun (commit.c, 8).
+	 */
+	bool unasked, lazy;
+	/* Numbers of the commit's flushes: of the last that was sent; of the last that came
+	 * through. */
+	uint64_t flush_sent, flush_over;
 	struct fence *fence;
 	bool fenced;	      /* the device does not answer */
 	bool stuck;	      /* nothing can be reclaimed: all is held, or being used */
@@ -515,6 +528,12 @@ void log_prepare(struct flash *tier);
 bool log_goes_on(const struct flash *tier, uint32_t stream, uint32_t region, uint32_t units);
 /* [m] So many numbers of a region are given out, or were found: their marks will be used. */
 void region_marked(struct flash *tier, uint32_t number);
+/* [m] Whether what the log does by itself is flushed. */
+static inline bool log_flushes(const struct flash *tier)
+{
+	return tier->sync != SYNC_NONE && !tier->lazy;
+}
+
 /* [m] Open regions that have something are sealed as they are: then they can be reclaimed. */
 void log_close(struct flash *tier);
 /* [m] @records of a region have ended, whatever came of them; seals it if it was the last. */

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The log flushes nothing by itself before somebody asks for something to be durable. */
+#include "flash_device.h"
+
+#define LAP   1000u /* blocks of SHARD bytes that go once round the log, or more */
+#define SUPER (2u * FLASH_PAGE)
+
+static uint32_t flushes;
+static bool flush_fails;
+
+static int counting_fdatasync(int fd)
+{
+	__atomic_add_fetch(&flushes, 1, __ATOMIC_SEQ_CST);
+	return __atomic_load_n(&flush_fails, __ATOMIC_SEQ_CST) ? -EIO : sys_native.fdatasync(fd);
+}
+
+static uint32_t flushed(void)
+{
+	return __atomic_exchange_n(&flushes, 0, __ATOMIC_SEQ_CST);
+}
+
+static uint32_t flags(void)
+{
+	struct flash_super_found super;
+	char path[256];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/store", store.path);
+	fd = open(path, O_RDONLY);
+	assert_true(fd >= 0);
+	assert_int_equal(flash_scan_super(&sys_native, fd, &super), 0);
+	close(fd);
+	return super.super.flags;
+}
+
+static void begin_counting(const char *flash)
+{
+	fixture_new(&store);
+	device_reset();
+	device.table.fdatasync = counting_fdatasync;
+	snprintf(options, sizeof(options), "%s", flash);
+	open_again(1, SHARD);
+	flushed();
+}
+
+static void again(void)
+{
+	fixture_close(&store);
+	open_again(1, SHARD);
+	flushed();
+}
+
+static void lap(uint32_t number)
+{
+	uint64_t before = flash_counter("reclaimed_regions");
+
+	for (uint32_t i = 0; i < LAP; i++)
+		assert_int_equal(dump_one(&store, number * LAP + i, 0, SHARD, 0), 0);
+	assert_true(number == 0 || flash_counter("reclaimed_regions") > before + 2);
+	assert_int_equal(load_one(&store, number * LAP + LAP - 1, 0, SHARD), 0);
+}
+
+static int dump_durable(uint32_t number)
+{
+	struct cairn_task_opts opts = {.size = sizeof(opts), .durability = CAIRN_DURABLE};
+	static uint8_t memory[SHARD];
+	struct cairn_key key = key_of(&store, number);
+	struct cairn_xfer xfer = xfer_of(&key, 0, 0, memory, SHARD);
+
+	content(&key, 0, memory, SHARD);
+	cairn_dump(store.ns, &xfer, 1, &opts, NULL);
+	return xfer.result.status;
+}
+
+static int remove_durable(uint32_t number)
+{
+	struct cairn_task_opts opts = {.size = sizeof(opts), .durability = CAIRN_DURABLE};
+	struct cairn_key key = key_of(&store, number);
+	struct cairn_result result;
+
+	cairn_remove(store.ns, &key, 1, &result, &opts, NULL);
+	return result.status;
+}
+
+/* Guards that it flushes from then on, for good, and before not once. */
+static void from_the_first_on(bool removes)
+{
+	begin_counting("size=8MiB, region=512KiB");
+	lap(0);
+	lap(1);
+	lap(2);
+	assert_int_equal(flushed(), 0);
+	assert_int_equal(flags(), FLASH_SUPER_UNASKED);
+	again();
+	lap(3);
+	assert_int_equal(flushed(), 0);
+	assert_int_equal(flags(), FLASH_SUPER_UNASKED);
+	if (removes)
+		assert_int_equal(remove_durable(4 * LAP - 1), 0);
+	else
+		assert_int_equal(dump_durable(200000), 0);
+	/* What was there before, what is said of it, and more for what was asked. */
+	assert_in_range(flushed(), 2, 5);
+	assert_int_equal(flags(), 0);
+	lap(5);
+	assert_true(flushed() >= 3 * LAP * SHARD / (512u << 10) / 2);
+	fixture_close(&store);
+	assert_int_equal(flags(), FLASH_SUPER_CLEAN);
+	open_again(1, SHARD);
+	flushed();
+	lap(6);
+	assert_true(flushed() >= 3 * LAP * SHARD / (512u << 10) / 2);
+	end();
+}
+
+static void a_dump_asks(void **state)
+{
+	(void)state;
+	from_the_first_on(false);
+}
+
+static void a_remove_asks(void **state)
+{
+	(void)state;
+	from_the_first_on(true);
+}
+
+static void who_opens_with_each_asks(void **state)
+{
+	(void)state;
+	begin_counting("size=8MiB, region=512KiB");
+	lap(0);
+	fixture_close(&store);
+	assert_int_equal(flags(), FLASH_SUPER_UNASKED | FLASH_SUPER_CLEAN);
+	snprintf(options, sizeof(options), "sync=none");
+	open_again(1, SHARD);
+	assert_int_equal(dump_durable(200000), -EOPNOTSUPP);
+	again();
+	assert_int_equal(flags(), FLASH_SUPER_UNASKED);
+	fixture_close(&store);
+	snprintf(options, sizeof(options), "sync=each");
+	open_again(1, SHARD);
+	assert_int_equal(flags(), 0);
+	end();
+}
+
+/* Guards that nobody is told of what the superblock does not say. */
+static void it_is_said_first(void **state)
+{
+	(void)state;
+	begin_counting("size=8MiB, region=512KiB");
+	lap(0);
+	fail_range(&device.writes[0], 0, SUPER, -EIO);
+	assert_int_equal(dump_durable(200000), -EIO);
+	assert_int_equal(remove_durable(200001), -EIO);
+	fail_range(&device.writes[0], 0, 0, 0);
+	assert_int_equal(flags(), FLASH_SUPER_UNASKED);
+	__atomic_store_n(&flush_fails, true, __ATOMIC_SEQ_CST);
+	assert_int_equal(dump_durable(200000), -EIO);
+	__atomic_store_n(&flush_fails, false, __ATOMIC_SEQ_CST);
+	assert_true(dump_durable(200000) >= 0);
+	assert_int_equal(flags(), 0);
+	end();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_dump_asks),
+		cmocka_unit_test(a_remove_asks),
+		cmocka_unit_test(who_opens_with_each_asks),
+		cmocka_unit_test(it_is_said_first),
+	};
+
+	return cmocka_run_group_tests_name("flash, asked", tests, NULL, NULL);
+}
