@@ -45,6 +45,9 @@ static int check_abi(const struct cairn_stage_ops *ops, const char *file,
 			reterr, -EPROTO,
 			"%s: its stage table has %u bytes; this library's has %zu: build it again",
 			file, ops->size, sizeof(*ops));
+	if (ops->abi_minor >= 6 && ops->io_zeroed > ops->io_bytes)
+		return fail(reterr, -EPROTO, "%s: its table has io_zeroed= %zu of io_bytes= %zu",
+			    file, ops->io_zeroed, ops->io_bytes);
 	if (!ops->name || !ops->summary || !ops->open || !ops->close || !ops->submit)
 		return fail(reterr, -EPROTO,
 			    "%s: its table lacks name, summary, open, close or submit", file);

@@ -163,6 +163,80 @@ static void it_is_said_first(void **state)
 	end();
 }
 
+static void write_at(uint64_t at, const void *bytes, size_t count)
+{
+	char path[256];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/store", store.path);
+	fd = open(path, O_WRONLY);
+	assert_true(fd >= 0);
+	assert_int_equal(pwrite(fd, bytes, count, (off_t)at), count);
+	close(fd);
+}
+
+/*
+ * Guards that nobody is told of something durable that the power took before: its region has a
+ * table, and not its record.
+ */
+static void what_the_power_took_is_written_anew(void **state)
+{
+	const uint32_t lost = LAP - 200, there = LAP - 199, missed = LAP - 198;
+	uint64_t at[2];
+
+	(void)state;
+	begin_counting("size=8MiB, region=512KiB");
+	lap(0);
+	at[0] = flash_byte_of(&file.layout, file_record(lost, 0)->unit);
+	at[1] = flash_byte_of(&file.layout, file_record(missed, 0)->unit);
+	crash_copy();
+	crash();
+	write_at(at[0] + 2048, "nothing", 7);
+	write_at(at[1] + 2048, "nothing", 7);
+	open_again(1, SHARD);
+	assert_true(present(&store, lost) && present(&store, there) && present(&store, missed));
+	assert_int_equal(load_one(&store, missed, 0, SHARD), -EBADMSG);
+	assert_int_equal(flash_counter("regions_suspect"), 0);
+	assert_int_equal(dump_durable(lost), 0);
+	assert_int_equal(dump_durable(there), 0);
+	for (uint32_t i = 0; i < 2; i++) {
+		assert_int_equal(load_one(&store, lost, 0, SHARD), 0);
+		assert_int_equal(load_one(&store, there, 0, SHARD), 0);
+		assert_int_equal(dump_durable(lost), CAIRN_PRESENT);
+		again(); /* what was unsure is so still */
+	}
+	assert_int_equal(dump_durable(there - 10), 0);
+	assert_int_equal(dump_one(&store, there - 11, 0, SHARD, 0), CAIRN_PRESENT);
+	end();
+}
+
+/* Guards that the loss of the copy that says so does not make it as if nobody had. */
+static void one_copy_says_it(void **state)
+{
+	uint32_t copy_flags[2];
+	char path[256];
+	int fd;
+
+	(void)state;
+	begin_counting("size=8MiB, region=512KiB");
+	lap(0);
+	assert_int_equal(dump_durable(200000), 0);
+	crash_copy();
+	crash();
+	snprintf(path, sizeof(path), "%s/store", store.path);
+	fd = open(path, O_RDONLY);
+	for (uint32_t i = 0; i < 2; i++)
+		assert_int_equal(pread(fd, &copy_flags[i], 4, (off_t)(i * FLASH_PAGE + 12)), 4);
+	close(fd);
+	assert_int_equal(copy_flags[0] + copy_flags[1], FLASH_SUPER_UNASKED);
+	write_at((copy_flags[0] ? FLASH_PAGE : 0) + 48, "damage", 6);
+	assert_int_equal(flags(), FLASH_SUPER_UNASKED);
+	open_again(1, SHARD);
+	assert_int_equal(flags(), 0);
+	assert_int_equal(load_one(&store, 200000, 0, SHARD), 0);
+	end();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -170,6 +244,8 @@ int main(void)
 		cmocka_unit_test(a_remove_asks),
 		cmocka_unit_test(who_opens_with_each_asks),
 		cmocka_unit_test(it_is_said_first),
+		cmocka_unit_test(what_the_power_took_is_written_anew),
+		cmocka_unit_test(one_copy_says_it),
 	};
 
 	return cmocka_run_group_tests_name("flash, asked", tests, NULL, NULL);

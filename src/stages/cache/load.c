@@ -300,7 +300,8 @@ static bool load_down(struct cache_stage *stage, struct cairn_io *io, struct cac
 			io->parts[i].status = -EAGAIN;
 	own->down = true;
 	own->tries++;
-	if (region_is_huge(&stage->region))
+	/* Iovs of parts that go their own way may be those of a stage above. */
+	if (region_is_huge(&stage->region) && !(own->apart && stage->env->index > 0))
 		io->flags |= CAIRN_IO_AIM_OWN;
 	stage->host->forward(io);
 	return true;

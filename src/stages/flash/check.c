@@ -84,9 +84,19 @@ int rest_collect(void *context, const struct flash_scanned *scanned)
 	return 0;
 }
 
+/* Whether a power cut may have taken records of the region, of which nobody was promised any. */
+static bool power_took(const struct rest *rest, const struct flash_region_found *found)
+{
+	const struct flash_super *super = &rest->super.super;
+
+	return found->seq <= super->unsure_seq ||
+	       ((super->flags & FLASH_SUPER_UNASKED) && !rest->clean);
+}
+
 static int check_found(struct rest *rest, uint32_t region, const struct flash_region_found *found)
 {
 	const struct flash_layout *layout = &rest->super.layout;
+	bool taken = power_took(rest, found);
 	uint64_t at = flash_region_at(layout, region);
 	uint64_t end = at + layout->region_bytes - layout->unit;
 	int rc = 0;
@@ -106,11 +116,11 @@ static int check_found(struct rest *rest, uint32_t region, const struct flash_re
 		rc = rest_report_region(rest, CAIRN_FINDING_REPAIRABLE, region, end,
 					"the table does not check: the next open looks for the "
 					"records");
-	if (rc == 0 && found->gap_units && (found->table_lost || rest->clean))
+	if (rc == 0 && found->gap_units && (found->table_lost || rest->clean) && !taken)
 		return rest_report_region(rest, CAIRN_FINDING_DAMAGED, region, at,
 					  "heads of records do not check, and no table tells of "
 					  "them: they are lost");
-	if (rc == 0 && found->gap_units && !rest->clean)
+	if (rc == 0 && found->gap_units && (!rest->clean || taken))
 		return rest_report_region(rest, CAIRN_FINDING_REPAIRABLE, region, at,
 					  "records that did not get there before the end of their "
 					  "process");
@@ -139,7 +149,6 @@ int rest_report_marks(struct rest *rest, uint32_t region, const struct flash_mar
 static int check_region(struct rest *rest, uint32_t region)
 {
 	uint32_t records_max = rest->super.layout.records_max;
-	bool unflushed = rest->super.super.flags & FLASH_SUPER_UNASKED;
 	enum cairn_finding_kind kind = CAIRN_FINDING_DAMAGED;
 	struct flash_region_found found;
 	struct flash_marks_found marks = {0};
@@ -161,7 +170,7 @@ static int check_region(struct rest *rest, uint32_t region)
 	flash_scan_marks(&rest->scanner, region, found.seq, found.next_number, rest->marks, NULL,
 			 &marks);
 	rc = rest_report_marks(rest, region, &marks, false);
-	if ((found.state == FLASH_FOUND_OPEN || unflushed) && !rest->clean)
+	if ((found.state == FLASH_FOUND_OPEN && !rest->clean) || power_took(rest, &found))
 		kind = CAIRN_FINDING_REPAIRABLE; /* what a crash leaves */
 	for (uint32_t number = 0; rc == 0 && number < found.next_number; number++)
 		if (!flash_entry_is_hole(&rest->table[number]))

@@ -86,14 +86,18 @@ static void dump_flushed(struct fio *f)
 	fio_complete(f);
 }
 
+static bool lasting(const struct fio *f)
+{
+	return f->io->durability == CAIRN_DURABLE || f->tier->sync == SYNC_EACH;
+}
+
 static void dump_end(struct fio *f)
 {
-	bool lasting = f->io->durability == CAIRN_DURABLE || f->tier->sync == SYNC_EACH;
 	bool any = false, first;
 
 	for (uint32_t i = 0; i < f->io->part_count; i++)
 		any = any || f->io->parts[i].status >= 0;
-	if (!any || !lasting) {
+	if (!any || !lasting(f)) {
 		fio_complete(f);
 		return;
 	}
@@ -565,7 +569,22 @@ static bool last_told(struct fio *f)
 	       table_set_last(f->tier->table, my_partial(f)->id, geometry.last_bytes) == TABLE_OK;
 }
 
-/* [m] The entry of the key; a block that has expired, whole or not, is written anew. */
+/* [m] Whether a power cut may have taken some of a block that is whole. */
+static bool block_unsure(struct flash *tier, uint32_t id, const struct table_block *block)
+{
+	struct table_place place;
+
+	for (uint32_t i = 0; tier->super.unsure_seq && i < block->geometry.shard_count; i++)
+		if (table_shard(tier->table, id, i, &place) &&
+		    region_at(tier, place.unit)->seq <= tier->super.unsure_seq)
+			return true;
+	return false;
+}
+
+/*
+ * [m] The entry of the key; a block that has expired, whole or not, is written anew. So is one
+ * that is to last, if nobody knows whether all of it is there.
+ */
 static uint32_t entry_find(struct fio *f)
 {
 	struct flash *tier = f->tier;
@@ -580,7 +599,8 @@ static uint32_t entry_find(struct fio *f)
 		number = partial_find(tier, f->fingerprint);
 		expiry = tier->partials[number].claim_count ? 0 : tier->partials[number].expiry_s;
 	}
-	if (!expiry || expiry > now_seconds(tier))
+	if ((!expiry || expiry > now_seconds(tier)) &&
+	    !(lasting(f) && block.state == TABLE_WHOLE && block_unsure(tier, id, &block)))
 		return id;
 	if (block.state == TABLE_PARTIAL)
 		flash_partial_free(tier, number);

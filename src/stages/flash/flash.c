@@ -280,7 +280,8 @@ static int open_steps(struct flash *tier, struct cairn_error *reterr)
 	/* Without flushes a region may have its table, and not its records, after a power cut. */
 	if ((tier->super.flags & (FLASH_SUPER_UNASKED | FLASH_SUPER_CLEAN)) == FLASH_SUPER_UNASKED)
 		tier->super.unsure_seq = tier->region_seq;
-	tier->unasked = (tier->super.flags & FLASH_SUPER_UNASKED) && tier->sync != SYNC_EACH;
+	tier->unasked = (tier->super.flags & FLASH_SUPER_UNASKED) && tier->sync != SYNC_EACH &&
+			!tier->super_old;
 	tier->lazy = tier->unasked && tier->sync == SYNC_GROUP;
 	tier->super.flags = tier->unasked ? FLASH_SUPER_UNASKED : 0;
 	tier->super.owner_pid = (uint32_t)getpid();

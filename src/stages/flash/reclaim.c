@@ -197,7 +197,7 @@ static void header_write(struct reclaim *r)
 	policy_clear(&tier->policy, r->victim, region->seq);
 	r->numbers = region->records;
 	region->records = 0;
-	region->kill_dirty = region->kill_single = 0;
+	region->kill_dirty = region->kill_single = region->warm = 0;
 	region->sequence_max = 0;
 	epoch = tier->epoch;
 	flush = log_flushes(tier);

@@ -274,7 +274,8 @@ static int super_close(struct repair *repair)
 	if (rc < 0 || rest->clean)
 		return rc;
 	/* What had gone, and was not marked so, has come back, as after a crash. */
-	super->flags = repair->left ? 0 : FLASH_SUPER_CLEAN | FLASH_SUPER_OVER;
+	super->flags = repair->left ? super->flags & FLASH_SUPER_UNASKED
+				    : FLASH_SUPER_CLEAN | FLASH_SUPER_OVER;
 	super->owner_pid = 0;
 	rc = super_put(rest);
 	if (rc == 0 && repair->one)

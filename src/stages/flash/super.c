@@ -258,6 +258,7 @@ int flash_super_open(struct flash *tier, struct cairn_error *reterr)
 			continue;
 		/* It may have been the later one, of an open that was not closed. */
 		tier->super.flags &= ~FLASH_SUPER_CLEAN;
+		tier->super_old = true;
 		tier->super.sequence += SEQUENCE_AHEAD;
 		tier->super.region_seq += REGION_SEQ_AHEAD;
 	}

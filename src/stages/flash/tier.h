@@ -75,8 +75,6 @@
 #define WARM_NS		 1000000000u
 #define WARM_PAGES	 256u
 #define WARM_FLUSH_NS	 10000000000u /* where nothing else flushes, uses wait so long for one */
-#define WARM_FLUSH_NS                                                                              \
-	10000000000u /* where nothing else flushes, uses wait so long for one at most */
 
 enum flash_option {
 	OPT_PATH,
@@ -268,6 +266,7 @@ struct flash {
 	struct flash_layout layout;
 	struct flash_super super; /* by open(), then the commit's job, then close() */
 	bool super_unsure;	  /* the copy that was written last: whether it is there */
+	bool super_old;		  /* what was read at open may be the one before the last */
 
 	pthread_mutex_t mutex;
 	pthread_cond_t
