@@ -44,8 +44,8 @@ run: ## the main job: a generated chat trace through a file of its own, every by
 check: ## the quick tests, in less than a minute
 	@tools/deps.sh build test
 	@$(MAKE) --no-print-directory --silent all
-	@$(MESON_TEST) --suite unit --suite cli --suite fuzz --suite tidy --suite contract \
-		--suite quick
+	@$(MESON_TEST) --num-processes $$((4 * $$(nproc))) --suite unit --suite cli --suite fuzz \
+		--suite tidy --suite contract --suite quick --no-suite long
 
 test: ## all that CI runs; closes with "N passed, N failed"
 	@tools/deps.sh build test
