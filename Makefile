@@ -41,7 +41,7 @@ run: ## the main job: a generated chat trace through a file of its own, every by
 	@path=$$(mktemp -d build/run.XXXXXX) && trap 'rm -rf "$$path"' EXIT && \
 		trap 'exit 130' INT TERM && build/cairn $(RUN)
 
-check: ## the quick tests, in less than a minute
+check: ## the quick tests, in about a minute
 	@tools/deps.sh build test
 	@$(MAKE) --no-print-directory --silent all
 	@$(MESON_TEST) --num-processes $$((4 * $$(nproc))) --suite unit --suite cli --suite fuzz \
