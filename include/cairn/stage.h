@@ -411,6 +411,12 @@ struct cairn_stage_ops {
 	size_t io_zeroed;
 };
 
+/* A host: how many bytes of an io's scratch to zero. */
+static inline size_t cairn_stage_zeroed(const struct cairn_stage_ops *ops)
+{
+	return ops->io_zeroed ? ops->io_zeroed : ops->io_bytes;
+}
+
 #ifdef __cplusplus
 }
 #endif

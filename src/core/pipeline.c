@@ -193,8 +193,7 @@ static void link_tiers(struct cairn_store *store)
 		struct level *level = &store->levels[i];
 
 		level->scratch_offset = store->scratch_bytes;
-		level->scratch_zeroed =
-			level->ops->io_zeroed ? level->ops->io_zeroed : level->ops->io_bytes;
+		level->scratch_zeroed = cairn_stage_zeroed(level->ops);
 		store->scratch_bytes += (level->ops->io_bytes + 15) & ~15ul;
 		level->env = (struct cairn_stage_env){
 			.size = sizeof(level->env),

@@ -572,7 +572,7 @@ void sim_io_send(struct sim_io *sio)
 	sio->io.sequence = ++world.sequence;
 	sio->reactor = sio->io.key.bytes[15] % world.opts.reactors;
 	memset(sio->scratch, 0xa5, ops->io_bytes); /* what is not zeroed is anything */
-	memset(sio->scratch, 0, ops->io_zeroed ? ops->io_zeroed : ops->io_bytes);
+	memset(sio->scratch, 0, cairn_stage_zeroed(ops));
 	world.ios_used++;
 	post(sio->reactor, EVENT_SUBMIT, sio, 0);
 }

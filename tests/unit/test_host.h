@@ -105,8 +105,7 @@ static inline void test_enter(struct test_io *tio)
 	struct test_level *level = &tio->host->levels[tio->io.level];
 
 	memset(tio->scratch[tio->io.level], 0xa5, level->ops->io_bytes);
-	memset(tio->scratch[tio->io.level], 0,
-	       level->ops->io_zeroed ? level->ops->io_zeroed : level->ops->io_bytes);
+	memset(tio->scratch[tio->io.level], 0, cairn_stage_zeroed(level->ops));
 	level->ops->submit(level->self, &tio->io, tio->scratch[tio->io.level]);
 }
 

@@ -120,7 +120,7 @@ static int check_found(struct rest *rest, uint32_t region, const struct flash_re
 		return rest_report_region(rest, CAIRN_FINDING_DAMAGED, region, at,
 					  "heads of records do not check, and no table tells of "
 					  "them: they are lost");
-	if (rc == 0 && found->gap_units && (!rest->clean || taken))
+	if (rc == 0 && found->gap_units)
 		return rest_report_region(rest, CAIRN_FINDING_REPAIRABLE, region, at,
 					  "records that did not get there before the end of their "
 					  "process");

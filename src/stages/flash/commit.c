@@ -126,7 +126,7 @@ static struct engine_op flush_op(struct commit *commit)
 /* [m] */
 static bool header_unsure(const struct flash *tier, const struct region *region)
 {
-	return region->unflushed && tier->flush_over <= region->flush_sent;
+	return tier->flush_over < region->header_flush;
 }
 
 /* A flush ended that began after every page was written. */
@@ -639,7 +639,7 @@ static int marks_write(struct flash *tier, enum pages which)
 
 void marks_write_dead(struct flash *tier)
 {
-	int rc = tier->super.flags & FLASH_SUPER_UNASKED ? tier->sys->fdatasync(tier->fd) : 0;
+	int rc = flash_super_unsure(&tier->super) ? tier->sys->fdatasync(tier->fd) : 0;
 
 	if (rc == 0)
 		rc = marks_write(tier, PAGES_DIRTY);

@@ -86,18 +86,13 @@ static void dump_flushed(struct fio *f)
 	fio_complete(f);
 }
 
-static bool lasting(const struct fio *f)
-{
-	return f->io->durability == CAIRN_DURABLE || f->tier->sync == SYNC_EACH;
-}
-
 static void dump_end(struct fio *f)
 {
 	bool any = false, first;
 
 	for (uint32_t i = 0; i < f->io->part_count; i++)
 		any = any || f->io->parts[i].status >= 0;
-	if (!any || !lasting(f)) {
+	if (!any || !tier_lasts(f->tier, f->io->durability)) {
 		fio_complete(f);
 		return;
 	}
@@ -600,7 +595,8 @@ static uint32_t entry_find(struct fio *f)
 		expiry = tier->partials[number].claim_count ? 0 : tier->partials[number].expiry_s;
 	}
 	if ((!expiry || expiry > now_seconds(tier)) &&
-	    !(lasting(f) && block.state == TABLE_WHOLE && block_unsure(tier, id, &block)))
+	    !(tier_lasts(tier, f->io->durability) && block.state == TABLE_WHOLE &&
+	      block_unsure(tier, id, &block)))
 		return id;
 	if (block.state == TABLE_PARTIAL)
 		flash_partial_free(tier, number);

@@ -278,7 +278,7 @@ static int open_steps(struct flash *tier, struct cairn_error *reterr)
 	tier->super.sequence += SEQUENCE_AHEAD;
 	tier->super.region_seq = tier->region_seq + REGION_SEQ_AHEAD;
 	/* Without flushes a region may have its table, and not its records, after a power cut. */
-	if ((tier->super.flags & (FLASH_SUPER_UNASKED | FLASH_SUPER_CLEAN)) == FLASH_SUPER_UNASKED)
+	if (flash_super_unsure(&tier->super))
 		tier->super.unsure_seq = tier->region_seq;
 	tier->unasked = (tier->super.flags & FLASH_SUPER_UNASKED) && tier->sync != SYNC_EACH &&
 			!tier->super_old;

@@ -184,6 +184,12 @@ struct flash_super_page {
 };
 _Static_assert(sizeof(struct flash_super_page) == FLASH_PAGE, "format");
 
+/* Whether what was written last may lack what was written before it: a power cut may have been. */
+static inline bool flash_super_unsure(const struct flash_super *super)
+{
+	return (super->flags & (FLASH_SUPER_UNASKED | FLASH_SUPER_CLEAN)) == FLASH_SUPER_UNASKED;
+}
+
 /* All zero but the identity, the layout, @created_ns. */
 void flash_super_init(struct flash_super *super, const struct flash_id *id,
 		      const struct flash_layout *layout, uint64_t created_ns);

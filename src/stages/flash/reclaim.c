@@ -168,8 +168,7 @@ static void header_written(struct reclaim *r)
 		region_retire(tier, r->victim, r->chain.result);
 	} else {
 		region->state = REGION_FREE;
-		region->unflushed = r->chain.op_count == 1;
-		region->flush_sent = tier->flush_sent;
+		region->header_flush = r->chain.op_count == 1 ? tier->flush_sent + 1 : 0;
 		tier->free_count++;
 		/* Numbers above these have none: each use clears what it gave out. */
 		memset(mark_at(tier, r->victim, 0), 0, r->numbers);

@@ -67,8 +67,7 @@ static void remove_look(struct fio *f)
 		return;
 	}
 	/* One that finds nothing also stands for what an unwritten remove took away. */
-	commit_wait(f, f->io->durability == CAIRN_DURABLE || tier->sync == SYNC_EACH,
-		    remove_committed);
+	commit_wait(f, tier_lasts(tier, f->io->durability), remove_committed);
 }
 
 void flash_remove_submit(struct fio *f)

@@ -521,8 +521,7 @@ int flash_space_clear(struct flash *tier, struct space *space, uint32_t durabili
 		return -EOPNOTSUPP;
 	rc = turn_take(tier);
 	if (rc == 0)
-		rc = change_make(tier, NULL, space,
-				 durability == CAIRN_DURABLE || tier->sync == SYNC_EACH);
+		rc = change_make(tier, NULL, space, tier_lasts(tier, durability));
 	if (rc == 0)
 		cairn_count(tier->env, CNT_CLEARS, 1);
 	return fio_errno(rc);

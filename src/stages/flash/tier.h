@@ -162,12 +162,12 @@ enum region_state {
 
 /* [m] */
 struct region {
-	uint64_t seq; /* of this use */
+	uint64_t seq;	       /* of this use */
+	uint64_t header_flush; /* the first of the commit's flushes that covers its header; 0: it is
+				*/
 	uint8_t state, stream;
-	bool failed;	/* a write did not go through: no more records */
-	bool tabled;	/* its table is in the file */
-	bool unflushed; /* its header was written without a flush, after the one of `flush_sent` */
-	uint64_t flush_sent;
+	bool failed;	    /* a write did not go through: no more records */
+	bool tabled;	    /* its table is in the file */
 	bool suspect;	    /* something of this use did not check: it is reclaimed before others */
 	uint8_t damages;    /* how often, since open, over all its uses */
 	bool unread;	    /* not even its header could be read: what is in it may come back */
@@ -527,6 +527,12 @@ void log_prepare(struct flash *tier);
 bool log_goes_on(const struct flash *tier, uint32_t stream, uint32_t region, uint32_t units);
 /* [m] So many numbers of a region are given out, or were found: their marks will be used. */
 void region_marked(struct flash *tier, uint32_t number);
+/* Whether what a call of @durability does is flushed before its answer. */
+static inline bool tier_lasts(const struct flash *tier, uint32_t durability)
+{
+	return durability == CAIRN_DURABLE || tier->sync == SYNC_EACH;
+}
+
 /* [m] Whether what the log does by itself is flushed. */
 static inline bool log_flushes(const struct flash *tier)
 {
