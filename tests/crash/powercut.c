@@ -88,9 +88,8 @@ static struct {
 	bool have_kept, hard[SPACES][KEYS];
 	bool asked, asked_at_cut,
 		asked_kept; /* a durable task has ended. The first two: under lock */
-	/* Of the store that is open, and of that at work: a cut took what was not flushed. */
-	bool unsure, live_unsure;
-	uint64_t ask_at; /* the wave from which on there are any */
+	bool unsure;	    /* of the store that is looked at a cut took what was not flushed */
+	uint64_t ask_at;    /* the wave from which on there are any */
 	struct promise kept_promises[SPACES][KEYS];
 	/* figures */
 	uint64_t cuts, promised, demanded, survived, extra, evicted, reclaimed, waves;
@@ -513,8 +512,10 @@ static void image_verify(void)
 	struct cairn_store *store;
 	struct cairn_namespace *ns[SPACES];
 	char spec[256];
+	bool live;
 
 	write_file(world.image_path, world.kept);
+	live = world.unsure;
 	world.unsure = !world.asked_kept;
 	open_store(image_sys(), world.image_path, 1, &store, ns);
 	for (uint32_t space = 0; space < SPACES; space++) {
@@ -533,7 +534,7 @@ static void image_verify(void)
 	CHECK(world.unsure || kit_counter(store, "flash", "damaged_blocks") == 0);
 	CHECK(kit_counter(store, "flash", "regions_suspect") == 0);
 	CHECK(cairn_store_close(store, UINT64_MAX) == 0);
-	world.unsure = world.live_unsure;
+	world.unsure = live;
 	if (world.cuts % 16)
 		return;
 	snprintf(spec, sizeof(spec), "flash(path=%s)", world.image_path);
@@ -632,7 +633,7 @@ static void session(uint64_t seed, uint64_t cuts)
 	device_cut_in(1 + kit_below(&world.rng, kit_below(&world.rng, 2) ? 300 : 16));
 	world.evicted = 0;
 	world.ask_at = world.variant->late ? world.waves + kit_below(&world.rng, 300) : 0;
-	world.unsure = world.live_unsure = world.have_kept && !world.asked;
+	world.unsure = world.have_kept && !world.asked;
 	met.phase = PHASE_OPEN;
 	open_store(device_sys(), world.path, 1 + (uint32_t)kit_below(&world.rng, 2), &world.store,
 		   world.ns);

@@ -289,17 +289,41 @@ static inline int file_note(void *context, const struct flash_scanned *scanned)
 	return 0;
 }
 
+/* The store's file. */
+static inline int file_open(int flags)
+{
+	char path[256];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/store", store.path);
+	fd = open(path, flags);
+	assert_true(fd >= 0);
+	return fd;
+}
+
+static inline void file_write(uint64_t at, const void *bytes, size_t count)
+{
+	int fd = file_open(O_WRONLY);
+
+	assert_int_equal(pwrite(fd, bytes, count, (off_t)at), count);
+	close(fd);
+}
+
+static inline void file_super(struct flash_super_found *ret_super)
+{
+	int fd = file_open(O_RDONLY);
+
+	assert_int_equal(flash_scan_super(&sys_native, fd, ret_super), 0);
+	close(fd);
+}
+
 static inline void file_scan(void)
 {
 	struct flash_scanner scanner;
 	struct flash_super_found super;
 	struct flash_region_found found;
-	char path[256];
-	int fd;
+	int fd = file_open(O_RDONLY);
 
-	snprintf(path, sizeof(path), "%s/store", store.path);
-	fd = open(path, O_RDONLY);
-	assert_true(fd >= 0);
 	assert_int_equal(flash_scan_super(&sys_native, fd, &super), 0);
 	assert_int_equal(flash_scanner_init(&scanner, &sys_native, fd, &super), 0);
 	file.layout = super.layout;

@@ -12,14 +12,11 @@
 
 #include "block_shop.h"
 #include "lower.h"
+#include "sys/sys.h"
 
 #define LENGTH 20000u
 #define LARGE  (8u << 20) /* the largest shard that is kept */
 #define ASKERS 4u
-
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
 
 /* ---- a tier that keeps a load waiting ----------------------------------------------- */
 
@@ -229,21 +226,18 @@ static void one_fails(void **state)
 /* Does this kernel make huge pages of shared memory when it is asked to? */
 static bool huge_pages_here(void)
 {
-	const size_t bytes = 2u << 20;
-	int fd = open("/dev/shm", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-	uint8_t *memory = mmap(NULL, 2 * bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	uint8_t *at = memory + (bytes - (uintptr_t)memory % bytes) % bytes;
-	bool ret;
+	int fd = open("/dev/shm", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600), ret;
+	void *memory;
 
-	assert_true(fd >= 0 && memory != MAP_FAILED);
-	assert_int_equal(ftruncate(fd, (off_t)bytes), 0);
-	assert_ptr_equal(mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0),
-			 at);
-	*at = 1;
-	ret = madvise(at, bytes, MADV_COLLAPSE) == 0 || errno != EINVAL;
-	munmap(memory, 2 * bytes);
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, SYS_HUGE_BYTES), 0);
+	assert_int_equal(
+		sys_map_huge(&sys_native, SYS_HUGE_BYTES, PROT_READ | PROT_WRITE, fd, &memory), 0);
+	*(uint8_t *)memory = 1;
+	ret = sys_collapse(&sys_native, memory);
+	munmap(memory, SYS_HUGE_BYTES);
 	close(fd);
-	return ret;
+	return ret != -EINVAL;
 }
 
 enum { ALL, FROM_THE_MIDDLE, REGISTERED, FETCHED };

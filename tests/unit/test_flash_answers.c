@@ -69,12 +69,8 @@ static void record_of_another(uint32_t number, enum identity which)
 	uint8_t head[4096];
 	struct flash_record *record = (void *)head;
 	uint64_t at;
-	char path[256];
-	int fd;
+	int fd = file_open(O_RDWR);
 
-	snprintf(path, sizeof(path), "%s/store", store.path);
-	fd = open(path, O_RDWR);
-	assert_true(fd >= 0);
 	assert_int_equal(flash_scan_super(&sys_native, fd, &super), 0);
 	at = flash_byte_of(&file.layout, entry->unit);
 	assert_int_equal(pread(fd, head, sizeof(head), (off_t)at), sizeof(head));
@@ -214,12 +210,8 @@ static void one_flush_for_all(const char *flash, uint32_t durability)
 	snprintf(options, sizeof(options), "%s", flash);
 	open_again(1, SHARD);
 	/* The first that is durable is told in the superblock, with flushes of its own. */
-	if (durability == CAIRN_DURABLE) {
-		keys[0] = key_of(&store, DUMPS);
-		content(&keys[0], 0, memory[0], SHARD);
-		xfers[0] = xfer_of(&keys[0], 0, 0, memory[0], SHARD);
-		assert_int_equal(cairn_dump(store.ns, &xfers[0], 1, &opts, NULL), 0);
-	}
+	if (durability == CAIRN_DURABLE)
+		assert_int_equal(dump_one(&store, DUMPS, 0, SHARD, durability), 0);
 	assert_int_equal(flash_counter("flushes"), 0);
 	dumped = flash_counter("dumps");
 	keep_flushes();

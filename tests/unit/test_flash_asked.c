@@ -22,14 +22,8 @@ static uint32_t flushed(void)
 static uint32_t flags(void)
 {
 	struct flash_super_found super;
-	char path[256];
-	int fd;
 
-	snprintf(path, sizeof(path), "%s/store", store.path);
-	fd = open(path, O_RDONLY);
-	assert_true(fd >= 0);
-	assert_int_equal(flash_scan_super(&sys_native, fd, &super), 0);
-	close(fd);
+	file_super(&super);
 	return super.super.flags;
 }
 
@@ -45,8 +39,7 @@ static void begin_counting(const char *flash)
 
 static void again(void)
 {
-	fixture_close(&store);
-	open_again(1, SHARD);
+	reopen();
 	flushed();
 }
 
@@ -62,24 +55,7 @@ static void lap(uint32_t number)
 
 static int dump_durable(uint32_t number)
 {
-	struct cairn_task_opts opts = {.size = sizeof(opts), .durability = CAIRN_DURABLE};
-	static uint8_t memory[SHARD];
-	struct cairn_key key = key_of(&store, number);
-	struct cairn_xfer xfer = xfer_of(&key, 0, 0, memory, SHARD);
-
-	content(&key, 0, memory, SHARD);
-	cairn_dump(store.ns, &xfer, 1, &opts, NULL);
-	return xfer.result.status;
-}
-
-static int remove_durable(uint32_t number)
-{
-	struct cairn_task_opts opts = {.size = sizeof(opts), .durability = CAIRN_DURABLE};
-	struct cairn_key key = key_of(&store, number);
-	struct cairn_result result;
-
-	cairn_remove(store.ns, &key, 1, &result, &opts, NULL);
-	return result.status;
+	return dump_one(&store, number, 0, SHARD, CAIRN_DURABLE);
 }
 
 /* Guards that it flushes from then on, for good, and before not once. */
@@ -96,7 +72,7 @@ static void from_the_first_on(bool removes)
 	assert_int_equal(flushed(), 0);
 	assert_int_equal(flags(), FLASH_SUPER_UNASKED);
 	if (removes)
-		assert_int_equal(remove_durable(4 * LAP - 1), 0);
+		assert_int_equal(remove_block(4 * LAP - 1, CAIRN_DURABLE), 0);
 	else
 		assert_int_equal(dump_durable(200000), 0);
 	/* What was there before, what is said of it, and more for what was asked. */
@@ -152,7 +128,7 @@ static void it_is_said_first(void **state)
 	lap(0);
 	fail_range(&device.writes[0], 0, SUPER, -EIO);
 	assert_int_equal(dump_durable(200000), -EIO);
-	assert_int_equal(remove_durable(200001), -EIO);
+	assert_int_equal(remove_block(200001, CAIRN_DURABLE), -EIO);
 	fail_range(&device.writes[0], 0, 0, 0);
 	assert_int_equal(flags(), FLASH_SUPER_UNASKED);
 	__atomic_store_n(&flush_fails, true, __ATOMIC_SEQ_CST);
@@ -161,18 +137,6 @@ static void it_is_said_first(void **state)
 	assert_true(dump_durable(200000) >= 0);
 	assert_int_equal(flags(), 0);
 	end();
-}
-
-static void write_at(uint64_t at, const void *bytes, size_t count)
-{
-	char path[256];
-	int fd;
-
-	snprintf(path, sizeof(path), "%s/store", store.path);
-	fd = open(path, O_WRONLY);
-	assert_true(fd >= 0);
-	assert_int_equal(pwrite(fd, bytes, count, (off_t)at), count);
-	close(fd);
 }
 
 /*
@@ -191,8 +155,8 @@ static void what_the_power_took_is_written_anew(void **state)
 	at[1] = flash_byte_of(&file.layout, file_record(missed, 0)->unit);
 	crash_copy();
 	crash();
-	write_at(at[0] + 2048, "nothing", 7);
-	write_at(at[1] + 2048, "nothing", 7);
+	file_write(at[0] + 2048, "nothing", 7);
+	file_write(at[1] + 2048, "nothing", 7);
 	open_again(1, SHARD);
 	assert_true(present(&store, lost) && present(&store, there) && present(&store, missed));
 	assert_int_equal(load_one(&store, missed, 0, SHARD), -EBADMSG);
@@ -214,7 +178,6 @@ static void what_the_power_took_is_written_anew(void **state)
 static void one_copy_says_it(void **state)
 {
 	uint32_t copy_flags[2];
-	char path[256];
 	int fd;
 
 	(void)state;
@@ -223,13 +186,15 @@ static void one_copy_says_it(void **state)
 	assert_int_equal(dump_durable(200000), 0);
 	crash_copy();
 	crash();
-	snprintf(path, sizeof(path), "%s/store", store.path);
-	fd = open(path, O_RDONLY);
+	fd = file_open(O_RDONLY);
 	for (uint32_t i = 0; i < 2; i++)
-		assert_int_equal(pread(fd, &copy_flags[i], 4, (off_t)(i * FLASH_PAGE + 12)), 4);
+		assert_int_equal(
+			pread(fd, &copy_flags[i], sizeof(copy_flags[i]),
+			      (off_t)(flash_super_at(i) + offsetof(struct flash_super, flags))),
+			sizeof(copy_flags[i]));
 	close(fd);
 	assert_int_equal(copy_flags[0] + copy_flags[1], FLASH_SUPER_UNASKED);
-	write_at((copy_flags[0] ? FLASH_PAGE : 0) + 48, "damage", 6);
+	file_write(flash_super_at(copy_flags[0] ? 1 : 0) + 48, "damage", 6);
 	assert_int_equal(flags(), FLASH_SUPER_UNASKED);
 	open_again(1, SHARD);
 	assert_int_equal(flags(), 0);

@@ -112,24 +112,16 @@ static void a_retirement_that_is_cut_short(void **state)
 	for (int torn = 0; torn < 2; torn++) {
 		struct flash_super_found found;
 		uint32_t region;
-		char path[256];
-		int fd;
 
 		region = retire_one();
 		assert_int_equal(remove_block(99, CAIRN_DURABLE), 0);
 		crash_copy();
 		crash();
-		snprintf(path, sizeof(path), "%s/store", store.path);
-		fd = open(path, O_RDWR);
-		assert_int_equal(flash_scan_super(&sys_native, fd, &found), 0);
+		file_super(&found);
 		assert_int_equal(found.super.retired_count, 1);
 		assert_int_equal(found.retired[0], region);
 		if (torn) /* the list is not what the head says */
-			assert_int_equal(
-				pwrite(fd, "torn", 4,
-				       (off_t)flash_super_at(found.super.counter % 2) + 256),
-				4);
-		close(fd);
+			file_write(flash_super_at(found.super.counter % 2) + 256, "torn", 4);
 		open_again(1, SHARD);
 		for (uint32_t i = 0; i < 50; i++)
 			assert_int_equal(load_one(&store, i, 0, SHARD), i == 7 ? -ENOENT : 0);
@@ -143,14 +135,8 @@ static void a_retirement_that_is_cut_short(void **state)
 static void damage(uint32_t number)
 {
 	const struct flash_table_entry *entry = file_record(number, 0);
-	uint64_t at = flash_byte_of(&file.layout, entry->unit + 2);
-	char path[256];
-	int fd;
 
-	snprintf(path, sizeof(path), "%s/store", store.path);
-	fd = open(path, O_WRONLY);
-	assert_int_equal(pwrite(fd, "damaged", 7, (off_t)at), 7);
-	close(fd);
+	file_write(flash_byte_of(&file.layout, entry->unit + 2), "damaged", 7);
 }
 
 /* It is reclaimed next, although others are older; what is good in it is served until then. */

@@ -147,18 +147,6 @@ static void an_odd_end_is_copied(void **state)
 	end();
 }
 
-static void write_file(uint64_t at, const void *bytes, size_t count)
-{
-	char path[160];
-	int fd;
-
-	snprintf(path, sizeof(path), "%s/store", store.path);
-	fd = open(path, O_WRONLY);
-	assert_true(fd >= 0);
-	assert_int_equal(pwrite(fd, bytes, count, (off_t)at), count);
-	close(fd);
-}
-
 static void damage_is_a_miss(void **state)
 {
 	uint64_t at;
@@ -168,7 +156,7 @@ static void damage_is_a_miss(void **state)
 	for (uint32_t shard = 0; shard < 2; shard++)
 		assert_int_equal(dump_one(&store, 1, shard, 200704, 0), 0);
 	at = flash_byte_of(&file.layout, file_record(1, 1)->unit) + 150000;
-	write_file(at, "damage", 6);
+	file_write(at, "damage", 6);
 	assert_int_equal(load_into(1, 1, 200704, 0, 65536, pool), 0); /* another piece */
 	assert_int_equal(load_into(1, 1, 200704, 0, 200704, pool), -EBADMSG);
 	assert_int_equal(load_into(1, 1, 200704, 0, 200704, pool), -ENOENT);

@@ -187,8 +187,6 @@ static void an_older_superblock_gives_no_sequence_twice(void **state)
 {
 	struct flash_super_found found;
 	uint64_t at, birth;
-	char path[256];
-	int fd;
 
 	(void)state;
 	begin("size=8MiB, region=512KiB", 1, SHARD);
@@ -197,10 +195,7 @@ static void an_older_superblock_gives_no_sequence_twice(void **state)
 	birth = file_record(1, 0)->birth;
 	crash_copy();
 	crash();
-	snprintf(path, sizeof(path), "%s/store", store.path);
-	fd = open(path, O_RDONLY);
-	assert_int_equal(flash_scan_super(&sys_native, fd, &found), 0);
-	close(fd);
+	file_super(&found);
 	at = flash_super_at(found.super.counter % FLASH_COPIES);
 	fail_range(&device.reads[0], at, at + 1, -EIO);
 	open_again(1, SHARD);
@@ -463,13 +458,9 @@ static void what_was_carried_out_of_a_victim_that_stays(void **state)
 
 static void turn_byte(uint64_t at)
 {
-	char path[256];
+	int fd = file_open(O_RDWR);
 	uint8_t byte;
-	int fd;
 
-	snprintf(path, sizeof(path), "%s/store", store.path);
-	fd = open(path, O_RDWR);
-	assert_true(fd >= 0);
 	assert_int_equal(pread(fd, &byte, 1, (off_t)at), 1);
 	byte ^= 1;
 	assert_int_equal(pwrite(fd, &byte, 1, (off_t)at), 1);

@@ -19,11 +19,8 @@ static uint32_t uses_told(void)
 	struct flash_super_found super;
 	uint8_t *marks;
 	uint32_t told = 0;
-	char path[256];
-	int fd;
+	int fd = file_open(O_RDONLY);
 
-	snprintf(path, sizeof(path), "%s/store", store.path);
-	fd = open(path, O_RDONLY);
 	assert_int_equal(flash_scan_super(&sys_native, fd, &super), 0);
 	assert_int_equal(flash_scanner_init(&scanner, &sys_native, fd, &super), 0);
 	marks = malloc(super.layout.records_max);
