@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A cache's memory under sizes that change: chunks follow what is dumped, little of them lies
- * idle, and every byte is right. And very many small blocks: in the soak (CAIRN_SOAK=1).
+ * idle, and every byte is right. Keys whose buckets are full. And very many small blocks: in the
+ * soak (CAIRN_SOAK=1).
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,9 +16,10 @@
 
 #include "cache_region.h"
 
-#define SIZE	(64u << 20)
-#define ENTRIES 65536u
-#define SOME	150000u /* numbers of blocks in all */
+#define SIZE	   (64u << 20)
+#define MANY_BYTES 256u
+#define ENTRIES	   65536u
+#define SOME	   150000u /* numbers of blocks in all */
 
 /* Of the chunks' bytes, what is in slots of blocks that are found. */
 #define SHARE_OF_ONE 0.90
@@ -168,9 +170,78 @@ static void changing_sizes(void **state)
 	shelf_free(&shelf);
 }
 
-#define MANY	   10000000u
-#define MANY_BYTES 256u
-#define MANY_SIZE  (UINT64_C(6) << 30)
+#define WAYS  (2 * CACHE_BUCKET_WAYS)
+#define CROWD (WAYS + 2)
+#define CHILD 1000000u /* keys of others' children are numbered from here on */
+
+static void set_parent(struct shelf_client *client, uint32_t child, uint32_t parent)
+{
+	struct shelf_pin low, high;
+
+	assert_true(shelf_pin(client, child, &low) && shelf_pin(client, parent, &high));
+	entry_set_parent(&client->map, &low.ref, &high.ref);
+	assert_int_equal(entry_children(&client->map, high.ref.entry), 1);
+	shelf_let_go(client, high.record, high.ref.entry);
+	shelf_let_go(client, low.record, low.ref.entry);
+}
+
+/* Numbers of keys that have the two buckets of the first of them, in whichever order. */
+static void find_crowd(const struct cache_map *map, uint32_t *ret_crowd)
+{
+	struct cache_key first = shelf_key(0);
+	const uint64_t *ways[2] = {cached_ways(map, &first, 0), cached_ways(map, &first, 1)};
+
+	for (uint32_t number = 0, count = 0; count < CROWD; number++) {
+		struct cache_key key = shelf_key(number);
+		const uint64_t *mine[2] = {cached_ways(map, &key, 0), cached_ways(map, &key, 1)};
+
+		assert_true(number < CHILD);
+		if ((mine[0] == ways[0] && mine[1] == ways[1]) ||
+		    (mine[0] == ways[1] && mine[1] == ways[0]))
+			ret_crowd[count++] = number;
+	}
+}
+
+/* One goes: the coldest that has no child, and only where all have some the coldest. */
+static void full_buckets(void **state)
+{
+	struct evicted evicted = {0};
+	struct shelf_client client;
+	uint32_t crowd[CROWD];
+	struct shelf shelf;
+
+	(void)state;
+	assert_true(shelf_new(&shelf, SIZE, 64, CHILD));
+	assert_true(shelf_join(&client, &shelf, 0, 1));
+	find_crowd(&client.map, crowd);
+	for (uint32_t i = 0; i < WAYS; i++)
+		dump(&client, crowd[i], MANY_BYTES, &evicted);
+	assert_int_equal(evicted.blocks, 0);
+	/* A chain whose end is the last but one, and the last, which is alone. */
+	for (uint32_t i = 1; i < WAYS - 1; i++)
+		set_parent(&client, crowd[i], crowd[i - 1]);
+	dump(&client, crowd[WAYS], MANY_BYTES, &evicted);
+	assert_int_equal(evicted.blocks, 1);
+	assert_int_equal(evicted.parents, 0);
+	for (uint32_t i = 0; i < WAYS + 1; i++)
+		assert_int_equal(found(&client, crowd[i], MANY_BYTES) > 0, i != WAYS - 2);
+	for (uint32_t i = WAYS - 3; i < WAYS + 1; i++) {
+		if (i == WAYS - 2)
+			continue;
+		dump(&client, CHILD + i, MANY_BYTES, &evicted);
+		set_parent(&client, CHILD + i, crowd[i]);
+	}
+	dump(&client, crowd[WAYS + 1], MANY_BYTES, &evicted);
+	assert_int_equal(evicted.blocks, 2);
+	assert_int_equal(evicted.parents, 1);
+	for (uint32_t i = 0; i < CROWD; i++)
+		assert_int_equal(found(&client, crowd[i], MANY_BYTES) > 0, i > 0 && i != WAYS - 2);
+	shelf_die(&client);
+	shelf_free(&shelf);
+}
+
+#define MANY	  10000000u
+#define MANY_SIZE (UINT64_C(6) << 30)
 
 /* Ten million blocks of 256 bytes in 6 GiB: all there, each found, and its bytes right. */
 static void ten_million(void **state)
@@ -216,7 +287,8 @@ static int run_many(void)
 /* With an argument the many. */
 int main(int argc, char **argv)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(changing_sizes)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(changing_sizes),
+					   cmocka_unit_test(full_buckets)};
 
 	(void)argv;
 	return argc > 1 ? run_many() : cmocka_run_group_tests(tests, NULL, NULL);

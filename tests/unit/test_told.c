@@ -163,16 +163,23 @@ static const struct cairn_task_opts plain = {.size = sizeof(plain)};
 static const struct cairn_task_opts in_order = {.size = sizeof(in_order),
 						.flags = CAIRN_TASK_CHAIN};
 
+/* So many that a cache, which samples its leaves, meets the end of the chain. */
+static void dump_others(void)
+{
+	for (uint32_t i = 1000; i < 1150; i++)
+		assert_int_equal(dump_one(&f, i, 0, SHARD, 0), 0);
+}
+
 /* More than the tier keeps: the coldest leaves go. Of the chain the end, and nothing else. */
 static void crowd(void)
 {
 	uint32_t there = 0;
 
-	for (uint32_t i = 1000; i < 1070; i++)
-		assert_int_equal(dump_one(&f, i, 0, SHARD, 0), 0);
+	dump_others();
 	for (uint32_t i = 0; i < CHAIN; i++)
 		there += present(&f, i);
-	assert_in_range(there, 1, CHAIN - 1);
+	if (there < 1 || there > CHAIN - 1)
+		fail_msg("%s: %u of the chain are there", f.spec, there);
 	assert_int_equal(cairn_lookup_prefix(f.ns, keys, CHAIN, NULL, NULL, NULL), there);
 }
 
@@ -249,8 +256,7 @@ static void loads_tell_what_comes_up(void **state)
 	assert_int_equal(cairn_load(f.ns, xfers, CHAIN / 2, &plain, NULL), 0);
 	assert_int_equal(cairn_load(f.ns, xfers, CHAIN, &in_order, NULL), 0);
 	/* More than memory has room for: the chain goes from its end, there and below. */
-	for (uint32_t i = 1000; i < 1070; i++)
-		assert_int_equal(dump_one(&f, i, 0, SHARD, 0), 0);
+	dump_others();
 	for (uint32_t i = 0; i < CHAIN; i++) {
 		struct cairn_pinned pinned;
 		int ret = cairn_pin(f.ns, &keys[i], 0, &pinned);

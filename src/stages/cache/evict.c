@@ -609,22 +609,24 @@ bool evict_for(struct cache_map *map, enum policy_kind policy, uint32_t units,
 	       (units > 0 && steal_any(map, policy, units, ret_evicted));
 }
 
+/* A block that has no children, if there is one; else any. */
 bool evict_in_buckets(struct cache_map *map, enum policy_kind policy, const struct cache_key *key,
 		      struct evicted *ret_evicted)
 {
 	struct batch batch;
+	bool went = false;
 
-	batch_init(&batch, map, policy);
-	batch.parents_too = true;
-	for (uint32_t b = 0; b < 2; b++) {
-		const uint64_t *ways = cached_ways(map, key, b);
-
-		for (uint32_t i = 0; i < CACHE_BUCKET_WAYS; i++) {
-			uint32_t entry = (uint32_t)word_get(&ways[i]) - 1;
+	for (uint32_t parents_too = 0; parents_too < 2 && !went; parents_too++) {
+		batch_init(&batch, map, policy);
+		batch.parents_too = parents_too;
+		for (uint32_t i = 0; i < 2 * CACHE_BUCKET_WAYS; i++) {
+			const uint64_t *ways = cached_ways(map, key, i / CACHE_BUCKET_WAYS);
+			uint32_t entry = (uint32_t)word_get(&ways[i % CACHE_BUCKET_WAYS]) - 1;
 
 			if (entry < map->entry_count)
 				consider(&batch, entry);
 		}
+		went = take_all(map, &batch, ret_evicted) > 0;
 	}
-	return take_all(map, &batch, ret_evicted) > 0;
+	return went;
 }

@@ -29,7 +29,7 @@ struct evicted {
 bool evict_for(struct cache_map *map, enum policy_kind policy, uint32_t units,
 	       struct evicted *ret_evicted);
 
-/* Room in the buckets of a key: both are full. One block of them goes, a parent or not. */
+/* Room in the buckets of a key: both are full. One block of them goes, a parent if all are. */
 bool evict_in_buckets(struct cache_map *map, enum policy_kind policy, const struct cache_key *key,
 		      struct evicted *ret_evicted);
 
