@@ -10,8 +10,9 @@ FUZZ_SECONDS ?= 60
 RUN = replay "cache(size=32MiB) | flash(path=$$path/kv, size=512MiB)" --generate chat --seed 1 --limit 3000 \
 	--block 64KiB --clients 2
 
-# On a terminal ninja shows how far it is on one line; elsewhere only what went wrong is wanted.
-NINJA = ninja -C build $$(test -t 1 || echo --quiet)
+# On a terminal ninja shows how far it is on one line; elsewhere only what went wrong is wanted, which
+# ninja can do since 1.11.
+NINJA = ninja -C build $$(test -t 1 || ! ninja --help 2>&1 | grep -q -e --quiet || echo --quiet)
 MESON_TEST = meson test -C build --no-rebuild --print-errorlogs
 FORMATTED = find include src cli python tests bench examples -name '*.[ch]' 2>/dev/null
 

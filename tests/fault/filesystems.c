@@ -6,13 +6,14 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fs.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include <linux/fs.h> /* after sys/mount.h: glibc 2.35 has the same names */
 
 #include "kit.h"
 #include "loop.h"
