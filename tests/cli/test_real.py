@@ -274,7 +274,8 @@ class Real(unittest.TestCase):
 
     def test_bench(self):
         for store in self.stores[-1 if SHORT else 0:]:
-            for op in "load", "dump", "mixed", "lookup":
+            ops = "load", "dump", "mixed", "lookup"
+            for op in ops[:2] if store in self.posix else ops:
                 r = cairn("bench", store, "--op", op, "--count", "20", "--block", "8KiB", "--pairs",
                           "1" if SHORT else "2")
                 self.assertGreater(r["ratio"], 0)

@@ -1,7 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# run.sh PROGRAM ARGUMENT...: runs it with @TMP@ in the last argument a fresh folder, removed after.
+# run.sh [--memory] PROGRAM ARGUMENT...: runs it with @TMP@ in the last argument a fresh folder,
+# removed after; with --memory in shared memory, where that has 2 GiB.
 set -eu
+if [ "$1" = --memory ]; then
+	shift
+	free=$(df -k --output=avail /dev/shm 2>/dev/null | tail -n 1)
+	[ "${free:-0}" -lt 2097152 ] || TMPDIR=/dev/shm
+fi
 # Shared memory, which containers have little of: 64 MiB are usual.
 case "$*" in
 *"cache("*)

@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "kit.h"
 
@@ -46,7 +47,7 @@ static void dump_shard(struct arena *arena, struct cairn_namespace *ns, uint32_t
 
 	if (arena->held_back && position == SHARDS - 1) {
 		while (read_u32(&arena->acknowledged) < SHARDS - 1)
-			sched_yield();
+			usleep(100);
 		CHECK(!kit_present(ns, arena->id), "seen with one shard missing");
 		CHECK(kit_load(ns, shape, arena->id) == -ENOENT, "loaded with one shard missing");
 		CHECK(cairn_lookup_prefix(ns, &key, 1, NULL, NULL, NULL) == 0);
@@ -214,7 +215,7 @@ int main(int argc, char **argv)
 	uint64_t rounds;
 
 	kit_init(argc, argv);
-	rounds = kit_number("rounds", kit_sanitized() ? 100 : 1000, 100000);
+	rounds = kit_number("rounds", kit_sanitized() ? 100 : 400, 100000);
 	run(kit_text("engine", "auto"), false, rounds);
 	if (!kit_flash()) /* one owner */
 		run(kit_text("engine", "auto"), true, rounds / 10);
