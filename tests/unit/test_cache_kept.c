@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Sums of what lies in a region: of one that was kept, and of one that several share. */
+/*
+ * Sums of what lies in a region: of one that was kept, and of one that several share. And what
+ * becomes of regions that nobody has open.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,6 +11,8 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <signal.h>
+#include <sys/wait.h>
 
 #include "block_shop.h"
 
@@ -95,12 +100,126 @@ static void what_differs_is_refused(void **state)
 	shop_close(&shop);
 }
 
+/* ---- what is left behind ---------------------------------------------------------------- */
+
+static void other_name(char which, char ret_name[80])
+{
+	snprintf(ret_name, 80, "%s-%c", region, which);
+}
+
+static bool is_there(char which)
+{
+	char name[80], path[PATH_SIZE];
+
+	other_name(which, name);
+	file_of(name, path);
+	return access(path, F_OK) == 0;
+}
+
+static void write_file(char which, const void *bytes, size_t length)
+{
+	char name[80], path[PATH_SIZE];
+	int fd;
+
+	other_name(which, name);
+	file_of(name, path);
+	fd = open(path, O_WRONLY | O_CREAT | O_EXCL, 0600);
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, bytes, length), length);
+	close(fd);
+}
+
+/* A process that has a block in such a region, until it is killed. */
+static pid_t begin(char which, const char *options)
+{
+	int told[2];
+	char byte;
+	pid_t pid;
+
+	assert_int_equal(pipe(told), 0);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		struct cairn_error error;
+		struct shop shop;
+		char name[80], spec[SPEC_MAX];
+
+		other_name(which, name);
+		snprintf(spec, sizeof(spec), "cache(%s%s, name=%s)", SIZES, options, name);
+		if (shop_try(&shop, spec, NULL, LENGTH, &error) < 0 || dump(&shop, 1, LENGTH) != 0)
+			_exit(1);
+		if (write(told[1], "", 1) == 1)
+			pause();
+		_exit(1);
+	}
+	close(told[1]);
+	assert_int_equal(read(told[0], &byte, 1), 1);
+	close(told[0]);
+	return pid;
+}
+
+static void end(pid_t pid)
+{
+	assert_int_equal(kill(pid, SIGKILL), 0);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+}
+
+/* Opens the test's own region until that is gone: the dead may have I/O under way. */
+static void open_until_gone(char which)
+{
+	struct shop shop;
+
+	for (uint32_t i = 0; i < 1000 && is_there(which); i++) {
+		shop_open(&shop, SIZES, "", LENGTH);
+		shop_close(&shop);
+		usleep(10000);
+	}
+	assert_false(is_there(which));
+}
+
+/* Nobody's goes as anybody opens a region; who lives, or wants it kept, finds his again. */
+static void what_the_killed_leave(void **state)
+{
+	static const char unknown[8192] = "of another version";
+	struct cairn_error error = {0};
+	char name[80], spec[SPEC_MAX];
+	pid_t dead, keeper, live;
+	struct shop shop;
+
+	(void)state;
+	dead = begin('d', "");
+	keeper = begin('k', ", keep=yes");
+	live = begin('l', "");
+	write_file('e', "", 0);
+	write_file('u', unknown, sizeof(unknown));
+	end(dead);
+	end(keeper);
+	open_until_gone('d');
+	open_until_gone('e');
+	assert_true(is_there('k') && is_there('l') && is_there('u'));
+	other_name('k', name);
+	snprintf(spec, sizeof(spec), "cache(%s, keep=yes, name=%s)", SIZES, name);
+	assert_int_equal(shop_try(&shop, spec, NULL, LENGTH, &error), 0);
+	assert_int_equal(load(&shop, 1, LENGTH), 0);
+	shop_close(&shop);
+	assert_true(is_there('k'));
+	other_name('l', name);
+	snprintf(spec, sizeof(spec), "cache(%s, name=%s)", SIZES, name);
+	assert_int_equal(shop_try(&shop, spec, NULL, LENGTH, &error), 0);
+	assert_int_equal(load(&shop, 1, LENGTH), 0);
+	/* Of the last two one is killed, and the other closes it. */
+	end(live);
+	shop_close(&shop);
+	open_until_gone('l');
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(kept),
 		TEST(sums_are_shared),
 		TEST(what_differs_is_refused),
+		TEST(what_the_killed_leave),
 	};
 
 	if (shm_is_small())

@@ -77,6 +77,7 @@ static const struct cairn_counter_row cache_counters[CC_ROWS] = {
 			     "blocks held back that could not be written below, and went", 0},
 	[CC_DIRTY] = {"dirty_bytes", "held back and not yet below, by all processes", 1},
 	[CC_REPAIRS] = {"repairs", "dead clients cleaned up after", 0},
+	[CC_SWEPT] = {"regions_removed", "regions of dead processes, taken away at open", 0},
 	[CC_CLIENTS] = {"clients", "processes that have the region open", 1},
 	[CC_CHUNKS] = {"chunks", "pieces of memory that are there", 1},
 	[CC_CHUNKS_MISSING] = {"chunks_missing", "pieces that no memory could be had for", 1},
@@ -167,6 +168,7 @@ static int cache_open(void *self, const struct cairn_stage_env *env, struct cair
 		reserve_fini(stage);
 		return ret;
 	}
+	cairn_count(env, CC_SWEPT, stage->region.swept);
 	stage->map = &stage->region.map;
 	stage->tails = stage->region.tails;
 	ret = flush_init(stage);

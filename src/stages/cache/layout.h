@@ -65,6 +65,7 @@ struct cache_header {
 	uint32_t repairs;   /* dead clients that were cleaned up after */
 	uint32_t adoptions; /* openers that found a region that nobody had open */
 	uint64_t dirty;	    /* bytes of slots of what is not below yet; as right as `blocks` */
+	uint32_t kept;	    /* 1: an opener wants it kept, be it that all are killed */
 };
 
 enum cache_client_state { CLIENT_FREE = 0, CLIENT_LIVE = 1 };

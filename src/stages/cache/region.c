@@ -14,7 +14,6 @@
 #include "stages/cache/slots.h"
 #include "stages/error.h"
 
-#define SHM_FOLDER  "/dev/shm" /* where shm_open() has its files */
 #define POLL_NS	    1000000u
 #define ALIVE_NS    20000000u /* clients are looked at so often at most */
 #define WORDS_BYTES (CACHE_WORDS_FAR * sizeof(uint64_t))
@@ -58,17 +57,17 @@ static uint32_t header_crc(const struct cache_header *header)
 	return crc32c(0, header, offsetof(struct cache_header, crc));
 }
 
-/* The lowest byte that another process has locked among the clients', or -1. */
-static int64_t live_client(struct region *region)
+/* Has another process a byte of the clients' locked? */
+bool region_used(struct region *region)
 {
 	for (uint32_t i = 0; i < CACHE_CLIENTS_MAX; i++) {
 		int64_t byte = CACHE_LOCK_CLIENT + i;
 
-		if (region->sys->byte_lock(region->fd, byte, false) == -EAGAIN)
-			return i;
+		if (region->sys->byte_lock(region->fd, byte, false) < 0)
+			return true;
 		region->sys->byte_unlock(region->fd, byte);
 	}
-	return -1;
+	return false;
 }
 
 static int no_room(struct region *region, uint64_t needed, uint64_t available,
@@ -380,7 +379,7 @@ static int make_or_join(struct region *region, const struct region_opts *opts,
 			const struct stat *st, struct cairn_error *reterr)
 {
 	bool made = st->st_size > 0 && is_made(region);
-	bool alone = live_client(region) < 0;
+	bool alone = !region_used(region);
 	struct cache_header *header;
 	int ret;
 
@@ -431,6 +430,7 @@ int region_open(struct region *region, const struct cairn_stage_env *env,
 	region->huge = opts->huge;
 	region->keep = opts->keep && opts->name;
 	name_it(region, opts);
+	region->swept = region_sweep(region->sys, opts->name);
 	do
 		ret = open_file(region, opts, &st, reterr);
 	while (ret == -EAGAIN);
@@ -438,6 +438,8 @@ int region_open(struct region *region, const struct cairn_stage_env *env,
 		ret = make_or_join(region, opts, &st, reterr);
 	if (ret == 0)
 		ret = region_enter(region, reterr);
+	if (ret == 0 && region->keep)
+		half_put(&region->map.header->kept, 1);
 	if (region->fd >= 0)
 		region_unlock(region, CACHE_LOCK_CREATE);
 	if (ret == 0)
@@ -477,7 +479,7 @@ void region_close(struct region *region)
 	if (region->map.my_pins)
 		region_unlock(region, CACHE_LOCK_CLIENT + region->map.client);
 	/* The last one of it takes the file away, unless it is to be kept. */
-	if (locked && region->ours && !region->keep && live_client(region) < 0)
+	if (locked && region->ours && !region->keep && !region_used(region))
 		sys->shm_unlink(region->name);
 	if (region->lent)
 		sys->munmap(region->lent, region->bytes);

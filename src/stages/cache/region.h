@@ -18,6 +18,7 @@
 #include "stages/cache/map.h"
 
 #define REGION_NAME_MAX 64u
+#define SHM_FOLDER	"/dev/shm" /* where shm_open() has its files */
 
 struct region_opts {
 	const char *name; /* NULL: nobody else's, and gone at close */
@@ -44,6 +45,7 @@ struct region {
 	bool keep;
 	bool ours;	    /* made, or joined: not what was refused, nor private */
 	bool tails;	    /* shards have sums */
+	uint32_t swept;	    /* others that were taken away */
 	uint32_t adoptions; /* times that it was found with nobody in it; stands while it is open */
 	uint64_t tables_huge; /* of the tables: bytes from the start on that were tried */
 	struct cache_map map;
@@ -57,6 +59,15 @@ void region_close(struct region *region);
 
 /* What the file of a region of that name is called, for shm_open(). */
 void region_file_name(const char *name, char ret_path[REGION_NAME_MAX + 40]);
+
+/*
+ * Takes away this user's regions that nobody has open and nobody said to keep: but for one of
+ * that name (NULL: for none). How many; what cannot be looked at stays. Blocks: an open.
+ */
+uint32_t region_sweep(const struct sys *sys, const char *but);
+
+/* Whether another process, or its I/O, still has it. Under CACHE_LOCK_CREATE. */
+bool region_used(struct region *region);
 
 /* Gets the chunk its memory, and touches it. Blocks for some ms: a worker's. */
 void region_back(struct region *region, uint32_t chunk);
