@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 
 #include "block_shop.h"
@@ -144,6 +145,7 @@ static pid_t begin(char which, const char *options)
 		struct shop shop;
 		char name[80], spec[SPEC_MAX];
 
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		other_name(which, name);
 		snprintf(spec, sizeof(spec), "cache(%s%s, name=%s)", SIZES, options, name);
 		if (shop_try(&shop, spec, NULL, LENGTH, &error) < 0 || dump(&shop, 1, LENGTH) != 0)
