@@ -12,7 +12,7 @@ RUN = replay "cache(size=32MiB) | flash(path=$$path/kv, size=512MiB)" --generate
 
 # On a terminal ninja shows how far it is on one line; elsewhere only what went wrong is wanted, which
 # ninja can do since 1.11.
-NINJA = ninja -C build $$(test -t 1 || ! ninja --help 2>&1 | grep -q -e --quiet || echo --quiet)
+NINJA = exec 3>&1; ninja -C build $$(test -t 3 || ! ninja --help 2>&1 | grep -q -e --quiet || echo --quiet)
 MESON_TEST = meson test -C build --no-rebuild --print-errorlogs
 FORMATTED = find include src cli python tests bench examples -name '*.[ch]' 2>/dev/null
 

@@ -55,9 +55,11 @@ suites() {
     shift
     begin "tests in $folder"
     started=$(date +%s)
-    meson test -C "$folder" --no-rebuild --print-errorlogs \
+    env TMPDIR="${tests_in:-${TMPDIR:-/tmp}}" \
+        meson test -C "$folder" --no-rebuild --print-errorlogs \
         --num-processes $((4 * $(processors))) "$@" >"$log" 2>&1
     status=$?
+    tests_in=
     good=$(figure Ok)
     bad=0
     for kind in Fail 'Unexpected Pass' Timeout; do
@@ -122,6 +124,7 @@ build_ahead_now() {
     done
 }
 memory=
+tests_in= # where the next tests have their files; empty: where TMPDIR says
 leave() {
     [ -z "$ahead" ] || kill -- "-$ahead" 2>/dev/null
     [ -z "$memory" ] || rm -rf "$memory"
@@ -135,11 +138,13 @@ step_gcc() {
     suites build --no-suite tidy
 }
 
-# What gcc's tests do on a disk those of the other builds do in memory, where that has 6 GiB.
+# What gcc's tests do on a disk the next ones do in memory, where 8 GiB of that can be had.
 in_memory() {
-    free=$(df -k --output=avail /dev/shm 2>/dev/null | tail -n 1)
-    [ -z "$memory" ] && [ "${free:-0}" -ge 6291456 ] || return 0
-    memory=$(mktemp -d /dev/shm/cairn-tests.XXXXXX) && export TMPDIR="$memory"
+    room=$(df -k --output=avail /dev/shm 2>/dev/null | tail -n 1)
+    free=$(sed -n 's/^MemAvailable: *\([0-9]*\).*/\1/p' /proc/meminfo)
+    [ "${room:-0}" -ge 8388608 ] && [ "${free:-0}" -ge 8388608 ] || return 0
+    [ -n "$memory" ] || memory=$(mktemp -d /dev/shm/cairn-tests.XXXXXX)
+    tests_in=$memory
 }
 
 step_asan() {

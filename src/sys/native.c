@@ -236,6 +236,20 @@ static int native_byte_unlock(int fd, off_t offset)
 	return byte_fcntl(fd, F_OFD_SETLK, F_UNLCK, offset);
 }
 
+static int native_bytes_locked(int fd, off_t first, off_t count)
+{
+	struct flock lock = {
+		.l_type = F_WRLCK,
+		.l_whence = SEEK_SET,
+		.l_start = first,
+		.l_len = count,
+	};
+	int rc;
+
+	RETRY(rc, fcntl(fd, F_OFD_GETLK, &lock));
+	return rc < 0 ? rc : lock.l_type != F_UNLCK;
+}
+
 static ssize_t native_getdents(int fd, void *buffer, size_t bytes)
 {
 	ssize_t rc;
@@ -407,6 +421,7 @@ const struct sys sys_native = {
 	.flock = native_flock,
 	.byte_lock = native_byte_lock,
 	.byte_unlock = native_byte_unlock,
+	.bytes_locked = native_bytes_locked,
 	.getdents = native_getdents,
 	.shm_open = native_shm_open,
 	.shm_unlink = native_shm_unlink,

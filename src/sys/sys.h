@@ -63,6 +63,8 @@ struct sys {
 	/* an OFD write lock on one byte; wait=false: -EAGAIN when it is taken */
 	int (*byte_lock)(int fd, off_t offset, bool wait);
 	int (*byte_unlock)(int fd, off_t offset);
+	/* 1: another description has a lock on one of the bytes, 0: none has */
+	int (*bytes_locked)(int fd, off_t first, off_t count);
 	ssize_t (*getdents)(int fd, void *buffer, size_t bytes);
 	int (*shm_open)(const char *name, int flags, mode_t mode);
 	int (*shm_unlink)(const char *name);

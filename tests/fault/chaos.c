@@ -145,6 +145,7 @@ WRAP(int, fstatfs, (int fd, struct statfs *st), (fd, st))
 WRAP(int, ioctl, (int fd, unsigned long request, void *argument), (fd, request, argument))
 WRAP(int, flock, (int fd, int operation), (fd, operation))
 WRAP(int, byte_lock, (int fd, off_t offset, bool wait), (fd, offset, wait))
+WRAP(int, bytes_locked, (int fd, off_t first, off_t count), (fd, first, count))
 WRAP(ssize_t, getdents, (int fd, void *buffer, size_t bytes), (fd, buffer, bytes))
 WRAP(int, shm_unlink, (const char *name), (name))
 WRAP(int, random, (void *buffer, size_t bytes), (buffer, bytes))
@@ -505,6 +506,7 @@ const struct sys chaos_sys = {
 	.flock = chaos_flock,
 	.byte_lock = chaos_byte_lock,
 	.byte_unlock = chaos_byte_unlock,
+	.bytes_locked = chaos_bytes_locked,
 	.getdents = chaos_getdents,
 	.shm_open = chaos_shm_open,
 	.shm_unlink = chaos_shm_unlink,

@@ -153,7 +153,11 @@ static void a_byte_lock_excludes_another_description(void **state)
 	assert_int_equal(sys->byte_lock(one, 7, true), 0);
 	assert_int_equal(sys->byte_lock(two, 7, false), -EAGAIN);
 	assert_int_equal(sys->byte_lock(two, 8, false), 0);
+	assert_int_equal(sys->bytes_locked(one, 0, 8), 0); /* its own is none */
+	assert_int_equal(sys->bytes_locked(one, 0, 9), 1);
+	assert_int_equal(sys->bytes_locked(two, 7, 1), 1);
 	assert_int_equal(sys->byte_unlock(one, 7), 0);
+	assert_int_equal(sys->bytes_locked(two, 0, 100), 0);
 	assert_int_equal(sys->byte_lock(two, 7, false), 0);
 	assert_int_equal(sys->flock(one, LOCK_EX | LOCK_NB), 0);
 	assert_int_equal(sys->flock(two, LOCK_EX | LOCK_NB), -EWOULDBLOCK);

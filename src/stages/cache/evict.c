@@ -609,19 +609,23 @@ bool evict_for(struct cache_map *map, enum policy_kind policy, uint32_t units,
 	       (units > 0 && steal_any(map, policy, units, ret_evicted));
 }
 
-/* A block that has no children, if there is one; else any. */
+/* A block that nobody pins and that has no children, if there is one; else one that has. */
 bool evict_in_buckets(struct cache_map *map, enum policy_kind policy, const struct cache_key *key,
 		      struct evicted *ret_evicted)
 {
+	const uint64_t *ways[2] = {cached_ways(map, key, 0), cached_ways(map, key, 1)};
+	uint64_t pinned[PINNED_BITS / 64] = {0};
 	struct batch batch;
 	bool went = false;
 
+	pins_each(map, note_pinned, pinned);
 	for (uint32_t parents_too = 0; parents_too < 2 && !went; parents_too++) {
 		batch_init(&batch, map, policy);
 		batch.parents_too = parents_too;
+		batch.pinned = pinned;
 		for (uint32_t i = 0; i < 2 * CACHE_BUCKET_WAYS; i++) {
-			const uint64_t *ways = cached_ways(map, key, i / CACHE_BUCKET_WAYS);
-			uint32_t entry = (uint32_t)word_get(&ways[i % CACHE_BUCKET_WAYS]) - 1;
+			const uint64_t *way = &ways[i % 2][i / 2];
+			uint32_t entry = (uint32_t)word_get(way) - 1;
 
 			if (entry < map->entry_count)
 				consider(&batch, entry);

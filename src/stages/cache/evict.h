@@ -7,8 +7,8 @@
  *  1. What goes is live, not DIRTY, a leaf (no entry names it as parent) but for 2, and pinned
  *     by nobody: it was EVICTING while the pins of all clients were looked at, and is so still.
  *  2. A block with children goes in two cases alone: a chunk that must change its class is
- *     emptied of all its blocks but pinned ones, and of a key whose buckets are both full the
- *     least of those in them goes.
+ *     emptied of all its blocks but pinned ones, and of a key whose buckets are both full of
+ *     blocks with children or pins the least of those without pins goes.
  */
 #ifndef STAGES_CACHE_EVICT_H
 #define STAGES_CACHE_EVICT_H
@@ -29,7 +29,7 @@ struct evicted {
 bool evict_for(struct cache_map *map, enum policy_kind policy, uint32_t units,
 	       struct evicted *ret_evicted);
 
-/* Room in the buckets of a key: both are full. One block of them goes, a parent if all are. */
+/* Room in the buckets of a key: both are full. One block of them goes, a parent if no leaf can. */
 bool evict_in_buckets(struct cache_map *map, enum policy_kind policy, const struct cache_key *key,
 		      struct evicted *ret_evicted);
 

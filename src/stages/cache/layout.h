@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 #define CACHE_MAGIC	  UINT64_C(0x6568636163726e63) /* "cnrcache" */
-#define CACHE_VERSION	  3u
+#define CACHE_VERSION	  4u
 #define CACHE_CHUNK_MAX	  (8u << 20) /* the largest shard kept; a shard lies in one chunk */
 #define CACHE_CHUNK_MIN	  (1u << 20)
 #define CACHE_CHUNKS_WANT 16u	 /* small regions have smaller chunks, to have as many */

@@ -57,17 +57,10 @@ static uint32_t header_crc(const struct cache_header *header)
 	return crc32c(0, header, offsetof(struct cache_header, crc));
 }
 
-/* Has another process a byte of the clients' locked? */
-bool region_used(struct region *region)
+/* What cannot be known is taken for used. */
+bool region_used(const struct region *region)
 {
-	for (uint32_t i = 0; i < CACHE_CLIENTS_MAX; i++) {
-		int64_t byte = CACHE_LOCK_CLIENT + i;
-
-		if (region->sys->byte_lock(region->fd, byte, false) < 0)
-			return true;
-		region->sys->byte_unlock(region->fd, byte);
-	}
-	return false;
+	return region->sys->bytes_locked(region->fd, CACHE_LOCK_CLIENT, CACHE_CLIENTS_MAX) != 0;
 }
 
 static int no_room(struct region *region, uint64_t needed, uint64_t available,
@@ -467,6 +460,14 @@ static void leave(struct region *region)
 	half_put(&map->clients[map->client].state, CLIENT_FREE);
 }
 
+/* Else somebody has taken it away, and what has its name by now is another's. */
+static bool has_name(const struct region *region)
+{
+	struct stat st;
+
+	return region->sys->fstat(region->fd, &st) == 0 && st.st_nlink > 0;
+}
+
 void region_close(struct region *region)
 {
 	const struct sys *sys = region->sys;
@@ -479,8 +480,11 @@ void region_close(struct region *region)
 	if (region->map.my_pins)
 		region_unlock(region, CACHE_LOCK_CLIENT + region->map.client);
 	/* The last one of it takes the file away, unless it is to be kept. */
-	if (locked && region->ours && !region->keep && !region_used(region))
+	if (locked && region->ours && !region->keep && !region_used(region) && has_name(region))
 		sys->shm_unlink(region->name);
+	/* A child that was forked meanwhile may have the description for long. */
+	if (locked)
+		region_unlock(region, CACHE_LOCK_CREATE);
 	if (region->lent)
 		sys->munmap(region->lent, region->bytes);
 	if (region->base)

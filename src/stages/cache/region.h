@@ -66,8 +66,8 @@ void region_file_name(const char *name, char ret_path[REGION_NAME_MAX + 40]);
  */
 uint32_t region_sweep(const struct sys *sys, const char *but);
 
-/* Whether another process, or its I/O, still has it. Under CACHE_LOCK_CREATE. */
-bool region_used(struct region *region);
+/* Whether another process, or its I/O, still has it: for good under CACHE_LOCK_CREATE. */
+bool region_used(const struct region *region);
 
 /* Gets the chunk its memory, and touches it. Blocks for some ms: a worker's. */
 void region_back(struct region *region, uint32_t chunk);
