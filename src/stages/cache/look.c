@@ -9,7 +9,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/crc32c.h"
 #include "stages/cache/cache.h"
 #include "stages/error.h"
 
@@ -51,8 +50,8 @@ static int read_header(struct look *look, struct cairn_error *reterr)
 	    sys_pread_full(look->sys, look->fd, header, sizeof(*header), 0) < 0)
 		return damaged(look, reterr);
 	if (header->magic != CACHE_MAGIC || header->version != CACHE_VERSION ||
-	    header->crc != crc32c(0, header, offsetof(struct cache_header, crc)) ||
-	    header->ready != 1 || header->pins_max > CACHE_PINS_MAX)
+	    header->crc != layout_crc(header) || header->ready != 1 ||
+	    header->pins_max > CACHE_PINS_MAX)
 		return damaged(look, reterr);
 	/* What its numbers lead to is what it says, or nothing of it is believed. */
 	plan = *header;

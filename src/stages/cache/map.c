@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "base/crc32c.h"
 #include "stages/cache/map.h"
 
 static uint64_t round_up(uint64_t bytes, uint64_t to)
@@ -32,6 +33,11 @@ static uint64_t lay(uint64_t *at, uint64_t bytes)
 
 	*at = round_up(begin + bytes, CACHE_PAGE);
 	return begin;
+}
+
+uint32_t layout_crc(const struct cache_header *header)
+{
+	return crc32c(0, header, offsetof(struct cache_header, crc));
 }
 
 bool layout_plan(struct cache_header *header)

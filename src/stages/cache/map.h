@@ -70,6 +70,9 @@ void map_init(struct cache_map *map, void *base, const void *lent);
 /* Fills the offsets of a header whose size, entries and pins_max are set. False: too small. */
 bool layout_plan(struct cache_header *header);
 
+/* Of what a header says for good: all before its crc. */
+uint32_t layout_crc(const struct cache_header *header);
+
 static inline uint8_t *map_payload(const struct cache_map *map, uint64_t slot)
 {
 	const struct cache_chunk *chunk = &map->chunks[slot_chunk(slot)];

@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include "base/atomic.h"
-#include "base/crc32c.h"
 #include "stages/cache/pins.h"
 #include "stages/cache/recover.h"
 #include "stages/cache/region.h"
@@ -50,18 +49,13 @@ uint32_t region_clients(const struct region *region)
 	return count;
 }
 
-/* ---- the header ------------------------------------------------------------------ */
-
-static uint32_t header_crc(const struct cache_header *header)
-{
-	return crc32c(0, header, offsetof(struct cache_header, crc));
-}
-
 /* What cannot be known is taken for used. */
 bool region_used(const struct region *region)
 {
 	return region->sys->bytes_locked(region->fd, CACHE_LOCK_CLIENT, CACHE_CLIENTS_MAX) != 0;
 }
+
+/* ---- the header ------------------------------------------------------------------ */
 
 static int no_room(struct region *region, uint64_t needed, uint64_t available,
 		   struct cairn_error *reterr)
@@ -152,7 +146,7 @@ static int region_make(struct region *region, const struct region_opts *opts,
 	if (ret < 0)
 		return ret;
 	header.spare = header.size - header.descs_at - (uint64_t)header.chunks * header.chunk_bytes;
-	header.crc = header_crc(&header);
+	header.crc = layout_crc(&header);
 	memcpy(region->base, &header, sizeof(header));
 	half_put(&((struct cache_header *)region->base)->ready, 1);
 	region->tails = header.tails;
@@ -171,7 +165,7 @@ static int refuse(struct region *region, const struct cache_header *header,
 			reterr, -EPROTO,
 			"%s: the region %s is of another version of cairn; name= another", name,
 			region->name);
-	if (header->crc != header_crc(header))
+	if (header->crc != layout_crc(header))
 		return stage_error(
 			reterr, -EPROTO,
 			"%s: the header of the region %s is damaged; remove /dev/shm%s, or "

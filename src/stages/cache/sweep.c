@@ -10,7 +10,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/crc32c.h"
 #include "stages/cache/region.h"
 
 /* Never a file of another user's, nor one that is no region: these are not even opened. */
@@ -32,10 +31,8 @@ static bool left_behind(const struct region *dead)
 		return false;
 	ours = header.magic == CACHE_MAGIC && header.version == CACHE_VERSION;
 	/* Whoever was making it has died; else it is sound: what is not is for a person to see. */
-	if (header.ready == 0
-		    ? header.magic != 0 && !ours
-		    : !ours || header.kept != 0 ||
-			      header.crc != crc32c(0, &header, offsetof(struct cache_header, crc)))
+	if (header.ready == 0 ? header.magic != 0 && !ours
+			      : !ours || header.kept != 0 || header.crc != layout_crc(&header))
 		return false;
 	return !region_used(dead);
 }
