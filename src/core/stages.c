@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Stages by name: linked in, or a .so in the search path. */
-#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -124,25 +123,31 @@ int stage_open_file(const char *file, struct loaded_stage *ret_stage, struct cai
 	return ret;
 }
 
+struct folder_walk {
+	const char *folder;
+	stage_file_fn *fn;
+	void *context;
+};
+
+static int tell_stage(void *context, const char *name)
+{
+	const struct folder_walk *walk = context;
+	size_t length = strlen(name);
+
+	if (length <= 3 || strcmp(name + length - 3, ".so") != 0)
+		return 0;
+	return walk->fn(walk->context, walk->folder, name);
+}
+
 /* The .so files of one folder. */
 static int each_in_folder(const char *folder, stage_file_fn *fn, void *context)
 {
-	int dir = sys_native.openat(AT_FDCWD, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-	char buffer[4096] __attribute__((aligned(8)));
-	int ret = 0;
-	ssize_t bytes;
+	struct folder_walk walk = {folder, fn, context};
+	int dir = sys_open_dir(&sys_native, AT_FDCWD, folder), ret;
 
 	if (dir < 0)
 		return 0;
-	while (ret == 0 && (bytes = sys_native.getdents(dir, buffer, sizeof(buffer))) > 0)
-		for (ssize_t at = 0; ret == 0 && at < bytes;) {
-			const struct dirent64 *entry = (const void *)(buffer + at);
-			size_t length = strlen(entry->d_name);
-
-			at += entry->d_reclen;
-			if (length > 3 && strcmp(entry->d_name + length - 3, ".so") == 0)
-				ret = fn(context, folder, entry->d_name);
-		}
+	ret = sys_walk_dir(&sys_native, dir, tell_stage, &walk);
 	sys_native.close(dir);
 	return ret;
 }

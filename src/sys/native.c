@@ -548,6 +548,36 @@ int sys_pwrite_full(const struct sys *sys, int fd, const void *buffer, size_t by
 	return transfer_full(sys->pwritev, fd, (void *)(uintptr_t)buffer, bytes, offset, -EIO);
 }
 
+int sys_open_dir(const struct sys *sys, int dirfd, const char *name)
+{
+	return sys->openat(dirfd, name, O_RDONLY | O_DIRECTORY, 0);
+}
+
+int sys_walk_dir(const struct sys *sys, int fd, int (*fn)(void *context, const char *name),
+		 void *context)
+{
+	_Alignas(struct dirent64) char buffer[16384];
+
+	for (;;) {
+		ssize_t got = sys->getdents(fd, buffer, sizeof(buffer));
+
+		if (got <= 0)
+			return (int)got;
+		for (ssize_t at = 0; at < got;) {
+			const struct dirent64 *entry = (const void *)(buffer + at);
+			int rc = 0;
+
+			if (entry->d_reclen == 0)
+				return -EIO;
+			at += entry->d_reclen;
+			if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+				rc = fn(context, entry->d_name);
+			if (rc)
+				return rc;
+		}
+	}
+}
+
 /* A killed process's rings let go of a lock in tens of ms: that wait is part of an open. */
 #define LOCK_POLL_NS 1000000u
 

@@ -126,6 +126,15 @@ int sys_collapse(const struct sys *sys, void *start);
 int sys_pread_full(const struct sys *sys, int fd, void *buffer, size_t bytes, off_t offset);
 int sys_pwrite_full(const struct sys *sys, int fd, const void *buffer, size_t bytes, off_t offset);
 
+/* For sys_walk_dir(), or to open what is in it. */
+int sys_open_dir(const struct sys *sys, int dirfd, const char *name);
+/*
+ * Calls @fn for each name in @fd but . and .., from where its last walk ended; a nonzero return
+ * ends the walk and is returned.
+ */
+int sys_walk_dir(const struct sys *sys, int fd, int (*fn)(void *context, const char *name),
+		 void *context);
+
 /*
  * flock() that waits for at most @wait_ns; -EAGAIN: somebody has it. Tried twice at
  * least: whoever only looks whether it is taken has it for an instant.

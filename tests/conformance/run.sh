@@ -3,15 +3,14 @@
 # run.sh [--memory] PROGRAM ARGUMENT...: runs it with @TMP@ in the last argument a fresh folder,
 # removed after; with --memory in shared memory, where that has 2 GiB.
 set -eu
+free=$(df -k --output=avail /dev/shm 2>/dev/null | tail -n 1)
 if [ "$1" = --memory ]; then
 	shift
-	free=$(df -k --output=avail /dev/shm 2>/dev/null | tail -n 1)
 	[ "${free:-0}" -lt 2097152 ] || TMPDIR=/dev/shm
 fi
 # Shared memory, which containers have little of: 64 MiB are usual.
 case "$*" in
 *"cache("*)
-	free=$(df -k --output=avail /dev/shm 2>/dev/null | tail -n 1)
 	[ "${free:-0}" -ge 524288 ] || { echo "/dev/shm has less than 512 MiB free"; exit 77; }
 	;;
 esac

@@ -4,7 +4,6 @@
  * said to keep. Whoever opens one anew makes it anew, so they are memory that nobody gets back;
  * of stores that come and go under other names each time, more and more.
  */
-#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -37,52 +36,49 @@ static bool left_behind(const struct region *dead)
 	return !region_used(dead);
 }
 
-static bool sweep_one(const struct sys *sys, int dir, const char *file)
+struct sweep {
+	const struct sys *sys;
+	int dir;
+	char prefix[40], own[REGION_NAME_MAX + 40];
+	uint32_t gone;
+};
+
+static int sweep_one(void *context, const char *file)
 {
+	struct sweep *sweep = context;
+	const struct sys *sys = sweep->sys;
 	struct region dead = {.sys = sys};
-	bool gone = false;
 	struct stat st;
 
-	if (snprintf(dead.name, sizeof(dead.name), "/%s", file) >= (int)sizeof(dead.name) ||
-	    sys->fstatat(dir, file, &st, AT_SYMLINK_NOFOLLOW) < 0 || !may_be(&st))
-		return false;
+	if (strncmp(file, sweep->prefix, strlen(sweep->prefix)) != 0 ||
+	    strcmp(file, sweep->own + 1) == 0 ||
+	    snprintf(dead.name, sizeof(dead.name), "/%s", file) >= (int)sizeof(dead.name) ||
+	    sys->fstatat(sweep->dir, file, &st, AT_SYMLINK_NOFOLLOW) < 0 || !may_be(&st))
+		return 0;
 	dead.fd = sys->shm_open(dead.name, O_RDWR | O_NONBLOCK, 0);
 	if (dead.fd < 0)
-		return false;
+		return 0;
 	/* Those in use are not kept from others by a lock, be it for a moment. */
 	if (!region_used(&dead) && sys->byte_lock(dead.fd, CACHE_LOCK_CREATE, false) == 0) {
-		gone = left_behind(&dead) && sys->shm_unlink(dead.name) == 0;
+		sweep->gone += left_behind(&dead) && sys->shm_unlink(dead.name) == 0;
 		/* A child that was forked meanwhile has the description, too. */
 		sys->byte_unlock(dead.fd, CACHE_LOCK_CREATE);
 	}
 	sys->close(dead.fd);
-	return gone;
+	return 0;
 }
 
 uint32_t region_sweep(const struct sys *sys, const char *but)
 {
-	char buffer[4096] __attribute__((aligned(8)));
-	int dir = sys->openat(AT_FDCWD, SHM_FOLDER, O_RDONLY | O_DIRECTORY, 0);
-	char prefix[40], own[REGION_NAME_MAX + 40] = "/";
-	uint32_t gone = 0;
-	ssize_t bytes;
+	struct sweep sweep = {.sys = sys, .own = "/"};
 
-	if (dir < 0)
+	sweep.dir = sys_open_dir(sys, AT_FDCWD, SHM_FOLDER);
+	if (sweep.dir < 0)
 		return 0;
-	snprintf(prefix, sizeof(prefix), "cairn-cache-%u-", geteuid());
+	snprintf(sweep.prefix, sizeof(sweep.prefix), "cairn-cache-%u-", geteuid());
 	if (but)
-		region_file_name(but, own);
-	while ((bytes = sys->getdents(dir, buffer, sizeof(buffer))) > 0)
-		for (ssize_t at = 0; at < bytes;) {
-			const struct dirent64 *entry = (const void *)(buffer + at);
-
-			if (entry->d_reclen == 0)
-				break;
-			at += entry->d_reclen;
-			if (strncmp(entry->d_name, prefix, strlen(prefix)) == 0 &&
-			    strcmp(entry->d_name, own + 1) != 0)
-				gone += sweep_one(sys, dir, entry->d_name);
-		}
-	sys->close(dir);
-	return gone;
+		region_file_name(but, sweep.own);
+	sys_walk_dir(sys, sweep.dir, sweep_one, &sweep);
+	sys->close(sweep.dir);
+	return sweep.gone;
 }

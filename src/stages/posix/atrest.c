@@ -83,15 +83,15 @@ static int rest_open(struct rest *rest, const struct cairn_stage_env *env, void 
 	rest->context = context;
 	rest->reterr = reterr;
 	rest->blocks_fd = rest->space_fd = -1;
-	rest->dir_fd = tier_open_dir(rest->sys, AT_FDCWD, rest->path);
+	rest->dir_fd = sys_open_dir(rest->sys, AT_FDCWD, rest->path);
 	if (rest->dir_fd < 0)
 		return tier_error(reterr, rest->dir_fd, "path=%s: %s", rest->path,
 				  strerror(-rest->dir_fd));
 	rc = rest_super(rest);
 	if (rc < 0)
 		return rc;
-	rest->blocks_fd = tier_open_dir(rest->sys, rest->dir_fd, "b");
-	rest->space_fd = tier_open_dir(rest->sys, rest->dir_fd, "ns");
+	rest->blocks_fd = sys_open_dir(rest->sys, rest->dir_fd, "b");
+	rest->space_fd = sys_open_dir(rest->sys, rest->dir_fd, "ns");
 	if (rest->blocks_fd < 0 || rest->space_fd < 0)
 		return tier_error(reterr, -EPROTO, "%s: has `store` but not %s", rest->path,
 				  rest->blocks_fd < 0 ? "b/" : "ns/");
@@ -119,12 +119,12 @@ static int rest_dir(void *context, const char *name)
 
 	if (!name_parse_dir(name, rest->super.dirs_log2, &rest->dir))
 		return 0;
-	rest->fd = tier_open_dir(rest->sys, rest->blocks_fd, name);
+	rest->fd = sys_open_dir(rest->sys, rest->blocks_fd, name);
 	if (rest->fd < 0) {
 		rest->missed++;
 		return 0;
 	}
-	rc = walk_dir(rest->sys, rest->fd, walk->fn, rest);
+	rc = sys_walk_dir(rest->sys, rest->fd, walk->fn, rest);
 	rest->sys->close(rest->fd);
 	if (rc < 0)
 		rest->missed++;
@@ -134,11 +134,11 @@ static int rest_dir(void *context, const char *name)
 static int rest_walk(struct rest *rest, int (*fn)(void *context, const char *name))
 {
 	struct dir_walk walk = {rest, fn};
-	int rc, fd = tier_open_dir(rest->sys, rest->blocks_fd, ".");
+	int rc, fd = sys_open_dir(rest->sys, rest->blocks_fd, ".");
 
 	if (fd < 0)
 		return fd;
-	rc = walk_dir(rest->sys, fd, rest_dir, &walk);
+	rc = sys_walk_dir(rest->sys, fd, rest_dir, &walk);
 	rest->sys->close(fd);
 	return rc;
 }
@@ -420,9 +420,9 @@ static int check_small(struct rest *rest)
 			rc = report(rest, CAIRN_FINDING_DAMAGED, "ns/", name, UINT64_MAX,
 				    "does not check: its blocks cannot be found");
 	}
-	fd = tier_open_dir(rest->sys, rest->dir_fd, "quarantine");
+	fd = sys_open_dir(rest->sys, rest->dir_fd, "quarantine");
 	if (fd >= 0 && rc == 0)
-		rc = walk_dir(rest->sys, fd, check_quarantined, rest);
+		rc = sys_walk_dir(rest->sys, fd, check_quarantined, rest);
 	if (fd >= 0)
 		rest->sys->close(fd);
 	return rc;

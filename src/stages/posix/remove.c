@@ -295,9 +295,9 @@ static int64_t aside_count_work(struct pio *p)
 	count.files = tier->aside_files - 1;
 	count.bytes = tier->aside_bytes;
 	tier_unlock(tier);
-	count.fd = tier_open_dir(tier->sys, tier->dir_fd, "quarantine");
+	count.fd = sys_open_dir(tier->sys, tier->dir_fd, "quarantine");
 	if (count.fd >= 0) {
-		rc = rc < 0 ? rc : walk_dir(tier->sys, count.fd, aside_named, &count);
+		rc = rc < 0 ? rc : sys_walk_dir(tier->sys, count.fd, aside_named, &count);
 		tier->sys->close(count.fd);
 	} else if (count.fd != -ENOENT) {
 		rc = count.fd;

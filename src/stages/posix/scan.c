@@ -100,10 +100,10 @@ static int walk_counted(struct recovery *r, int dirfd, const char *name, uint64_
 	struct stat st;
 	int rc;
 
-	r->fd = tier_open_dir(tier->sys, dirfd, name);
+	r->fd = sys_open_dir(tier->sys, dirfd, name);
 	if (r->fd < 0)
 		return r->fd;
-	rc = walk_dir(tier->sys, r->fd, fn, r);
+	rc = sys_walk_dir(tier->sys, r->fd, fn, r);
 	if (rc == 0)
 		rc = tier->sys->fstat(r->fd, &st);
 	if (rc == 0) {
@@ -404,10 +404,10 @@ static int dirs_scan(struct recovery *r)
 			continue;
 		name_dir(i, name);
 		r->dir = i;
-		r->fd = tier_open_dir(tier->sys, tier->blocks_fd, name);
+		r->fd = sys_open_dir(tier->sys, tier->blocks_fd, name);
 		if (r->fd < 0)
 			return r->fd;
-		rc = walk_dir(tier->sys, r->fd, block_named, r);
+		rc = sys_walk_dir(tier->sys, r->fd, block_named, r);
 		tier->sys->close(r->fd);
 		if (rc < 0)
 			return rc;

@@ -108,10 +108,10 @@ int spaces_load(const struct sys *sys, int space_fd, struct space **spaces, uint
 
 	*ret_end = 0;
 	for (int turn = 0; turn < 2; turn++) {
-		fd = tier_open_dir(sys, space_fd, ".");
+		fd = sys_open_dir(sys, space_fd, ".");
 		if (fd < 0)
 			return fd;
-		rc = walk_dir(sys, fd, turn ? generation_named : space_named, &walk);
+		rc = sys_walk_dir(sys, fd, turn ? generation_named : space_named, &walk);
 		sys->close(fd);
 		if (rc < 0)
 			return rc;

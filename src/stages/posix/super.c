@@ -126,7 +126,7 @@ static int store_write(struct posix *tier)
 /* The directory's own name becomes durable, before anything in it is. */
 static int above_sync(struct posix *tier)
 {
-	int rc, fd = tier_open_dir(tier->sys, tier->dir_fd, "..");
+	int rc, fd = sys_open_dir(tier->sys, tier->dir_fd, "..");
 
 	if (fd == -EACCES)
 		return 0; /* not ours to look at; somebody else made the directory there */
@@ -149,8 +149,8 @@ static int store_make(struct posix *tier, struct cairn_error *reterr)
 			return tier_error(reterr, rc, "%s/%s: could not be made: %s", tier->path,
 					  folders[i], strerror(-rc));
 	}
-	fd = tier_open_dir(sys, tier->dir_fd, "ns");
-	rc = fd < 0 ? fd : walk_dir(sys, fd, any_name, NULL);
+	fd = sys_open_dir(sys, tier->dir_fd, "ns");
+	rc = fd < 0 ? fd : sys_walk_dir(sys, fd, any_name, NULL);
 	if (fd >= 0)
 		sys->close(fd);
 	if (rc > 0 && !tier->shared)
@@ -207,7 +207,7 @@ static int dir_open(struct posix *tier, struct cairn_error *reterr)
 	if (rc < 0 && rc != -EEXIST && rc != -EROFS && rc != -EACCES && rc != -EISDIR)
 		return tier_error(reterr, rc, "path=%s: %s: the folder above it must exist",
 				  tier->path, strerror(-rc));
-	tier->dir_fd = tier_open_dir(sys, AT_FDCWD, tier->path);
+	tier->dir_fd = sys_open_dir(sys, AT_FDCWD, tier->path);
 	if (tier->dir_fd == -ENOENT && made < 0)
 		return tier_error(reterr, made, "path=%s: could not be made: %s", tier->path,
 				  strerror(-made));
@@ -257,8 +257,8 @@ int super_open(struct posix *tier, struct cairn_error *reterr)
 		rc = store_open(tier, reterr);
 	if (rc < 0)
 		return rc;
-	tier->blocks_fd = tier_open_dir(sys, tier->dir_fd, "b");
-	tier->space_fd = tier_open_dir(sys, tier->dir_fd, "ns");
+	tier->blocks_fd = sys_open_dir(sys, tier->dir_fd, "b");
+	tier->space_fd = sys_open_dir(sys, tier->dir_fd, "ns");
 	if (tier->blocks_fd < 0 || tier->space_fd < 0)
 		return tier_error(reterr, -EPROTO,
 				  "%s: has `store` but not %s: put it back, or "

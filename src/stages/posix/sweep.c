@@ -69,10 +69,10 @@ static int sweep_dir(void *context, const char *name)
 	if (!name_parse_dir(name, sweep->tier->dirs_log2, &number))
 		return 0;
 	name_dir(number, sweep->dir);
-	sweep->fd = tier_open_dir(sweep->tier->sys, sweep->tier->blocks_fd, name);
+	sweep->fd = sys_open_dir(sweep->tier->sys, sweep->tier->blocks_fd, name);
 	if (sweep->fd < 0)
 		return 0;
-	walk_dir(sweep->tier->sys, sweep->fd, sweep_named, sweep);
+	sys_walk_dir(sweep->tier->sys, sweep->fd, sweep_named, sweep);
 	sweep->tier->sys->close(sweep->fd);
 	return 0;
 }
@@ -103,10 +103,10 @@ void sweep_all(struct posix *tier)
 
 	if (!sweep.now_ns)
 		return;
-	fd = tier_open_dir(tier->sys, tier->blocks_fd, ".");
+	fd = sys_open_dir(tier->sys, tier->blocks_fd, ".");
 	if (fd < 0)
 		return;
-	walk_dir(tier->sys, fd, sweep_dir, &sweep);
+	sys_walk_dir(tier->sys, fd, sweep_dir, &sweep);
 	tier->sys->close(fd);
 }
 

@@ -417,7 +417,6 @@ int super_read(const struct sys *sys, int store_fd, struct super_block *ret_supe
 #define tier_error(reterr, code, ...) stage_error(reterr, code, "posix: " __VA_ARGS__)
 /* Shows what is there now in the counters page; under the lock, shared=no. */
 void tier_gauges(struct posix *tier);
-int tier_open_dir(const struct sys *sys, int dirfd, const char *name);
 /*
  * An empty temporary file. What has that name is unlinked, never truncated: it
  * may be a second name of a file that counts.
@@ -605,11 +604,6 @@ static inline void shard_clear(uint64_t *words, uint32_t shard)
 	words[shard / 64] &= ~(1ull << (shard % 64));
 }
 
-/* ---- walk.c: directories ----------------------------------------------------------- */
-
-/* Calls @fn for each name but . and ..; a nonzero return ends the walk and is returned. */
-int walk_dir(const struct sys *sys, int fd, int (*fn)(void *context, const char *name),
-	     void *context);
 static inline uint64_t stat_charge(const struct stat *st)
 {
 	return (uint64_t)st->st_blocks * 512;
