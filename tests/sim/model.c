@@ -295,6 +295,9 @@ static void dump_done(struct sim_io *sio, struct cell *cell)
 			break; /* counted by the driver */
 		case -ETIMEDOUT:
 			CHECK(sio->io.deadline_ns <= sim_now_ns());
+			/* Of a block that was evicted: what is there now is new, and not flushed.
+			 */
+			cell->durable &= ~bit;
 			break;
 		case -EOPNOTSUPP:
 			CHECK(opts.undurable && durable);
@@ -302,6 +305,7 @@ static void dump_done(struct sim_io *sio, struct cell *cell)
 		default:
 			CHECK(part->status == -EIO && (opts.writes_fail || model_fenced(sio)),
 			      "a dump: %d: %s", part->status, told(sio));
+			cell->durable &= ~bit;
 		}
 	}
 	if (cell->durable == all_of(sio->space, sio->key, cell->version))

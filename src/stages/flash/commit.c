@@ -12,8 +12,9 @@
  *  3. What could not be read at open, and may be readable at the next one, is given
  *     up with the first batch: a remove does not know whether it was in there.
  *  4. What died before a batch began does not come back when the batch is over:
- *     no region that was being reclaimed then can be found any more as it was (it
- *     may have had a copy), every page that was dirty after that is written, and,
+ *     no region that was being reclaimed then, or that begins a new use as the batch comes
+ *     to it, can be found any more as it was (the one may have had a copy, the other has no
+ *     page to be written), every page that was dirty after that is written, and,
  *     where the batch is to be durable, a flush began after both and has ended.
  *  5. Deaths that were flushed are then written into the other copy, too, before the
  *     batch is over: or the loss of one copy could bring back what was removed.
@@ -28,6 +29,8 @@
  *     reclaim from before is under way.
  *  9. No page of a use is written whose header is not flushed: it may be that of the use before,
  *     after a power cut, and what its marks said would be lost.
+ * 10. No page is made of a region that is between two uses: marks of the last one would be
+ *     taken for the next one's, and its records for dead.
  */
 #include "stages/flash/tier.h"
 
@@ -66,6 +69,7 @@ struct commit {
 	uint32_t warm_left; /* pages with uses that may be written now */
 	uint32_t warm_cursor, warm_page;
 	uint64_t warm_pages; /* of the region at that cursor, modulo 64 */
+	uint64_t warm_seq;   /* and of that use of it */
 	bool super_failed;   /* in this batch: not once more */
 	bool owed;	     /* the chain under way is a flush that was owed */
 	uint32_t owed_then;
@@ -94,6 +98,12 @@ void commit_fini(struct flash *tier)
 	tier->commit = NULL;
 }
 
+/* Of a use of a region that can still be found. */
+static bool region_counts(const struct region *region)
+{
+	return region->state != REGION_BLANK && region->state != REGION_FREE;
+}
+
 /* [m] A page as it is now; where it goes. */
 static uint64_t page_make(struct flash *tier, uint32_t region, uint32_t page,
 			  struct flash_marks *ret_page)
@@ -103,6 +113,7 @@ static uint64_t page_make(struct flash *tier, uint32_t region, uint32_t page,
 	uint32_t first = page * FLASH_MARKS_PER_PAGE;
 	uint32_t count = layout->records_max - first;
 
+	assert(region_counts(&tier->regions[region]));
 	if (count > FLASH_MARKS_PER_PAGE)
 		count = FLASH_MARKS_PER_PAGE;
 	memset(ret_page, 0, sizeof(*ret_page));
@@ -139,12 +150,6 @@ static void pages_flushed(struct flash *tier)
 		if (tier->mark_counters[i] & UNFLUSHED) /* a page that was never used stays so */
 			tier->mark_counters[i] &= ~UNFLUSHED;
 	tier_unlock(tier);
-}
-
-/* Of a use of a region that can still be found. */
-static bool region_counts(const struct region *region)
-{
-	return region->state != REGION_BLANK && region->state != REGION_FREE;
 }
 
 static void commit_step(struct commit *commit);
@@ -302,9 +307,10 @@ static uint32_t warm_take(struct commit *commit)
 			commit->warm_cursor = (commit->warm_cursor + 1) % layout->region_count;
 			continue;
 		}
-		if (!commit->warm_pages) {
+		if (!commit->warm_pages || commit->warm_seq != region->seq) {
 			commit->warm_pages = region_counts(region) ? region->warm : 0;
 			commit->warm_page = 0;
+			commit->warm_seq = region->seq;
 			region->warm = 0;
 		}
 		for (; commit->warm_pages && commit->warm_page < layout->mark_pages;
@@ -405,7 +411,10 @@ static uint64_t region_take(struct commit *commit, struct region *region)
 	return pages;
 }
 
-/* [m] The next pages into memory. How many; 0 with @ret_owed: first a flush. */
+/*
+ * [m] The next pages into memory. How many; 0 with @ret_owed: first a flush; 0 with more
+ * commit->reclaims than are over: first those.
+ */
 static uint32_t pages_take(struct commit *commit, bool *ret_owed)
 {
 	struct flash *tier = commit->tier;
@@ -420,6 +429,11 @@ static uint32_t pages_take(struct commit *commit, bool *ret_owed)
 		if (region->unread) {
 			header_void(commit, commit->cursor, count++);
 			continue;
+		}
+		if (reclaim_begins(tier, commit->cursor)) {
+			commit->reclaims = tier->reclaims_begun;
+			commit->entered = false;
+			return count;
 		}
 		if (header_unsure(tier, region) &&
 		    (commit->entered || region->kill_dirty || region->kill_single)) {
@@ -503,6 +517,8 @@ static void commit_step(struct commit *commit)
 			break;
 		} else if (!tier->flush_owed && (count = pages_take(commit, &owed)) > 0) {
 			break;
+		} else if (tier->reclaims_over < commit->reclaims) {
+			continue;
 		} else if (owed && !commit->result) {
 			count = owed_take(commit);
 			break;

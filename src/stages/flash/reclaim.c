@@ -133,6 +133,13 @@ void reclaim_read_failed(struct reclaim *r, void (*again)(struct reclaim *),
 
 /* ---- from blank to free ------------------------------------------------------------------ */
 
+bool reclaim_begins(const struct flash *tier, uint32_t region)
+{
+	const struct reclaim *r = tier->reclaim;
+
+	return r->reclaiming && r->victim == region && tier->regions[region].state == REGION_BLANK;
+}
+
 /* [m] Nothing of the victim's use comes back, or it is not reclaimed after all. */
 static void use_over(struct reclaim *r)
 {

@@ -538,6 +538,19 @@ static int region_sealed(struct recovery *r, struct flash_region_found *found, b
 	return 0;
 }
 
+/*
+ * Are there marks of records that are not in the file? Their numbers are not taken again in this
+ * use of the region.
+ */
+static bool marks_left(struct recovery *r, const struct flash_region_found *found)
+{
+	struct flash_marks_found marks;
+
+	flash_scan_marks(&r->scanner, r->region, found->seq, r->tier->layout.records_max,
+			 (uint8_t *)r->entries, NULL, &marks);
+	return marks.next_number > 0;
+}
+
 static int region_open(struct recovery *r, struct flash_region_found *found, bool clean)
 {
 	struct flash *tier = r->tier;
@@ -556,11 +569,8 @@ static int region_open(struct recovery *r, struct flash_region_found *found, boo
 	} else if (found->next_number) {
 		region_seal(r, found);
 	} else {
-		/*
-		 * After a crash marks may be in the file of records that are not: their
-		 * numbers are not taken again in this use of the region.
-		 */
-		region->state = !clean || found->torn || found->gap_units || found->trailer_lost
+		region->state = !clean || found->torn || found->gap_units || found->trailer_lost ||
+						marks_left(r, found)
 					? REGION_BLANK
 					: REGION_FREE;
 		tier->free_count += region->state == REGION_FREE;

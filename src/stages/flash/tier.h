@@ -711,6 +711,11 @@ int reclaim_init(struct flash *tier);
 void reclaim_fini(struct flash *tier);
 /* [m] Sees to it that regions become free. @entries: the table is full, too. */
 void reclaim_kick(struct flash *tier, bool entries);
+/*
+ * [m] Whether a new use of the region is being begun in place of one whose records may have been
+ * removed meanwhile: until that is over the file may still have the last use.
+ */
+bool reclaim_begins(const struct flash *tier, uint32_t region);
 /* [m] What is being reclaimed now: of a reader that has ended. */
 void reclaim_reader_gone(struct flash *tier, uint32_t region);
 /* [m] A region has been sealed: its draft can be another's. */
