@@ -31,6 +31,14 @@ static int env_guard(const struct cairn_stage_env *env, int fd)
 	return 0;
 }
 
+static void env_lend(const struct cairn_stage_env *env, void *base, size_t bytes)
+{
+	struct cairn_store *store = store_of_env(env);
+
+	if (store->lent_count < LENT_MAX)
+		store->lent[store->lent_count++] = (struct engine_memory){base, bytes};
+}
+
 static int env_engine_early(const struct cairn_stage_env *env, uint32_t chains_max,
 			    const struct engine_ops **ret_ops, struct engine **ret_engine)
 {
@@ -136,6 +144,7 @@ static int open_stages(struct cairn_store *store, struct cairn_error *reterr)
 		level->internal.engine_early = env_engine_early;
 		level->internal.engine_early_end = env_engine_early_end;
 		level->internal.guard = env_guard;
+		level->internal.lend = env_lend;
 		level->internal.fork_close = env_fork_close;
 		level->internal.reactors_ask = env_reactors_ask;
 		level->internal.sequence_raise = env_sequence_raise;

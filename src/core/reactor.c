@@ -91,6 +91,7 @@ static bool own_spare(struct reactor *reactor)
 static int reactor_engine(struct reactor *reactor)
 {
 	struct cairn_store *store = reactor->store;
+	struct engine_memory memory[1 + LENT_MAX] = {{reactor->pool, reactor->pool_bytes}};
 	struct engine_opts opts = {
 		.sys = store->sys,
 		.chains_max = (reactor->ios + reactor->own_count) * 8 + JOB_CHAINS,
@@ -98,12 +99,13 @@ static int reactor_engine(struct reactor *reactor)
 		.workers = store->workers,
 		.shared_owner = !reactor->standing,
 		.guard_fd = store->guard_count > 0 ? store->guards[0] : -1,
-		.pool_base = reactor->pool,
-		.pool_bytes = reactor->pool_bytes,
-		.pool_chunk = POOL_CHUNK,
+		.memory = memory,
+		.memory_count = 1 + store->lent_count,
+		.memory_chunk = POOL_CHUNK,
 	};
 	int ret;
 
+	memcpy(memory + 1, store->lent, store->lent_count * sizeof(*memory));
 	reactor->engine_ops = store->engine_ops;
 	/*
 	 * A plain direct read cannot be left at a deadline, and a worker's takes two

@@ -26,6 +26,7 @@
 
 #define STORE_MAGIC  0x43524e53u
 #define REACTORS_MAX 32 /* a task carries a part for each */
+#define LENT_MAX     (ENGINE_MEMORY_MAX - 1)
 #define LIGHTS_MAX   16 /* callers that run their own load at once */
 
 /* Rows of the store's own counters; core/counters.c has the names. */
@@ -160,6 +161,8 @@ struct cairn_store {
 
 	int guards[CAIRN_STAGES_MAX * 2];
 	uint32_t guard_count;
+	struct engine_memory lent[LENT_MAX]; /* of stages, for I/O */
+	uint32_t lent_count;
 	int fork_fds[CAIRN_STAGES_MAX * 8]; /* -1: free */
 
 	pthread_mutex_t lock;

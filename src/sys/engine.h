@@ -80,6 +80,13 @@ struct engine_chain {
 	uint64_t engine_private[4];
 };
 
+#define ENGINE_MEMORY_MAX 8
+
+struct engine_memory {
+	void *base;
+	size_t bytes;
+};
+
 struct engine_opts {
 	const struct sys *sys;
 	uint32_t chains_max; /* in flight at once; further submits return -EAGAIN */
@@ -94,9 +101,10 @@ struct engine_opts {
 	 * With add_guard() more of them can be given later.
 	 */
 	int guard_fd;
-	/* I/O in this range may be registered, a chunk at a time as it comes into use. */
-	void *pool_base;
-	size_t pool_bytes, pool_chunk;
+	/* I/O in these may be registered, a chunk at a time as it comes into use. */
+	const struct engine_memory *memory; /* copied */
+	uint32_t memory_count;
+	size_t memory_chunk; /* what is left of a range behind its last whole one is not */
 };
 
 struct engine_stat {

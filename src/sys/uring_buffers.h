@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The pool of an engine as registered buffers of its ring: one a chunk, each
+ * Memory of an engine's user as registered buffers of its ring: one a chunk, each
  * registered when an op first lies in it, as far as RLIMIT_MEMLOCK goes. Owner.
  */
 #ifndef SYS_URING_BUFFERS_H
@@ -13,7 +13,7 @@
 struct uring_buffers;
 
 /*
- * @ring lives until close. *ret_buffers is NULL where there is no pool, or the
+ * @ring lives until close. *ret_buffers is NULL where there is no memory, or the
  * kernel will not have it: everything works without, a little slower. -ENOMEM.
  */
 int uring_buffers_open(const struct sys *sys, struct io_uring *ring, const struct engine_opts *opts,

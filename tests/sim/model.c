@@ -389,7 +389,8 @@ static void load_done(struct sim_io *sio, struct cell *cell)
 	      sio->space, sio->key, low, cell->version);
 	cell->unresolved = cell->demanded = false;
 	if (sio->parts[0].status) {
-		cell_end(cell, true);
+		/* What did not check was removed, and nobody asked for that to last. */
+		cell_end(cell, !unsound);
 		return;
 	}
 	if (model_ttl_ns(sio->space, sio->key)) {

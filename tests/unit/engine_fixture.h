@@ -32,6 +32,7 @@
 #define CHAINS_MAX  32u
 #define POOL_CHUNK  65536u
 #define POOL_BYTES  (64u * POOL_CHUNK)
+#define POOL_GAP    32u /* a chunk that the engine is not told of, between two ranges */
 #define MS	    1000000ull
 #define LONG_WAIT   (20000 * MS) /* a hang fails the test; nothing takes this long */
 #define FAILS_COUNT 10000u
@@ -141,14 +142,19 @@ static inline struct engine_op *add_transfer(struct job *job, enum engine_code c
 
 static inline int engine_start(struct fixture *fixture)
 {
+	const struct engine_memory memory[] = {
+		{fixture->pool, POOL_GAP * POOL_CHUNK},
+		{fixture->pool + (POOL_GAP + 1) * POOL_CHUNK,
+		 POOL_BYTES - (POOL_GAP + 1) * POOL_CHUNK},
+	};
 	struct engine_opts opts = {
 		.sys = sys,
 		.chains_max = fixture->chains_max > 0 ? fixture->chains_max : CHAINS_MAX,
 		.shared_owner = fixture->config->shared_owner,
 		.guard_fd = -1,
-		.pool_base = fixture->pool,
-		.pool_bytes = POOL_BYTES,
-		.pool_chunk = POOL_CHUNK,
+		.memory = memory,
+		.memory_count = 2,
+		.memory_chunk = POOL_CHUNK,
 	};
 
 	if (fixture->config->workers > 0)

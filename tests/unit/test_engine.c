@@ -66,6 +66,39 @@ static void plain_descriptors_stay_open(void **state)
 	sys->close(fd);
 }
 
+/* Of several ranges, chunk by chunk: not between them, nor across two chunks. */
+static void registered_is_what_the_engine_was_told_of(void **state)
+{
+	static const struct {
+		size_t at;
+		bool told;
+	} cases[] = {
+		{0, true},
+		{(POOL_GAP - 1) * POOL_CHUNK, true},
+		{POOL_GAP * POOL_CHUNK, false},
+		{(POOL_GAP + 1) * POOL_CHUNK, true},
+		{POOL_BYTES - POOL_CHUNK, true},
+		{POOL_CHUNK - 4096, false},
+		{(POOL_GAP + 1) * POOL_CHUNK - 4096, false},
+	};
+	struct fixture *fixture = *state;
+	bool ring = fixture->config->kind == ENGINE_URING;
+	struct engine_stat before, after;
+	struct job job;
+
+	dump_job(&job, fixture, 2, fixture->pool);
+	assert_int_equal(job_run(&job), 0);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		fixture->ops->stat(fixture->engine, &before);
+		load_job(&job, fixture, 2, fixture->pool + cases[i].at);
+		assert_int_equal(job_run(&job), 0);
+		check_ok(&job);
+		fixture->ops->stat(fixture->engine, &after);
+		assert_int_equal(after.fixed - before.fixed, ring && cases[i].told);
+		assert_int_equal(after.unfixed - before.unfixed, !(ring && cases[i].told));
+	}
+}
+
 /* ---- chains that fail --------------------------------------------------- */
 
 static void make_file(struct fixture *fixture, const char *name, size_t bytes)
@@ -610,6 +643,7 @@ static const struct {
 	CASE(chains_dump_and_load),
 	CASE(names_are_made_linked_and_removed),
 	CASE(plain_descriptors_stay_open),
+	CASE(registered_is_what_the_engine_was_told_of),
 	CASE(a_failed_open_cancels_the_rest),
 	CASE(a_failure_in_the_middle_cancels_the_rest),
 	CASE(a_rename_does_not_replace),

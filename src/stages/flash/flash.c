@@ -293,6 +293,8 @@ static int open_steps(struct flash *tier, struct cairn_error *reterr)
 	rc = flash_spaces_settle(tier);
 	if (rc == 0 && internal->guard)
 		rc = internal->guard(tier->env, tier->fd);
+	if (rc == 0 && internal->lend)
+		internal->lend(tier->env, tier->span_memory, (size_t)SPANS * SPAN_BYTES);
 	return rc;
 }
 
