@@ -216,6 +216,12 @@ static void cell_end(struct cell *cell, bool durable)
 	cell->expiry_first = cell->expiry_last = 0;
 }
 
+/* With sync=none such a remove or clear is refused before anything is done: what is there stays. */
+static bool refused(bool durable)
+{
+	return durable && opts.undurable;
+}
+
 static void leave_begin(struct cell *cell)
 {
 	cell->removes++;
@@ -250,7 +256,7 @@ void model_sent(struct sim_io *sio)
 		cell->dumps++;
 		cell->dumped++;
 		cell->may = true;
-	} else if (sio->io.op == CAIRN_OP_REMOVE) {
+	} else if (sio->io.op == CAIRN_OP_REMOVE && !refused(sio->io.durability == CAIRN_DURABLE)) {
 		leave_begin(cell);
 	}
 	trace(sio, "sent");
@@ -422,8 +428,11 @@ void model_done(struct sim_io *sio)
 		load_done(sio, cell);
 		return;
 	case CAIRN_OP_REMOVE:
+		if (refused(durable)) {
+			CHECK(status == -EOPNOTSUPP, "a remove to be refused: %d", status);
+			return;
+		}
 		CHECK(status == 0 || status == -ENOENT ||
-			      (status == -EOPNOTSUPP && durable && opts.undurable) ||
 			      (status == -ETIMEDOUT && sio->io.deadline_ns <= sim_now_ns()) ||
 			      ((status == -EIO || status == -ENOSPC) && opts.writes_fail) ||
 			      (status == -EIO && model_fenced(sio)),
@@ -472,9 +481,11 @@ static void trace_cell(uint32_t space, uint32_t key, const char *what, bool pres
 
 static uint32_t clear_dumped[MODEL_SPACES][MODEL_KEYS_MAX], clear_fences;
 
-void model_clear_begin(uint32_t space)
+void model_clear_begin(uint32_t space, bool durable)
 {
 	clear_fences = sim_fences();
+	if (refused(durable))
+		return;
 	for (uint32_t key = 0; key < opts.keys; key++) {
 		struct cell *cell = model_cell(space, key);
 
@@ -485,8 +496,11 @@ void model_clear_begin(uint32_t space)
 
 void model_clear_end(uint32_t space, int result, bool durable, bool late)
 {
-	CHECK(result == 0 || (result == -EOPNOTSUPP && durable && opts.undurable) ||
-		      ((result == -EIO || result == -ENOSPC) && opts.writes_fail) ||
+	if (refused(durable)) {
+		CHECK(result == -EOPNOTSUPP, "a clear to be refused: %d", result);
+		return;
+	}
+	CHECK(result == 0 || ((result == -EIO || result == -ENOSPC) && opts.writes_fail) ||
 		      (result == -EIO &&
 		       (late || clear_fences % 2 || clear_fences != sim_fences())),
 	      "a clear: %d", result);

@@ -72,7 +72,7 @@ void model_done(struct sim_io *sio);
 /* What a lookup says of the block. */
 void model_looked(uint32_t space, uint32_t key, bool present);
 /* A clear of the space begins; it has ended. @late: some time after who called it was told. */
-void model_clear_begin(uint32_t space);
+void model_clear_begin(uint32_t space, bool durable);
 void model_clear_end(uint32_t space, int result, bool durable, bool late);
 
 /*

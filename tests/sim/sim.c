@@ -215,37 +215,6 @@ static void verify_send(const struct sim_io *described)
 	io_send(sio);
 }
 
-static void simple_send(enum cairn_op op, uint32_t space, uint32_t key)
-{
-	struct sim_io *sio = io_new(op, space, key);
-
-	if (op == CAIRN_OP_REMOVE && one_in(world.config.durable))
-		sio->io.durability = CAIRN_DURABLE;
-	io_send(sio);
-}
-
-static void io_done(struct sim_io *sio)
-{
-	world.figures.waited_ns = sim_now_ns() - sio->sent_ns > world.figures.waited_ns
-					  ? sim_now_ns() - sio->sent_ns
-					  : world.figures.waited_ns;
-	sim_figures(&world.last_end, NULL);
-	if (sio->verify && model_fenced(sio) && sio->parts[0].status)
-		return; /* it is looked at once more */
-	if (sio->verify && sio->io.op == CAIRN_OP_DESCRIBE) {
-		verify_send(sio);
-		return;
-	}
-	world.ops++;
-	model_done(sio);
-	for (uint32_t i = 0; i < sio->io.part_count; i++) {
-		world.figures.loaded += sio->io.op == CAIRN_OP_LOAD && sio->parts[i].status == 0;
-		world.figures.dumped += sio->io.op == CAIRN_OP_DUMP && sio->parts[i].status == 0;
-		world.figures.refused +=
-			sio->io.op == CAIRN_OP_DUMP && sio->parts[i].status == -ENOSPC;
-	}
-}
-
 /* ---- lookups and holds ---------------------------------------------------------------- */
 
 static bool present(uint32_t space, uint32_t key)
@@ -269,19 +238,12 @@ static void unhold(uint32_t at)
 	world.holds[at] = world.holds[--world.hold_count];
 }
 
-static void lookup(uint32_t space, uint32_t key)
+static void look(uint32_t space, uint32_t key, uint32_t count, uint32_t flags)
 {
-	struct cairn_key names[KEYS_AT_ONCE];
+	struct cairn_key names[KEYS_AT_ONCE] = {0};
 	struct cairn_probe probes[KEYS_AT_ONCE];
-	uint32_t count = 1 + (uint32_t)below(KEYS_AT_ONCE), flags = 0;
-	bool chain = one_in(2);
+	bool chain = flags & CAIRN_PROBE_CHAIN;
 
-	if (count > world.config.model.keys - key)
-		count = world.config.model.keys - key;
-	if (chain)
-		flags |= CAIRN_PROBE_CHAIN;
-	if (one_in(4) && world.hold_count + count <= world.config.holds)
-		flags |= CAIRN_PROBE_HOLD;
 	for (uint32_t i = 0; i < count; i++)
 		names[i] = model_key(space, key + i);
 	ops->lookup(sim_tier, &world.views[space], names, count, flags, probes);
@@ -305,6 +267,55 @@ static void lookup(uint32_t space, uint32_t key)
 	}
 }
 
+static void lookup(uint32_t space, uint32_t key)
+{
+	uint32_t count = 1 + (uint32_t)below(KEYS_AT_ONCE), flags = 0;
+
+	if (one_in(2))
+		flags |= CAIRN_PROBE_CHAIN;
+	if (count > world.config.model.keys - key)
+		count = world.config.model.keys - key;
+	if (one_in(4) && world.hold_count + count <= world.config.holds)
+		flags |= CAIRN_PROBE_HOLD;
+	look(space, key, count, flags);
+}
+
+static void simple_send(enum cairn_op op, uint32_t space, uint32_t key)
+{
+	struct sim_io *sio = io_new(op, space, key);
+
+	if (op == CAIRN_OP_REMOVE && one_in(world.config.durable))
+		sio->io.durability = CAIRN_DURABLE;
+	/* Of what is refused the block stays: it is held now, and looked at then. */
+	if (sio->io.durability == CAIRN_DURABLE && world.config.model.undurable)
+		look(space, key, 1, world.hold_count < world.config.holds ? CAIRN_PROBE_HOLD : 0);
+	io_send(sio);
+}
+
+static void io_done(struct sim_io *sio)
+{
+	world.figures.waited_ns = sim_now_ns() - sio->sent_ns > world.figures.waited_ns
+					  ? sim_now_ns() - sio->sent_ns
+					  : world.figures.waited_ns;
+	sim_figures(&world.last_end, NULL);
+	if (sio->verify && model_fenced(sio) && sio->parts[0].status)
+		return; /* it is looked at once more */
+	if (sio->verify && sio->io.op == CAIRN_OP_DESCRIBE) {
+		verify_send(sio);
+		return;
+	}
+	world.ops++;
+	model_done(sio);
+	if (sio->io.status == -EOPNOTSUPP)
+		look(sio->space, sio->key, 1, 0);
+	for (uint32_t i = 0; i < sio->io.part_count; i++) {
+		world.figures.loaded += sio->io.op == CAIRN_OP_LOAD && sio->parts[i].status == 0;
+		world.figures.dumped += sio->io.op == CAIRN_OP_DUMP && sio->parts[i].status == 0;
+		world.figures.refused +=
+			sio->io.op == CAIRN_OP_DUMP && sio->parts[i].status == -ENOSPC;
+	}
+}
+
 /* ---- the caller's thread ------------------------------------------------------------------ */
 
 static void clear_run(void *what)
@@ -318,7 +329,7 @@ static void clear_send(uint32_t space)
 {
 	world.clear_space = space;
 	world.clear_durability = one_in(2) ? CAIRN_DURABLE : CAIRN_WRITTEN;
-	model_clear_begin(space);
+	model_clear_begin(space, world.clear_durability == CAIRN_DURABLE);
 	world.clearing = true;
 	world.clear_late = false;
 	world.figures.clears++;

@@ -127,6 +127,22 @@ static void who_opens_with_each_asks(void **state)
 	end();
 }
 
+/* Guards that who asks for what sync=none cannot do is refused before anything is done. */
+static void refused_and_as_it_was(void **state)
+{
+	(void)state;
+	begin_counting("size=8MiB, sync=none");
+	assert_int_equal(dump_one(&store, 1, 0, SHARD, 0), 0);
+	assert_int_equal(remove_block(1, CAIRN_DURABLE), -EOPNOTSUPP);
+	assert_int_equal(remove_block(2, CAIRN_DURABLE), -EOPNOTSUPP);
+	assert_int_equal(cairn_clear(store.ns, CAIRN_DURABLE), -EOPNOTSUPP);
+	assert_int_equal(load_one(&store, 1, 0, SHARD), 0);
+	assert_int_equal(flash_counter("removed_blocks"), 0);
+	assert_int_equal(remove_block(1, 0), 0);
+	assert_int_equal(load_one(&store, 1, 0, SHARD), -ENOENT);
+	end();
+}
+
 /* Guards that nobody is told of what the superblock does not say. */
 static void it_is_said_first(void **state)
 {
@@ -215,6 +231,7 @@ int main(void)
 		cmocka_unit_test(a_dump_asks),
 		cmocka_unit_test(a_remove_asks),
 		cmocka_unit_test(who_opens_with_each_asks),
+		cmocka_unit_test(refused_and_as_it_was),
 		cmocka_unit_test(it_is_said_first),
 		cmocka_unit_test(what_the_power_took_is_written_anew),
 		cmocka_unit_test(one_copy_says_it),

@@ -61,17 +61,17 @@ static void remove_look(struct fio *f)
 	}
 	if (f->io->status == CAIRN_PENDING)
 		f->io->status = -ENOENT;
-	if (f->io->durability == CAIRN_DURABLE && tier->sync == SYNC_NONE) {
-		f->io->status = -EOPNOTSUPP;
-		fio_complete(f);
-		return;
-	}
 	/* One that finds nothing also stands for what an unwritten remove took away. */
 	commit_wait(f, tier_lasts(tier, f->io->durability), remove_committed);
 }
 
 void flash_remove_submit(struct fio *f)
 {
+	if (f->io->durability == CAIRN_DURABLE && f->tier->sync == SYNC_NONE) {
+		f->io->status = -EOPNOTSUPP;
+		fio_complete(f);
+		return;
+	}
 	remove_look(f);
 }
 
