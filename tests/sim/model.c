@@ -442,6 +442,8 @@ void model_done(struct sim_io *sio)
 		return;
 	case CAIRN_OP_PREFETCH:
 		CHECK(status == 0 || status == -ENOENT);
+		CHECK(status || (!expired(cell) && (cell->may || cell->version != sio->version)),
+		      "a prefetch of what is not there: %s", told(sio));
 		return;
 	case CAIRN_OP_DESCRIBE:
 		for (uint32_t i = 0; i < sio->io.part_count; i++)

@@ -72,6 +72,13 @@ static int dump_told(uint32_t number, uint64_t ttl_s, uint32_t parent)
 	return dump_attr(number, &attr);
 }
 
+static int prefetch_one(uint32_t number)
+{
+	struct cairn_key key = key_of(&store, number);
+
+	return cairn_prefetch(store.ns, &key, 1, NULL, NULL, NULL);
+}
+
 static int count(void *context, const struct cairn_listed *block)
 {
 	(void)block;
@@ -96,6 +103,7 @@ static void time_is_up(void **state)
 	hint_set(&later_ns, 98 * 1000000000ull);
 	assert_true(present(&store, 1) && present(&store, 2));
 	assert_int_equal(dump_told(1, 100, UINT32_MAX), CAIRN_PRESENT);
+	assert_int_equal(prefetch_one(1), 0);
 	fixture_close(&store);
 	open_flash("");
 	assert_true(present(&store, 1) && present(&store, 2));
@@ -104,6 +112,7 @@ static void time_is_up(void **state)
 	assert_int_equal(listed(), 1);
 	hint_set(&later_ns, 102 * 1000000000ull);
 	assert_true(!present(&store, 1) && present(&store, 2));
+	assert_int_equal(prefetch_one(1), -ENOENT);
 	assert_int_equal(load_one(&store, 1, 0, SHARD), -ENOENT);
 	fixture_close(&store);
 	assert_int_equal(listed(), 1);

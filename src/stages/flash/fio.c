@@ -10,6 +10,14 @@ uint32_t now_seconds(const struct flash *tier)
 	return (uint32_t)(tier->sys->realtime_ns() / 1000000000u);
 }
 
+bool block_expired(const struct flash *tier, uint32_t id)
+{
+	struct table_block block;
+
+	table_look(tier->table, id, &block);
+	return block.expiry && block.expiry <= now_seconds(tier);
+}
+
 /* ---- begin and end ------------------------------------------------------------------- */
 
 static void expire(struct waiter *waiter)

@@ -519,15 +519,6 @@ static void flash_lookup(void *self, const struct cairn_ns_view *ns, const struc
 	}
 }
 
-/* [m] */
-static bool has_expired(struct flash *tier, uint32_t id)
-{
-	struct table_block block;
-
-	table_look(tier->table, id, &block);
-	return block.expiry && block.expiry <= now_seconds(tier);
-}
-
 static int flash_shards(void *self, const struct cairn_ns_view *ns, const struct cairn_key *key,
 			struct cairn_shards *ret_shards)
 {
@@ -539,7 +530,7 @@ static int flash_shards(void *self, const struct cairn_ns_view *ns, const struct
 	tier_lock(tier);
 	id = table_find(tier->table,
 			table_fingerprint(tier->table, key, space->id, space->generation));
-	if (tier->fenced || (id != TABLE_NONE && has_expired(tier, id)))
+	if (tier->fenced || (id != TABLE_NONE && block_expired(tier, id)))
 		id = TABLE_NONE;
 	if (id != TABLE_NONE) {
 		struct table_geometry geometry;

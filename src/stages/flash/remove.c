@@ -83,10 +83,10 @@ void flash_prefetch_submit(struct fio *f)
 	tier_lock(tier);
 	id = table_find(tier->table, table_fingerprint(tier->table, &f->io->key, f->space->id,
 						       f->space->generation));
-	f->io->status =
-		id != TABLE_NONE && !tier->fenced && table_state(tier->table, id) == TABLE_WHOLE
-			? 0
-			: -ENOENT;
+	if (id != TABLE_NONE && (tier->fenced || table_state(tier->table, id) != TABLE_WHOLE ||
+				 block_expired(tier, id)))
+		id = TABLE_NONE;
+	f->io->status = id == TABLE_NONE ? -ENOENT : 0;
 	tier_unlock(tier);
 	fio_complete(f);
 }

@@ -460,6 +460,8 @@ void block_tell(struct fio *f, uint32_t id);
  */
 bool block_begin(struct fio *f, uint32_t id, struct cairn_block_attr *attr);
 uint32_t now_seconds(const struct flash *tier);
+/* [m] Its time is up: it is found, and is as if it were not. */
+bool block_expired(const struct flash *tier, uint32_t id);
 /* [m] Figures that are shown, as they are now. */
 void flash_gauges(struct flash *tier);
 
