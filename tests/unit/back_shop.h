@@ -202,6 +202,30 @@ static uint64_t counted(const struct shop *shop, const char *name)
 	return counted_of(shop->store, "cache", name);
 }
 
+/* A gauge of the cache in the page that was shared last, whose process is not asked. */
+static uint64_t told(const char *name)
+{
+	const char *path = getenv("STAGE_LOWER");
+	char spec[SPEC_MAX], stages[SPEC_MAX];
+	struct cairn_store_opts opts = {.size = sizeof(opts), .stage_path = stages};
+	struct wanted_count wanted = {"cache", name, UINT64_MAX};
+	struct cairn_error error = {0};
+
+	snprintf(stages, sizeof(stages), "%.*s", (int)(strrchr(path, '/') - path), path);
+	snprintf(spec, sizeof(spec), "cache(%s, name=%s) | lower(path=%s/kv, shared=yes)", BACK,
+		 region, folder);
+	if (cairn_live_counters(spec, &opts, see_counter, &wanted, NULL, &error) < 0)
+		fail_msg("%s", error.text);
+	assert_true(wanted.value != UINT64_MAX);
+	return wanted.value;
+}
+
+static void await_told(const char *name, uint64_t least, uint64_t most)
+{
+	while (told(name) < least || told(name) > most)
+		usleep(1000);
+}
+
 static void await_count(const struct shop *shop, const char *name, uint64_t value)
 {
 	while (counted(shop, name) < value)

@@ -10,7 +10,8 @@
 #include "base/atomic.h"
 #include "stages/cache/cache.h"
 
-#define AHEAD 4u /* with prefault=ahead: chunks kept free for what comes */
+#define AHEAD	4u	   /* with prefault=ahead: chunks kept free for what comes */
+#define TELL_NS 100000000u /* bytes in use are told so often at most, and once after a change */
 
 static uint32_t next_bare(const struct cache_stage *stage)
 {
@@ -64,8 +65,6 @@ static int64_t work(void *context)
 	if (chunk != CACHE_NONE)
 		region_back(&stage->region, chunk);
 	region_huge_tables(&stage->region);
-	cairn_gauge(stage->env, CC_CHUNKS, half_hint(&stage->map->header->backed));
-	cairn_gauge(stage->env, CC_CHUNKS_MISSING, half_hint(&stage->map->header->unbacked));
 	return 0;
 }
 
@@ -92,22 +91,43 @@ static void work_send(struct cache_stage *stage)
 		stage_env(stage->env)->job_sleep(&stage->job, stage->sys->now_ns() + 1000000u);
 }
 
+/* Gauges. Returns when they are to be told again. */
+static uint64_t tell(struct cache_stage *stage)
+{
+	uint64_t now_ns = stage->sys->now_ns();
+
+	cache_tell(stage);
+	if (!flag_get(&stage->changed))
+		return UINT64_MAX;
+	if (stage->told_ns != 0 && now_ns < stage->told_ns + TELL_NS)
+		return stage->told_ns + TELL_NS;
+	flag_lower(&stage->changed);
+	cache_tell_used(stage);
+	stage->told_ns = now_ns;
+	return UINT64_MAX;
+}
+
 static void background_run(struct stage_job *job)
 {
 	struct cache_stage *stage =
 		(struct cache_stage *)((char *)job - offsetof(struct cache_stage, job));
 
+	uint64_t flush_ns, tell_ns;
+
 	if (stage->job_busy)
 		return;
 	if (flag_get(&stage->want_repair) || next_bare(stage) != CACHE_NONE ||
 	    region_huge_pending(&stage->region)) {
+		cache_tell(stage);
 		work_send(stage);
 		return;
 	}
 	if (stage->flush)
 		flush_pump(stage);
+	tell_ns = tell(stage);
+	flush_ns = flush_next_ns(stage);
 	/* Asleep for good, or until the next kick: an open store of which nothing is asked. */
-	stage_env(stage->env)->job_sleep(&stage->job, flush_next_ns(stage));
+	stage_env(stage->env)->job_sleep(&stage->job, flush_ns < tell_ns ? flush_ns : tell_ns);
 }
 
 void background_start(struct cache_stage *stage)
@@ -124,4 +144,10 @@ void background_kick(struct cache_stage *stage, bool repair)
 	if (repair)
 		flag_raise(&stage->want_repair);
 	stage_env(stage->env)->job_again(&stage->job);
+}
+
+void background_changed(struct cache_stage *stage)
+{
+	if (!flag_get(&stage->changed) && flag_raise(&stage->changed))
+		background_kick(stage, false);
 }

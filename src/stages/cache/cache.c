@@ -78,6 +78,8 @@ static const struct cairn_counter_row cache_counters[CC_ROWS] = {
 	[CC_DIRTY] = {"dirty_bytes", "held back and not yet below, by all processes", 1},
 	[CC_REPAIRS] = {"repairs", "dead clients cleaned up after", 0},
 	[CC_SWEPT] = {"regions_removed", "regions of dead processes, taken away at open", 0},
+	[CC_BYTES_USED] = {"bytes_used", "of slots in use, by all processes", 1},
+	[CC_BYTES_LIMIT] = {"bytes_limit", "of the region with its tables, bytes", 1},
 	[CC_CLIENTS] = {"clients", "processes that have the region open", 1},
 	[CC_CHUNKS] = {"chunks", "pieces of memory that are there", 1},
 	[CC_CHUNKS_MISSING] = {"chunks_missing", "pieces that no memory could be had for", 1},
@@ -184,6 +186,9 @@ static int cache_open(void *self, const struct cairn_stage_env *env, struct cair
 	for (uint32_t i = 0;
 	     i < stage->map->chunk_count && i * stage->map->chunk_bytes < BACKED_AT_OPEN; i++)
 		region_back(&stage->region, i);
+	cairn_gauge(env, CC_BYTES_LIMIT, opts.size);
+	cache_tell_used(stage);
+	cache_tell(stage);
 	stage->magic = CACHE_STAGE_MAGIC;
 	return 0;
 }
@@ -412,13 +417,21 @@ static int cache_clear(void *self, const struct cairn_ns_view *ns, uint32_t dura
 	return binding_clear((struct cache_stage *)self, ns);
 }
 
-static void cache_stat(void *self, struct cairn_tier_stat *ret_stat)
+void cache_tell(struct cache_stage *stage)
 {
-	struct cache_stage *stage = (struct cache_stage *)self;
+	const struct cache_header *header = stage->map->header;
+
+	cairn_gauge(stage->env, CC_CLIENTS, region_clients(&stage->region));
+	cairn_gauge(stage->env, CC_DIRTY, word_hint(&header->dirty));
+	cairn_gauge(stage->env, CC_CHUNKS, half_hint(&header->backed));
+	cairn_gauge(stage->env, CC_CHUNKS_MISSING, half_hint(&header->unbacked));
+}
+
+uint64_t cache_tell_used(struct cache_stage *stage)
+{
 	const struct cache_map *map = stage->map;
 	uint64_t used = 0;
 
-	memset(ret_stat, 0, sizeof(*ret_stat));
 	for (uint32_t i = 0; i < map->chunk_count; i++) {
 		const struct cache_chunk *chunk = &map->chunks[i];
 		uint32_t slots = half_hint(&chunk->slots), unused = half_hint(&chunk->free_slots);
@@ -426,9 +439,18 @@ static void cache_stat(void *self, struct cairn_tier_stat *ret_stat)
 		if (chunk_phase(word_get(&chunk->state)) == CHUNK_SLOTS && unused <= slots)
 			used += (uint64_t)(slots - unused) * half_hint(&chunk->units) * CACHE_UNIT;
 	}
-	cairn_gauge(stage->env, CC_CLIENTS, region_clients(&stage->region));
-	cairn_gauge(stage->env, CC_DIRTY, word_hint(&map->header->dirty));
-	ret_stat->bytes_used = used;
+	cairn_gauge(stage->env, CC_BYTES_USED, used);
+	return used;
+}
+
+static void cache_stat(void *self, struct cairn_tier_stat *ret_stat)
+{
+	struct cache_stage *stage = (struct cache_stage *)self;
+	const struct cache_map *map = stage->map;
+
+	memset(ret_stat, 0, sizeof(*ret_stat));
+	cache_tell(stage);
+	ret_stat->bytes_used = cache_tell_used(stage);
 	ret_stat->bytes_limit = map->header->size;
 	ret_stat->blocks = word_hint(&map->header->blocks);
 	ret_stat->alignment = 1;

@@ -64,6 +64,8 @@ enum cache_counter {
 	CC_DIRTY,
 	CC_REPAIRS,
 	CC_SWEPT,
+	CC_BYTES_USED,
+	CC_BYTES_LIMIT,
 	CC_CLIENTS,
 	CC_CHUNKS,
 	CC_CHUNKS_MISSING,
@@ -107,6 +109,8 @@ struct cache_stage {
 	uint32_t job_started, job_busy, want_repair;
 	uint32_t repairs_seen; /* of the region, that a walk came after; background work's own */
 	uint32_t all_backed;   /* a mark of base/atomic.h: no chunk is to get memory any more */
+	uint32_t changed;      /* a flag: bytes in use are to be told anew */
+	uint64_t told_ns;      /* when they were; background work's own */
 	uint64_t looked_ns;    /* when it was looked whether other clients live */
 };
 
@@ -165,6 +169,11 @@ int cache_inspect(const struct cairn_stage_env *env, uint64_t region,
 		  int (*fn)(void *context, const struct cairn_detail *detail), void *context,
 		  struct cairn_error *reterr);
 
+/* cache.c: gauges that any thread may set. */
+void cache_tell(struct cache_stage *stage);
+/* Bytes of slots in use, by all processes: a walk over chunks. */
+uint64_t cache_tell_used(struct cache_stage *stage);
+
 /* binding.c */
 int binding_make(struct cache_stage *stage, const struct cairn_ns_view *ns, void **ret_binding,
 		 struct cairn_error *reterr);
@@ -174,6 +183,8 @@ void bindings_free(struct cache_stage *stage);
 /* background.c: memory for chunks, and cleaning up after the dead, on a worker. */
 void background_start(struct cache_stage *stage); /* at the first bind; no two at once */
 void background_kick(struct cache_stage *stage, bool repair);
+/* Slots were taken or freed: gauges follow soon. Any thread. */
+void background_changed(struct cache_stage *stage);
 /* Chunks that are still to get memory. */
 bool background_pending(struct cache_stage *stage);
 

@@ -99,7 +99,9 @@ bool take_slot(struct cache_stage *stage, uint64_t stored, uint32_t meta, uint64
 		room = evict_for(stage->map, stage->policy, units, &evicted);
 	}
 	count_evicted(stage, &evicted);
-	if (!taken)
+	if (taken)
+		background_changed(stage);
+	else
 		background_kick(stage, !room);
 	return taken;
 }

@@ -419,6 +419,7 @@ static bool remove_here(struct cache_stage *stage, struct cache_io *own,
 	own->was_there |= was_there;
 	cairn_count(stage->env, CC_REMOVED, 1);
 	reclaim_gone(stage->map, ref->entry);
+	background_changed(stage);
 	return true;
 }
 

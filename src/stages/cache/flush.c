@@ -440,6 +440,7 @@ static void flight_over(void *context, uint64_t task, uint32_t events)
 	pthread_mutex_lock(&flush->lock);
 	for (uint32_t i = 0; i < flight->block_count; i++)
 		landed(stage, flight, &flight->blocks[i]);
+	cairn_gauge(stage->env, CC_DIRTY, word_hint(&stage->map->header->dirty));
 	half_add(&stage->map->clients[stage->map->client].flights, UINT32_MAX);
 	flight->out = false;
 	flush->out--;
@@ -475,6 +476,7 @@ void flush_add(struct cache_stage *stage, const struct cairn_io *io, uint32_t en
 	};
 
 	item.attr.size = sizeof(item.attr);
+	cairn_gauge(stage->env, CC_DIRTY, word_hint(&stage->map->header->dirty));
 	pthread_mutex_lock(&flush->lock);
 	if (!push(flush, &item))
 		walk(flush);
