@@ -149,6 +149,43 @@ static void nothing_is_left(void)
 	unlink(SHM "/another");
 }
 
+/*
+ * Small slots need a little more memory after all chunks have theirs: of a full /dev/shm a chunk
+ * is given up for it, and counted.
+ */
+static void fills_up_later(struct kit_shape of)
+{
+	struct timespec ts = {.tv_nsec = 1000000};
+	struct cairn_error error = {0};
+	struct cairn_namespace *first, *ns;
+	struct cairn_store *store;
+	uint64_t chunks;
+	uint32_t kept = 0;
+	int fd;
+
+	kit_at("a cache of 64 MiB, in what is full once it has all; blocks of %u x %llu", of.shards,
+	       (unsigned long long)of.shard_bytes);
+	CHECK(cairn_store_open("cache(size=64MiB)", NULL, &store, &error) == 0, "%s", error.text);
+	CHECK(kit_namespace(store, "first", shape, &first) == 0);
+	wait_for_chunks(store);
+	chunks = kit_counter(store, "cache", "chunks");
+	CHECK(kit_counter(store, "cache", "chunks_missing") == 0);
+	CHECK(kit_namespace(store, "small", of, &ns) == 0);
+	fd = fill_up(0);
+	for (uint32_t i = 0; i < 30; i++)
+		CHECK(kit_dump(ns, of, i, 0, of.shards, CAIRN_MEMORY) == 0, "%u", i);
+	for (uint32_t i = 0; i < 30; i++)
+		kept += kit_load(ns, of, i) == 0;
+	CHECK(kept == 30, "%u of 30", kept);
+	while (kit_counter(store, "cache", "chunks_missing") == 0)
+		nanosleep(&ts, NULL);
+	CHECK(kit_counter(store, "cache", "chunks_missing") == 1 &&
+	      kit_counter(store, "cache", "chunks") == chunks - 1);
+	CHECK(cairn_store_close(store, UINT64_MAX) == 0);
+	close(fd);
+	unlink(SHM "/another");
+}
+
 /* Does the kernel make huge pages of shared memory, when it is asked to? */
 static bool gives_huge_pages(void)
 {
@@ -216,6 +253,11 @@ int main(int argc, char **argv)
 	fills_up();
 	CHECK(mount_small("size=96m"));
 	nothing_is_left();
+	CHECK(mount_small("size=80m")); /* a closed one goes when its rings do */
+	fills_up_later((struct kit_shape){1, 4096});
+	CHECK(mount_small("size=80m"));
+	fills_up_later((struct kit_shape){4, 65536});
+	CHECK(mount_small("size=96m"));
 	huge_pages("no", 0, 0);
 	CHECK(mount_small("size=96m")); /* a closed one goes when its rings do */
 	if (gives_huge_pages())

@@ -47,7 +47,8 @@ struct shelf_client {
 	struct shelf_pin pins[SHELF_PINS];
 	struct shelf_reservation reservations[SHELF_RESERVATIONS];
 	uint32_t pin_count, reservation_count;
-	const char *wrong; /* what was not as it must be; NULL: nothing */
+	uint32_t words_fail; /* of so many chunks that need far words one gets none; 0: none */
+	const char *wrong;   /* what was not as it must be; NULL: nothing */
 };
 
 /* ---- blocks ------------------------------------------------------------------- */
@@ -131,9 +132,12 @@ static inline void shelf_free(struct shelf *shelf)
 
 static inline int shelf_back_words(void *context, uint32_t chunk)
 {
-	(void)context;
+	struct shelf_client *client = context;
+
 	(void)chunk;
-	return 0;
+	return client->words_fail > 0 && random_below(&client->random, client->words_fail) == 0
+		       ? -ENOSPC
+		       : 0;
 }
 
 /* Client @number, as region.c makes one. What a dead one left under that number is cleared up. */
@@ -147,6 +151,7 @@ static inline bool shelf_join(struct shelf_client *client, struct shelf *shelf, 
 	client->random.state = seed;
 	map_init(map, shelf->header, shelf->header);
 	map->back_words = shelf_back_words;
+	map->context = client;
 	map->client = CACHE_CLIENTS_MAX;
 	map->owner = number + 1;
 	if (half_get(&map->clients[number].state) != CLIENT_FREE)

@@ -74,7 +74,8 @@ static void require_all_back(struct shelf_client *client)
 	assert_int_equal(taken, chunks);
 }
 
-static void run_seed(uint64_t seed)
+/* @words_fail: of the far words that one of the clients wants. */
+static void run_seed(uint64_t seed, uint32_t words_fail)
 {
 	struct shelf_client clients[CLIENTS];
 	struct random random = {seed};
@@ -94,6 +95,7 @@ static void run_seed(uint64_t seed)
 			assert_true(shelf_recover(&clients[other], at));
 			assert_true(shelf_join(&clients[at], &shelf, at, random_next(&random)));
 		}
+		clients[0].words_fail = words_fail;
 		require_right(&clients[at], seed, step);
 		require(&clients[at].map, false, seed, step);
 	}
@@ -113,7 +115,43 @@ static void test_orders(void **state)
 
 	(void)state;
 	for (uint64_t seed = first; seed < first + (soak() ? SEEDS_SOAK : SEEDS); seed++)
-		run_seed(seed);
+		run_seed(seed, 0);
+}
+
+/* The same while memory for the words of small slots cannot be had, or not always. */
+static void test_orders_without_words(void **state)
+{
+	uint64_t first = first_seed();
+
+	(void)state;
+	for (uint64_t seed = first; seed < first + (soak() ? SEEDS_SOAK : SEEDS); seed++)
+		run_seed(seed, 1 + (uint32_t)seed % 3);
+}
+
+/* A block of small slots finds none, and leaves no trace; one of larger ones does. */
+static void test_no_words(void **state)
+{
+	enum { SMALL = 0, LARGE = 6 };
+	struct cache_key small = shelf_key(SMALL), large = shelf_key(LARGE);
+	struct shelf_client client;
+	struct shelf shelf;
+
+	(void)state;
+	assert_true(shelf_bytes(SMALL) == 300 && shelf_bytes(LARGE) == 70000);
+	assert_true(shelf_new(&shelf, SIZE, ENTRIES, KEYS));
+	assert_true(shelf_join(&client, &shelf, 0, 1));
+	client.words_fail = 1;
+	shelf_dump(&client, SMALL);
+	shelf_dump(&client, LARGE);
+	assert_false(state_whole(cached_find(&client.map, &small).state));
+	assert_true(state_whole(cached_find(&client.map, &large).state));
+	require(&client.map, false, 0, 0);
+	client.words_fail = 0;
+	shelf_dump(&client, SMALL);
+	assert_true(state_whole(cached_find(&client.map, &small).state));
+	require(&client.map, true, 0, 0);
+	shelf_die(&client);
+	shelf_free(&shelf);
 }
 
 static void *work(void *context)
@@ -304,6 +342,8 @@ int main(int argc, char **argv)
 	const struct CMUnitTest threads[] = {cmocka_unit_test(test_threads)};
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_orders),
+		cmocka_unit_test(test_orders_without_words),
+		cmocka_unit_test(test_no_words),
 		cmocka_unit_test(test_death_beside_a_pin),
 		cmocka_unit_test(test_death_before_whole),
 		cmocka_unit_test(test_death_between_shards),

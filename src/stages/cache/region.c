@@ -565,31 +565,40 @@ void region_back(struct region *region, uint32_t chunk)
 	chunk_back_end(map, chunk, ret == 0);
 }
 
+/* A chunk's memory, to the budget and to the system. False: no chunk is free. */
+static bool give_up_chunk(struct region *region)
+{
+	struct cache_map *map = &region->map;
+	uint32_t chunk = chunk_give_up(map);
+
+	if (chunk == CACHE_NONE)
+		return false;
+	punch(region, payload_at(region) + chunk * map->chunk_bytes, map->chunk_bytes);
+	word_add(&map->header->spare, map->chunk_bytes);
+	return true;
+}
+
 /* Bytes of the budget for far words; a chunk is given up for them where there are none left. */
 static bool take_spare(struct region *region)
 {
-	struct cache_map *map = &region->map;
+	uint64_t *word = &region->map.header->spare;
 
 	for (;;) {
-		uint64_t spare = word_get(&map->header->spare);
-		uint32_t chunk;
+		uint64_t spare = word_get(word);
 
-		if (spare >= WORDS_BYTES) {
-			if (word_cas(&map->header->spare, spare, spare - WORDS_BYTES))
-				return true;
-			continue;
+		if (spare < WORDS_BYTES) {
+			if (!give_up_chunk(region))
+				return false;
+		} else if (word_cas(word, spare, spare - WORDS_BYTES)) {
+			return true;
 		}
-		chunk = chunk_give_up(map);
-		if (chunk == CACHE_NONE)
-			return false;
-		punch(region, payload_at(region) + chunk * map->chunk_bytes, map->chunk_bytes);
-		word_add(&map->header->spare, map->chunk_bytes);
 	}
 }
 
 static int back_words(void *context, uint32_t chunk)
 {
 	struct region *region = context;
+	struct cache_header *header = region->map.header;
 	uint64_t at = (uint64_t)((uint8_t *)region->map.words - (uint8_t *)region->base) +
 		      chunk * (uint64_t)WORDS_BYTES;
 	int ret;
@@ -597,8 +606,13 @@ static int back_words(void *context, uint32_t chunk)
 	if (!take_spare(region))
 		return -ENOSPC;
 	ret = region->sys->fallocate(region->fd, 0, (off_t)at, WORDS_BYTES);
+	/* The budget has them and /dev/shm, full by now, has not: but for a chunk of ours. */
+	if (ret < 0 && give_up_chunk(region)) {
+		half_add(&header->unbacked, 1);
+		ret = region->sys->fallocate(region->fd, 0, (off_t)at, WORDS_BYTES);
+	}
 	if (ret < 0)
-		word_add(&region->map.header->spare, WORDS_BYTES);
+		word_add(&header->spare, WORDS_BYTES);
 	return ret < 0 ? -ENOSPC : 0;
 }
 
