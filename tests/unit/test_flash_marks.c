@@ -96,6 +96,22 @@ static void memory_is_of_numbers_given_out(void **state)
 	end();
 }
 
+/* Of a whole store: blocks of one shard, with all that is kept of each. */
+static void a_block_takes_less_than_48_bytes(void **state)
+{
+	enum { SMALL = 512, BLOCKS = 60000 };
+	uint64_t before;
+
+	(void)state;
+	begin("size=96MiB, region=8MiB, entries=100k", 0, 0);
+	before = flash_counter("index_bytes");
+	for (uint32_t i = 0; i < BLOCKS; i++)
+		assert_int_equal(dump_sized(i, SMALL), 0);
+	assert_int_equal(flash_counter("published_blocks"), BLOCKS);
+	assert_true(flash_counter("index_bytes") - before <= 48u * BLOCKS);
+	end();
+}
+
 /* ---- whose they are ------------------------------------------------------------------ */
 
 /*
@@ -164,6 +180,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(memory_is_of_numbers_given_out),
+		cmocka_unit_test(a_block_takes_less_than_48_bytes),
 		cmocka_unit_test(a_mark_dies_with_its_use),
 		cmocka_unit_test(a_lost_page_of_marks_costs_no_other),
 	};

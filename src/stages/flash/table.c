@@ -13,6 +13,7 @@ size_t table_bytes(uint32_t entries_max, uint64_t shards_max)
 	return PAGE_BYTES + pages_up(intern_bytes()) +
 	       pages_up((uint64_t)entries_max * sizeof(struct hot)) +
 	       pages_up((uint64_t)entries_max * sizeof(struct cold)) +
+	       pages_up((uint64_t)entries_max * sizeof(uint32_t)) +
 	       pages_up(buckets_for(entries_max) * sizeof(uint32_t)) + places_bytes(shards_max);
 }
 
@@ -37,6 +38,8 @@ void table_init(void *memory, uint32_t entries_max, uint64_t shards_max, const u
 	at += pages_up((uint64_t)entries_max * sizeof(struct hot));
 	table->cold = (struct cold *)(void *)at;
 	at += pages_up((uint64_t)entries_max * sizeof(struct cold));
+	table->expiries = (uint32_t *)(void *)at;
+	at += pages_up((uint64_t)entries_max * sizeof(uint32_t));
 	table->buckets = (uint32_t *)(void *)at;
 	at += pages_up(buckets_for(entries_max) * sizeof(uint32_t));
 	places_init(&table->places, at, shards_max);
@@ -276,7 +279,7 @@ void table_look(const struct table *table, uint32_t id, struct table_block *ret_
 		.fingerprint = hot->fingerprint,
 		.parent = cold->parent,
 		.child_count = cold->children,
-		.expiry = cold->expiry,
+		.expiry = hot->state & FLAG_EXPIRES ? table->expiries[id] : 0,
 		.epoch = cold->epoch,
 		.incarnation = cold->incarnation,
 		.state = (uint8_t)state_of(table, id),
@@ -508,11 +511,14 @@ void table_set_expiry(struct table *table, uint32_t id, uint32_t expiry_s)
 	struct hot *hot = &table->hot[id];
 
 	assert(table->magic == TABLE_MAGIC && lives(table, id));
-	table->cold[id].expiry = expiry_s;
-	if (expiry_s)
-		hot->state |= FLAG_EXPIRES;
-	else
+	if (!expiry_s) {
 		hot->state &= STATE_MASK | FLAG_LAST;
+		return;
+	}
+	hot->state |= FLAG_EXPIRES;
+	table->expiries[id] = expiry_s;
+	if (table->expiries_end <= id)
+		table->expiries_end = id + 1;
 }
 
 static bool leads_back(const struct table *table, uint32_t from, uint32_t to)
@@ -661,6 +667,7 @@ void table_figures(const struct table *table, struct table_figures *ret_figures)
 		.memory_bytes = PAGE_BYTES + pages_up(intern_memory(&table->intern)) +
 				pages_up((uint64_t)table->fresh * sizeof(struct hot)) +
 				pages_up((uint64_t)table->fresh * sizeof(struct cold)) +
+				pages_up((uint64_t)table->expiries_end * sizeof(uint32_t)) +
 				pages_up(table->bucket_count * sizeof(uint32_t)) +
 				places_memory(&table->places),
 	};

@@ -22,10 +22,10 @@
  *  5. Memory is reserved for entries_max and shards_max, and taken as used; the
  *     buckets grow by linear hashing, one at a time: no call is ever long.
  *
- * Memory of a block: 16 + 28 bytes, with 8 bits for its depth, and less than 4 for the bucket; of
- * each further shard 9 bytes, arrays rounded up to 4 and packed in chunks of 64 KiB. A geometry
- * (shard count and sizes) is interned; a block of one shard keeps its own size when
- * there is no place for it.
+ * Memory of a block: 16 + 24 bytes, with 8 bits for its depth, less than 4 for the bucket, and 4
+ * more where an entry of its number or above ever had a ttl; of each further shard 9 bytes,
+ * arrays rounded up to 4 and packed in chunks of 64 KiB. A geometry (shard count and sizes) is
+ * interned; a block of one shard keeps its own size when there is no place for it.
  */
 #ifndef STAGES_FLASH_TABLE_H
 #define STAGES_FLASH_TABLE_H

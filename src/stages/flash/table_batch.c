@@ -29,7 +29,7 @@ static uint32_t batch_round(const struct table *table, struct batch *batch, uint
 		bool same = hot->fingerprint == batch->fingerprint[p];
 		uint32_t next = same ? 0 : hot->next;
 
-		if (hot->state & FLAG_EXPIRES && same && table->cold[id].expiry <= batch->now_s)
+		if (hot->state & FLAG_EXPIRES && same && table->expiries[id] <= batch->now_s)
 			continue;
 		same &= (hot->state & STATE_MASK) == TABLE_WHOLE;
 		ret_ids[p] = same ? id : TABLE_NONE;

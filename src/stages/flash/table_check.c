@@ -18,8 +18,9 @@ static bool check_ghost(const struct check *check, uint32_t id)
 
 	if (!cold->children && !check->table->hot[id].pins)
 		return wrong(&check->why, "nothing names ghost %u", id);
-	if (cold->parent != TABLE_NONE || cold->holds || cold->expiry || cold->others ||
-	    check->table->hot[id].geometry || place_decode(cold->place, &place))
+	if (cold->parent != TABLE_NONE || cold->holds || cold->others ||
+	    check->table->hot[id].geometry || check->table->hot[id].state & FLAGS_MASK ||
+	    place_decode(cold->place, &place))
 		return wrong(&check->why, "ghost %u has what only blocks have", id);
 	return true;
 }
@@ -45,9 +46,8 @@ static bool check_block(struct check *check, uint32_t id)
 	if (state_of(table, id) == TABLE_WHOLE && present < shard_count)
 		return wrong(&check->why, "entry %u is whole with %u of %u shards", id, present,
 			     shard_count);
-	if (!(hot->state & FLAG_EXPIRES) != !cold->expiry)
-		return wrong(&check->why, "entry %u has an expiry of %u, flags %u", id,
-			     cold->expiry, hot->state);
+	if (hot->state & FLAG_EXPIRES && (id >= table->expiries_end || !table->expiries[id]))
+		return wrong(&check->why, "entry %u expires, and has no time", id);
 	if (cold->parent == TABLE_NONE)
 		return true;
 	if (cold->parent == id || cold->parent >= table->fresh ||

@@ -2,9 +2,9 @@
 /*
  * The memory: this struct, then the geometries, then of each entry what a lookup
  * reads (struct hot, four a cache line), then the rest of it (struct cold), then
- * the bucket heads, then the places of further shards: each on pages of its own.
- * All of it starts as zeros and is taken as it is first written; so a bucket holds
- * an entry's number plus one, and 0 is empty.
+ * when it expires, if it does, then the bucket heads, then the places of further shards: each on
+ * pages of its own. All of it starts as zeros and is taken as it is first written; so a bucket
+ * holds an entry's number plus one, and 0 is empty.
  *
  * Beyond the header's invariants:
  *  6. Entries [0, fresh) have been used; those that are free again are chained from
@@ -53,7 +53,6 @@ struct cold {
 	uint16_t incarnation;
 	uint32_t others; /* the array of the other shards; of one shard see invariant 8 */
 	uint32_t parent;
-	uint32_t expiry;
 	uint16_t children;
 	uint16_t epoch;
 };
@@ -65,6 +64,8 @@ struct table {
 	uint64_t seed[3];
 	struct hot *hot;
 	struct cold *cold;
+	uint32_t *expiries; /* of entries with FLAG_EXPIRES alone */
+	uint32_t expiries_end;
 	uint32_t *buckets;
 	uint64_t bucket_count, bucket_max;
 	uint64_t bucket_mask; /* of the round of splits under way: 2^n - 1 <= bucket_count - 1 */
@@ -76,8 +77,8 @@ struct table {
 
 static_assert(sizeof(struct table) <= PAGE_BYTES, "the geometries begin on the second page");
 static_assert(sizeof(struct hot) == 16, "four a cache line");
-static_assert(sizeof(struct hot) + sizeof(struct cold) + sizeof(uint32_t) <= 48,
-	      "of each block, with its bucket");
+static_assert(sizeof(struct hot) + sizeof(struct cold) + sizeof(uint32_t) + 1 <= 48,
+	      "of each block, with its bucket and the mark of its record");
 static_assert(TABLE_GEOMETRIES_MAX < GEOMETRY_OWN, "no number of a geometry");
 static_assert(TABLE_DEPTH_MAX == 0xff && TABLE_COUNT_MAX == 0xff, "the most of 8 bits");
 
