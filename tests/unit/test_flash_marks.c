@@ -176,6 +176,61 @@ static void a_lost_page_of_marks_costs_no_other(void **state)
 	end();
 }
 
+/* A page in the file that says of all numbers of this use that they are dead. */
+static void mark_all_dead(const struct flash_id *id, uint32_t region, uint64_t seq)
+{
+	struct flash_marks marks = {
+		.region = region, .region_seq = seq, .counter = 1000 * FLASH_COPIES, .page = 0};
+
+	memset(marks.marks, FLASH_MARK_DEAD, sizeof(marks.marks));
+	flash_marks_seal(&marks, flash_salt(id, seq));
+	file_write(flash_marks_at(&file.layout, region, 0, 0), &marks, sizeof(marks));
+}
+
+/*
+ * Records that never came to the file may have marks there, in a region that is closed without
+ * any: their numbers are not given out once more in that use of it.
+ */
+static void numbers_that_have_marks_are_not_given_again(void **state)
+{
+	enum { LARGE = 30000, FEW = 4, MANY = 150 };
+	struct flash_scanner scanner;
+	struct flash_super_found super;
+	uint32_t empty = 0;
+	int fd;
+
+	(void)state;
+	begin("size=8MiB, region=512KiB", 0, 0);
+	for (uint32_t i = 0; i < FEW; i++)
+		assert_int_equal(dump_sized(i, LARGE), 0);
+	fixture_close(&store);
+	file_scan();
+	file_super(&super);
+	fd = file_open(O_RDONLY);
+	assert_int_equal(flash_scanner_init(&scanner, &sys_native, fd, &super), 0);
+	for (uint32_t i = 0; i < file.layout.region_count; i++) {
+		struct flash_region_found found;
+
+		flash_scan_look(&scanner, i, &found);
+		if (found.state != FLASH_FOUND_OPEN)
+			continue;
+		mark_all_dead(&super.super.id, i, found.seq);
+		empty++;
+	}
+	flash_scanner_fini(&scanner);
+	close(fd);
+	assert_true(empty > 0);
+	open_again(0, 0);
+	for (uint32_t i = FEW; i < MANY; i++)
+		assert_int_equal(dump_sized(i, LARGE), 0);
+	assert_int_equal(flash_counter("evicted_blocks"), 0);
+	fixture_close(&store);
+	open_again(0, 0);
+	for (uint32_t i = 0; i < MANY; i++)
+		assert_int_equal(load_one(&store, i, 0, LARGE), 0);
+	end();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -183,6 +238,7 @@ int main(void)
 		cmocka_unit_test(a_block_takes_less_than_48_bytes),
 		cmocka_unit_test(a_mark_dies_with_its_use),
 		cmocka_unit_test(a_lost_page_of_marks_costs_no_other),
+		cmocka_unit_test(numbers_that_have_marks_are_not_given_again),
 	};
 
 	/* Much is written: in memory, where there is a place for files there. */
