@@ -6,6 +6,9 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import logging
+import os
+import re
 import sys
 import types
 from dataclasses import dataclass, field
@@ -195,9 +198,63 @@ def _module(name: str, **names: Any) -> None:
 RANK = types.SimpleNamespace(rank_in_group=0, world_size=1)
 
 
+class Revision(str):
+    """huggingface_hub's ResolvedRevision: what was asked for, with the commit that it was."""
+
+    resolved: str
+
+    def __new__(cls, resolved: str, asked: str = "main") -> Revision:
+        revision = super().__new__(cls, asked)
+        revision.resolved = resolved
+        return revision
+
+    def __reduce__(self) -> Any:
+        return Revision, (self.resolved, str(self))
+
+
+HUB = types.SimpleNamespace(HF_HUB_CACHE="/nonexistent")  # huggingface_hub.constants
+ADAPTERS: dict[str, str] = {}  # names of the hub -> folders in its cache
+
+
+def put_in_hub(name: str, commit: str, ref: str = "main") -> str:
+    """A folder of HUB's cache for that commit, which the reference is of from now on."""
+    repository = os.path.join(HUB.HF_HUB_CACHE, "models--" + name.replace("/", "--"))
+    snapshot = os.path.join(repository, "snapshots", commit)
+    for folder in (snapshot, os.path.join(repository, "refs")):
+        os.makedirs(folder, exist_ok=True)
+    for path, text in ((os.path.join(snapshot, "config.json"), "{}"),
+                       (os.path.join(repository, "refs", ref), commit)):
+        with open(path, "w", encoding="ascii") as file:
+            file.write(text)
+    return snapshot
+
+
+def cached_file(name: str, filename: str, **options: Any) -> str:
+    assert options["local_files_only"]
+    repository = os.path.join(HUB.HF_HUB_CACHE, "models--" + name.replace("/", "--"))
+    with open(os.path.join(repository, "refs", options["revision"] or "main")) as file:
+        return os.path.join(repository, "snapshots", file.read(), filename)
+
+
+def extract_commit_hash(path: str | None, commit: str | None) -> str | None:
+    found = re.search(r"snapshots/([0-9a-f]{40})/", path or "")
+    return commit or (found and found.group(1))
+
+
+def get_adapter_absolute_path(path: str) -> str:
+    if os.path.isabs(path) or path.startswith("~") or os.path.exists(path):
+        return os.path.abspath(os.path.expanduser(path))
+    return ADAPTERS.get(path, path)
+
+
 def install() -> None:
     kv = "vllm.distributed.kv_transfer.kv_connector"
     _module("vllm", __version__="fake")
+    _module("vllm.logger", init_logger=logging.getLogger)
+    _module("vllm.lora.utils", get_adapter_absolute_path=get_adapter_absolute_path)
+    _module("transformers.utils.hub", cached_file=cached_file,
+            extract_commit_hash=extract_commit_hash)
+    _module("huggingface_hub", constants=HUB)
     _module("vllm.distributed.parallel_state", get_pp_group=lambda: types.SimpleNamespace(
         rank_in_group=0, world_size=1), get_tp_group=lambda: RANK)
     empty = {name: type(name, (), {}) for name in ("KVConnectorMetadata",

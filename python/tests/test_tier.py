@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import tempfile
 import time
@@ -15,12 +16,17 @@ import fake_vllm
 from kit import within
 
 fake_vllm.install()
+import vllm  # noqa: E402
+
 from cairn.vllm import CairnTier, stores  # noqa: E402
 
 ROW, ROWS = 12288, 16
 MISS, HIT, RETRY = (fake_vllm.LookupResult[name] for name in ("MISS", "HIT", "RETRY"))
 CONTEXT = fake_vllm.ReqContext("request")
 KEYS = [hashlib.sha256(b"%d" % i).digest() + bytes(4) for i in range(8)]
+
+
+MODEL = "org/model"
 
 
 def content(number: int, row: int = ROW) -> bytes:
@@ -32,7 +38,7 @@ def spec(**changes: Any) -> Any:
     ns = types.SimpleNamespace
     groups = changes.pop("groups", (ns(tokens_per_block=16, layer_names=("0", "1"), group_id=0),))
     parts: dict[str, dict[str, Any]] = {
-        "model": {"name": "org/model", "dtype": "float16"},
+        "model": {"name": MODEL, "dtype": "float16"},
         "cache": {"tokens_per_hash": 16, "blocks_per_chunk": 1},
         "parallel": {"tp_size": 1, "pp_size": 1, "pcp_size": 1, "dcp_size": 1,
                      "data_parallel_index": 0, "is_parallelism_agnostic": False},
@@ -52,6 +58,9 @@ class Case(unittest.TestCase):
 
     def setUp(self) -> None:
         self.fresh()
+        fake_vllm.HUB.HF_HUB_CACHE = f"{self.path}/hub"
+        for name in (MODEL, "org/other"):
+            fake_vllm.put_in_hub(name, "1" * 40)
         self.row = ROW
         self.memory = bytearray(ROW * ROWS)
         self.tier: Any = None
@@ -202,6 +211,58 @@ class Rounds(Case):
         self.open()
         self.assertEqual(self.found([0]), [MISS], "row")
         self.row *= 2
+        self.open()
+        self.assertEqual(self.found([0]), [HIT])
+
+    def test_commits(self) -> None:
+        """Of a name of the hub the commit in its cache counts, where that is one alone."""
+        def served() -> Any:
+            self.open(told=spec(name="org/moves"))
+            return self.found([0])[0]
+
+        with self.assertRaisesRegex(ValueError, r"^CairnTier: .*org/moves.*say \"revision\""):
+            served()
+        found = []
+        for commit in ("a" * 40, "b" * 40, "b" * 40):
+            folder = fake_vllm.put_in_hub("org/moves", commit)
+            found.append(served())
+            self.store([0])
+            shutil.rmtree(folder)
+        self.assertEqual(found, [MISS, MISS, HIT])
+        for commit in ("a" * 40, "b" * 40):
+            fake_vllm.put_in_hub("org/moves", commit)
+        with self.assertRaisesRegex(ValueError, "none or several"):
+            served()
+        self.open(told=spec(name="org/moves"), revision="b" * 40)
+        self.assertEqual(self.found([0]), [HIT])
+
+    def test_a_folder_whose_files_change(self) -> None:
+        folder = f"{self.path}/weights"
+        os.mkdir(folder)
+        found = []
+        for text in ("one", "another", ""):
+            if text:
+                with open(f"{folder}/model.safetensors", "w", encoding="ascii") as file:
+                    file.write(text)
+            self.open(told=spec(name=folder))
+            found.append(self.found([0])[0])
+            self.store([0])
+        self.assertEqual(found, [MISS, MISS, HIT])
+
+    def test_version_and_seed(self) -> None:
+        self.open()
+        self.store([0])
+        seed = os.environ.get("PYTHONHASHSEED", "")
+        self.addCleanup(os.environ.__setitem__, "PYTHONHASHSEED", seed)
+        os.environ["PYTHONHASHSEED"] = "5"
+        self.open()
+        self.assertEqual(self.found([0]), [MISS])
+        os.environ["PYTHONHASHSEED"] = seed
+        self.addCleanup(setattr, vllm, "__version__", "fake")
+        vllm.__version__ = "another"
+        self.open()
+        self.assertEqual(self.found([0]), [MISS])
+        vllm.__version__ = "fake"
         self.open()
         self.assertEqual(self.found([0]), [HIT])
 

@@ -24,12 +24,13 @@ from cairn.vllm import CairnConnector, connector, scheduler  # noqa: E402
 
 TOKENS, LAYERS, BLOCKS = 16, 3, 64
 ROLE = fake_vllm.KVConnectorRole
+COMMIT = fake_vllm.Revision("c0ffee")
 
 
 def config(pipeline: str, *, world: int = 1, salt: str = "", engine: str = "e",
            **extra: Any) -> Any:
     ns = types.SimpleNamespace
-    hf = ns(to_json_string=lambda use_diff: '{"layers": 3}', _commit_hash="c0ffee")
+    hf = ns(to_json_string=lambda use_diff: '{"layers": 3}')
     return ns(
         kv_transfer_config=ns(
             kv_connector_extra_config={"pipeline": pipeline, "salt": salt, **extra},
@@ -41,7 +42,7 @@ def config(pipeline: str, *, world: int = 1, salt: str = "", engine: str = "e",
             decode_context_parallel_size=1, data_parallel_rank=0,
         ),
         cache_config=ns(prefix_caching_hash_algo="sha256", cache_dtype="auto"),
-        model_config=ns(model="m", hf_config=hf, revision=None, dtype="float32",
+        model_config=ns(model="m", hf_config=hf, revision=COMMIT, dtype="float32",
                         quantization=None, max_model_len=4096),
         speculative_config=None, kv_events_config=None,
     )
@@ -244,6 +245,18 @@ class Engine:
             worker.shutdown()
 
 
+def setting(path: str, value: Any) -> Callable[[Any], None]:
+    """Changes one thing of vLLM's configuration."""
+    def change(config: Any) -> None:
+        *parts, last = path.split(".")
+        for part in parts:
+            config = getattr(config, part)
+        assert hasattr(config, last), path
+        setattr(config, last, value)
+
+    return change
+
+
 class Case(unittest.TestCase):
     above = ""
 
@@ -297,146 +310,6 @@ class RoundsBelowCache(Rounds):
     """The same where a memory tier is above: loads out of shared memory."""
 
     above = "cache(size=16MiB) | "
-
-
-class Permuted(fake_vllm.Tensor):
-    """Tokens before heads."""
-
-    def stride(self, dim: int | None = None) -> Any:
-        _, heads, tokens, content = self.shape
-        strides = [heads * tokens * content, content, heads * content, 1]
-        return strides if dim is None else strides[dim]
-
-
-class Half(fake_vllm.Tensor):
-    dtype = "torch.float16"
-
-    def element_size(self) -> int:
-        return 2
-
-
-class OfTheSameSize(fake_vllm.Tensor):
-    dtype = "torch.int32"
-
-
-class Wider(fake_vllm.Tensor):
-    def __init__(self, *shape: int) -> None:
-        super().__init__(*shape[:-1], 2 * shape[-1])
-
-
-def setting(path: str, value: Any) -> Callable[[Any], None]:
-    """Changes one thing of vLLM's configuration."""
-    def change(config: Any) -> None:
-        *parts, last = path.split(".")
-        for part in parts:
-            config = getattr(config, part)
-        assert hasattr(config, last), path
-        setattr(config, last, value)
-
-    return change
-
-
-class Identity(Case):
-    """Each change alone is a miss."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.pipeline = f"flash(path={self.path}/kv, size=64MiB)"
-        self.open(self.pipeline)
-        self.assert_run(Request("a", [1, 2, 3, 4]), 0)
-
-    def assert_found(self, what: object, blocks: int, lora: Any = None) -> None:
-        found = self.engine.match(Request("b", [1, 2, 3, 4], lora))
-        self.assertEqual(found, blocks * TOKENS, what)
-
-    def test_configuration(self) -> None:
-        hf = types.SimpleNamespace
-        for path, value in (
-            ("model_config.model", "other"),
-            ("model_config.hf_config.to_json_string", lambda use_diff: '{"layers": 4}'),
-            ("model_config.hf_config._commit_hash", "beef"),
-            ("model_config.hf_config", hf(to_json_string=lambda use_diff: '{"layers": 3}')),
-            ("model_config.quantization", "fp8"),
-            ("model_config.dtype", "bfloat16"),
-            ("cache_config.cache_dtype", "fp8"),
-            ("cache_config.prefix_caching_hash_algo", "sha256_cbor"),
-            ("parallel_config.tensor_parallel_size", 2),
-            ("parallel_config.pipeline_parallel_size", 2),
-        ):
-            self.open(self.pipeline, change=setting(path, value))
-            self.assert_found(path, 0)
-        self.open(self.pipeline, change=setting("model_config.max_model_len", 8192))
-        self.assert_found("longer requests", 4)
-
-    def test_revision_where_no_commit_is_known(self) -> None:
-        hf = types.SimpleNamespace(to_json_string=lambda use_diff: '{"layers": 3}')
-        found = []
-        for revision in ("main", "other", "main"):
-            def change(config: Any, revision: str = revision) -> None:
-                config.model_config.hf_config = hf
-                config.model_config.revision = revision
-
-            self.open(self.pipeline, change=change)
-            found.append(self.engine.run(Request("b", [1, 2, 3, 4]))[0] // TOKENS)
-        self.assertEqual(found, [0, 0, 4])
-
-    def test_a_folder_whose_files_change(self) -> None:
-        folder = os.path.join(self.path, "weights")
-        os.mkdir(folder)
-        found = []
-        for text in ("one", "another", ""):
-            if text:
-                with open(os.path.join(folder, "model.safetensors"), "w", encoding="ascii") as file:
-                    file.write(text)
-            self.open(self.pipeline, change=setting("model_config.model", folder))
-            found.append(self.engine.run(Request("b", [1, 2, 3, 4]))[0] // TOKENS)
-        self.assertEqual(found, [0, 0, 4])
-
-    def test_extra_configuration(self) -> None:
-        for name in ("revision", "tenant", "salt"):
-            self.open(self.pipeline, **{name: "other"})
-            self.assert_found(name, 0)
-        self.open(self.pipeline, deadline=10, hold=10, durability="written")
-        self.assert_found("what makes no other bytes", 4)
-
-    def test_layout(self) -> None:
-        for tensor in (Permuted, Half, OfTheSameSize, Wider):
-            self.open(self.pipeline, tensor=tensor)
-            self.assert_found(tensor, 0)
-        self.open(self.pipeline, tokens=2 * TOKENS)
-        self.assert_found("block size", 0)
-        self.open(self.pipeline)
-        self.assert_found("as it was", 4)
-
-    def test_version(self) -> None:
-        self.addCleanup(setattr, vllm, "__version__", "fake")
-        vllm.__version__ = "another"
-        self.open(self.pipeline)
-        self.assert_found("version", 0)
-        vllm.__version__ = "fake"
-        self.open(self.pipeline)
-        self.assert_found("as it was", 4)
-
-    def test_adapters(self) -> None:
-        """By name, by path, and by what is in its folder when it is loaded anew."""
-        folder = os.path.join(self.path, "adapter")
-        os.mkdir(folder)
-
-        def lora(name: str, path: str, anew: bool = False) -> Any:
-            return types.SimpleNamespace(lora_name=name, lora_path=path, load_inplace=anew)
-
-        self.assert_found("an adapter", 0, lora("one", "/one"))
-        for i, (what, adapter, blocks) in enumerate((
-            ("an adapter", lora("one", "/one"), 0), ("the same", lora("one", "/one"), 4),
-            ("another path", lora("one", "/two"), 0), ("another name", lora("two", "/one"), 0),
-            ("a folder", lora("one", folder), 0), ("the same", lora("one", folder, True), 4),
-            ("none", None, 4),
-        )):
-            request = Request(str(i), [1, 2, 3, 4], adapter)
-            self.assertEqual(self.engine.run(request)[0], blocks * TOKENS, what)
-        with open(os.path.join(folder, "adapter.safetensors"), "w", encoding="ascii") as file:
-            file.write("trained again")
-        self.assert_found("other files", 0, lora("one", folder, True))
 
 
 class Holds(Case):
@@ -684,73 +557,6 @@ class Ranks(Case):
         self.assertEqual(ask(request, 0), (None, False))
         scheduler.ANSWER_SECONDS = 0.0  # type: ignore[misc]
         self.assertEqual(ask(request, 0), (0, False))
-
-
-class Refusals(Case):
-    def refused(self, words: str, cache: Any = None, **changes: Any) -> None:
-        told = config("null()", engine="refused")
-        for name, value in changes.items():
-            setattr(told, name, value)
-        for role in ROLE:
-            with self.assertRaisesRegex(ValueError, words) as caught:
-                CairnConnector(told, role, cache or cache_config())
-            self.assertNotIn("\n", str(caught.exception))
-
-    def test_hybrid(self) -> None:
-        self.refused("2 KV cache groups", cache_config(groups=2))
-
-    def test_unknown_cache(self) -> None:
-        cache = cache_config()
-        cache.kv_cache_groups[0].kv_cache_spec = types.SimpleNamespace(block_size=16)
-        self.refused("SimpleNamespace is not known", cache)
-
-    def test_draft_model(self) -> None:
-        self.refused("speculative", speculative_config=types.SimpleNamespace(method="eagle"))
-
-    def test_random_seed(self) -> None:
-        told = config("null()")
-        told.cache_config.prefix_caching_hash_algo = "xxhash"
-        seed = os.environ.pop("PYTHONHASHSEED", None)
-        self.addCleanup(lambda: seed is not None and os.environ.update(PYTHONHASHSEED=seed))
-        with self.assertRaisesRegex(ValueError, "random seed"):
-            CairnConnector(told, ROLE.SCHEDULER, cache_config())
-
-    def test_options(self) -> None:
-        for extra, words in (({"pipelin": 1}, "no 'pipelin'"), ({"load": "x"}, "load is"),
-                             ({"durability": "x"}, "durability is")):
-            with self.assertRaisesRegex(ValueError, words):
-                CairnConnector(config("null()", **extra), ROLE.WORKER, cache_config())
-        with self.assertRaisesRegex(ValueError, "needs \"pipeline\""):
-            CairnConnector(config(""), ROLE.WORKER, cache_config())
-
-    def test_device(self) -> None:
-        engine = self.open()
-        tensor = fake_vllm.Tensor(BLOCKS, 2, TOKENS, 8)
-        tensor.device = types.SimpleNamespace(type="cuda")
-        with self.assertRaisesRegex(ValueError, "on cuda"):
-            engine.worker.register_kv_caches(dict.fromkeys(engine.caches, tensor))
-
-
-class Layouts(unittest.TestCase):
-    def test_runs(self) -> None:
-        from cairn.vllm.layout import Refused, _runs
-
-        # (heads, tokens, content) of 4 bytes: dense, permuted, and heads apart.
-        self.assertEqual(_runs([2, 4, 8], [32, 8, 1], "HNC", 4), ([0], 256, "H2 N4 C8"))
-        self.assertEqual(_runs([2, 4, 8], [8, 16, 1], "HNC", 4), ([0], 256, "N4 H2 C8"))
-        self.assertEqual(_runs([2, 4, 8], [640, 8, 1], "HNC", 4), ([0, 2560], 128, "H2 N4 C8"))
-        with self.assertRaises(Refused):
-            _runs([2, 4, 8], [8, 8, 1], "HNC", 4)
-
-    def test_ranks_answer_the_least(self) -> None:
-        from cairn.vllm.messages import CairnWorkerMetadata
-
-        one = CairnWorkerMetadata({1: (1, 5), 2: (1, 0)}, {7: (1, 3)}, {9: 1})
-        two = CairnWorkerMetadata({1: (1, 4), 2: (2, 9), 3: (1, 1)}, {7: (1, 2), 8: (1, 1)}, {9: 2})
-        both = one.aggregate(two)
-        self.assertEqual(both.lookups, {1: (2, 4), 2: (3, 0), 3: (1, 1)})
-        self.assertEqual(both.saves, {7: (2, 2), 8: (1, 1)})
-        self.assertEqual(both.cleared, {9: 3})
 
 
 if __name__ == "__main__":

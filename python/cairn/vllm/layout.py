@@ -18,6 +18,8 @@ from typing import Any, Final
 import vllm
 from vllm.v1.kv_cache_interface import FullAttentionSpec, MLAAttentionSpec, UniformTypeKVCacheSpecs
 
+from .weights import adapter, revision_of
+
 SEGMENTS_MAX: Final = 64  # of a layer of a block: more runs are not worth a call
 FORMAT_VERSION: Final = 1  # of what names and shards are; raise it when they change
 
@@ -160,23 +162,19 @@ class Pages:
 # ---- what makes blocks comparable ---------------------------------------------------------------
 
 
-def _files_of(folder: str) -> str:
-    """The weights in a folder, by name, size and time of change."""
-    told = hashlib.sha256()
-    for name in sorted(os.listdir(folder)):
-        if name.endswith((".safetensors", ".bin", ".pt", ".gguf", ".json")):
-            stat = os.stat(os.path.join(folder, name))
-            told.update(f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    return "files " + told.hexdigest()[:32]
-
-
-def _revision(vllm_config: Any, stated: str | None) -> str:
+def revision(vllm_config: Any, stated: Any) -> str:
+    """Of the weights: the one that is stated, else one that is found out; or Refused."""
     if stated is not None:
-        return stated
+        return str(stated)
     model = vllm_config.model_config
-    if os.path.isdir(model.model):
-        return _files_of(model.model)
-    return str(getattr(model.hf_config, "_commit_hash", None) or model.revision or "")
+    other = getattr(model, "hf_config_path", None)  # then the configuration is not the model's
+    found = revision_of(model.model, model.revision, None if other else model.hf_config)
+    if found is None:
+        raise Refused(
+            f"the commit of {model.model} (revision {model.revision}) cannot be known: say"
+            ' "revision" in kv_connector_extra_config, another one for other weights'
+        )
+    return found
 
 
 def _config_text(vllm_config: Any) -> str:
@@ -228,7 +226,7 @@ def describe(vllm_config: Any, kv_cache_config: Any, pages: Pages, rank: int,
     tokens = block_tokens(vllm_config, kv_cache_config)
     return {
         "model": f"{model.model} {_config_text(vllm_config)} {model.quantization or ''}".strip(),
-        "revision": _revision(vllm_config, extra.get("revision")),
+        "revision": str(extra["revision"]),
         "dtype": f"{model.dtype} {cache.cache_dtype}",
         "layout": f"vllm {vllm.__version__} {pages.text} block={tokens}"
         f" hash={cache.prefix_caching_hash_algo} {_backends(vllm_config, layers)}",
@@ -247,9 +245,4 @@ def suffix_of(request: Any) -> bytes:
     """What a block's hash leaves out: it has an adapter's name only, not what is in it; and a salt
     only in the first block's, from where it goes on by the chain."""
     lora = request.lora_request
-    if lora is None:
-        return b""
-    told = hashlib.sha256(f"{lora.lora_name}\n{lora.lora_path}\n".encode())
-    if os.path.isdir(lora.lora_path):
-        told.update(_files_of(lora.lora_path).encode())
-    return b"lora" + told.digest()[:16]
+    return b"" if lora is None else adapter(lora.lora_name, lora.lora_path)

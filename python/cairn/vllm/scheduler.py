@@ -2,7 +2,8 @@
 """The scheduler's side of CairnConnector: what to load, what to save, what may be freed when.
 
 Invariants:
- 1. Nothing here waits: a lookup is a probe of memory, or a question that workers answer.
+ 1. Nothing here waits: a lookup is a probe of memory, or a question that workers answer. Of an
+    adapter the hub may be asked, once a load of it, as workers ask it.
  2. A request is counted as a hit only for full blocks that a hold keeps until its load ends.
  3. A name is loaded by one request at a time: others wait for it and then find the blocks in
     vLLM's own cache. When that load ends, however it ends, they are asked again.
@@ -105,7 +106,7 @@ class SchedulerSide:
         self.cleared = 0  # ranks that are
         self.now = 0  # steps that were built
         self.due: dict[int, list[str]] = {}  # step -> requests to look at in it
-        self.suffixes: dict[tuple[str, str], bytes] = {}
+        self.suffixes: dict[tuple[str, str, int], bytes] = {}
         events = vllm_config.kv_events_config
         self.events: list[Any] | None = (
             [] if events is not None and events.enable_kv_cache_events else None
@@ -131,7 +132,8 @@ class SchedulerSide:
         lora = request.lora_request
         if lora is None:
             return b""
-        key = (lora.lora_name, lora.lora_path)
+        # vLLM gives another number to one that was unloaded and is loaded again.
+        key = (lora.lora_name, lora.lora_path, lora.lora_int_id)
         if key not in self.suffixes or lora.load_inplace:
             self.suffixes[key] = suffix_of(request)
         return self.suffixes[key]

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import ctypes
 import json
-import logging
 import os
 import time
 from collections import OrderedDict
@@ -26,6 +25,7 @@ from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import vllm
+from vllm.logger import init_logger
 from vllm.v1.kv_offload.base import (
     LookupResult,
     Medium,
@@ -40,13 +40,13 @@ from vllm.v1.kv_offload.tiering.base import JobResult, SecondaryTierManager, Tra
 import cairn
 
 from . import stores
-from .layout import _files_of
+from .weights import revision_served
 
 if TYPE_CHECKING:
     from vllm.v1.kv_offload.base import OffloadingSpec
     from vllm.v1.kv_offload.tiering.backpressure import BackpressureDetector
 
-logger = logging.getLogger("cairn.vllm")
+logger = init_logger("cairn.vllm")
 
 SHARD_BYTES_MAX: Final = 16 << 20
 BROKEN_MAX: Final = 4096  # keys that failed to load, kept in mind
@@ -76,7 +76,7 @@ class _Job:
 
 class CairnTier(SecondaryTierManager):
     """pipeline    what the store is made of: "flash(path=/var/lib/cairn.kv, size=200GiB)"
-    revision    of the weights, where vLLM's configuration does not tell it
+    revision    of the weights; None: a folder's files, or the commit in the hub's cache, if it has one
     tenant      two that differ never see each other's blocks
     deadline    seconds a job may take; None: the store's (30 s)
     durability  what a finished store outlives: "memory", "written" or "durable" (power loss)
@@ -112,8 +112,9 @@ class CairnTier(SecondaryTierManager):
         self._part = self._row // self._shards
         self._base = _address(primary_kv_view)
         config = offloading_spec.config
+        told = self._describe(offloading_spec, revision, tenant)
         self._store = stores.acquire(pipeline, config.parallel.data_parallel_index)
-        self._ns = self._store.namespace(**self._describe(offloading_spec, revision, tenant))
+        self._ns = self._store.namespace(**told)
         self._queue = self._store.queue()
         self._registered = None if self._detach else self._register(primary_kv_view.nbytes)
         self._names: OrderedDict[OffloadKey, bytes] = OrderedDict()
@@ -139,8 +140,13 @@ class CairnTier(SecondaryTierManager):
             "", spec, blocks_per_file=config.cache.blocks_per_chunk, parallel_agnostic=True
         )
         fields = mapper.get_run_config()
-        if revision is None and os.path.isdir(config.model.name):
-            revision = _files_of(config.model.name)
+        if revision is None:
+            revision = revision_served(config.model.name)
+        if revision is None:
+            raise ValueError(
+                f"CairnTier: which commit of {config.model.name} is served cannot be known: the hub"
+                ' cache has none or several; say "revision" in the tier, another for other weights'
+            )
         layout = json.dumps(
             {
                 "vllm": vllm.__version__, "tier": 1, "row": self._row,
@@ -155,7 +161,7 @@ class CairnTier(SecondaryTierManager):
         )
         return {
             "model": config.model.name,
-            "revision": revision or "",
+            "revision": revision,
             "dtype": str(config.model.dtype),
             "layout": layout if len(layout) <= 1000 else _digest(layout),
             "parallel": ",".join(

@@ -13,9 +13,10 @@ Invariants:
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import Any, Final
+
+from vllm.logger import init_logger
 
 import cairn
 
@@ -23,7 +24,7 @@ from . import layout, stores
 from .messages import CairnMetadata, CairnWorkerMetadata, Load, Save
 from .stats import CairnStats
 
-logger = logging.getLogger("cairn.vllm")
+logger = init_logger("cairn.vllm")
 
 DRAIN_MAX: Final = 256
 FLUSH_SECONDS: Final = 0.05  # for saves of a preempted request, before they are cancelled
@@ -74,7 +75,7 @@ class WorkerSide:
         config = vllm_config.kv_transfer_config
         self.vllm_config = vllm_config
         self.kv_cache_config = kv_cache_config
-        self.extra = extra
+        self.extra = {**extra, "revision": layout.revision(vllm_config, extra.get("revision"))}
         self.rank = layout.global_rank(vllm_config)
         deadline = extra.get("deadline")
         self.deadline = None if deadline is None else float(deadline)
