@@ -306,6 +306,14 @@ class Rounds(Case):
             self.assertTrue(engine.scheduler.reset_cache())
 
 
+    def test_start_line(self) -> None:
+        """By a logger of vLLM's tree: no other has a handler."""
+        with self.assertLogs("vllm.cairn", "INFO") as logs:
+            self.open()
+        (line,) = logs.output
+        self.assertRegex(line, r"cairn: .*flash\(path=.*; layout vllm fake ")
+
+
 class RoundsBelowCache(Rounds):
     """The same where a memory tier is above: loads out of shared memory."""
 
@@ -399,7 +407,7 @@ class Events(Case):
                     whole.clear(durability)
 
             side.ns = Namespace()
-            with self.assertLogs("cairn.vllm", "ERROR"):
+            with self.assertLogs("vllm.cairn", "ERROR"):
                 self.assertEqual(engine.scheduler.reset_cache(), apart)
                 engine.step()
             self.assertEqual(engine.match(Request("b", [1, 2])), 0)

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from vllm.v1.kv_offload.base import OffloadingSpec
     from vllm.v1.kv_offload.tiering.backpressure import BackpressureDetector
 
-logger = init_logger("cairn.vllm")
+logger = init_logger("vllm.cairn")
 
 SHARD_BYTES_MAX: Final = 16 << 20
 BROKEN_MAX: Final = 4096  # keys that failed to load, kept in mind

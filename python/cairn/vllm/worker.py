@@ -24,7 +24,7 @@ from . import layout, stores
 from .messages import CairnMetadata, CairnWorkerMetadata, Load, Save
 from .stats import CairnStats
 
-logger = init_logger("cairn.vllm")
+logger = init_logger("vllm.cairn")  # other trees than vLLM's have no handler
 
 DRAIN_MAX: Final = 256
 FLUSH_SECONDS: Final = 0.05  # for saves of a preempted request, before they are cancelled

@@ -46,6 +46,14 @@ class Burst(unittest.TestCase):
         self.servers[name].reset()
         return self.servers[name].burst(self.prompts(turn))
 
+    def test_start_line(self) -> None:
+        """A worker's line, in the log that vLLM itself writes."""
+        lines = [line for line in self.servers["ours"].log.read_text().splitlines()
+                 if "cairn: flash(" in line]
+        self.assertEqual(len(lines), 1)
+        self.assertRegex(lines[0], r"cairn: flash\(path=.*\); layout vllm \S+ torch.float32 ")
+        self.assertNotIn("cairn: ", self.servers["bare"].log.read_text())
+
     def test_no_convoy(self) -> None:
         """Each request gets the tokens that it gets without a store; the prefix is loaded once, by
         one of them; and the last first token comes no later than where all is computed."""
