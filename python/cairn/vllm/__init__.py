@@ -3,7 +3,7 @@
 
     vllm serve MODEL --kv-transfer-config '{"kv_connector": "CairnConnector",
         "kv_connector_module_path": "cairn.vllm", "kv_role": "kv_both", "kv_connector_extra_config":
-        {"pipeline": "flash(path=/var/lib/cairn/{rank}.kv, size=200GiB)"}}'
+        {"pipeline": "flash(path=/var/lib/cairn.{rank}, size=200GiB)"}}'
 
 or, below vLLM's own host cache, the secondary tier {"type": "CairnTier", "module_path":
 "cairn.vllm", "pipeline": ...}. docs/vllm.md says what a user sees of either.

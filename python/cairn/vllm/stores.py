@@ -49,7 +49,7 @@ def acquire(pipeline: object, rank: int) -> cairn.Store:
     if not isinstance(pipeline, str) or not pipeline.strip():
         raise ValueError(
             'cairn: kv_connector_extra_config needs "pipeline", for example'
-            ' "flash(path=/var/lib/cairn/{rank}.kv, size=200GiB)"'
+            ' "flash(path=/var/lib/cairn.{rank}, size=200GiB)"'
         )
     with _lock:
         entry = _open.get((pipeline, str(rank)))

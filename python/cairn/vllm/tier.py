@@ -76,7 +76,7 @@ class _Job:
 
 class CairnTier(SecondaryTierManager):
     """pipeline    what the store is made of: "flash(path=/var/lib/cairn.kv, size=200GiB)"
-    revision    of the weights; None: a folder's files, or the commit in the hub's cache, if it has one
+    revision    of the weights; None: a folder's files, or the one commit in the hub's cache
     tenant      two that differ never see each other's blocks
     deadline    seconds a job may take; None: the store's (30 s)
     durability  what a finished store outlives: "memory", "written" or "durable" (power loss)
