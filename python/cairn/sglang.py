@@ -9,8 +9,8 @@
 How it maps (docs/sglang.md says what a user sees of it):
 
 1. A page is a block of one shard, its parts (K and V, of each layer where the layout is by layer)
-   segments of it where they lie in the host pool: whole or absent, and never copied by us. Pages
-   are stored as a chain.
+   segments of it where they lie in the host pool: whole or absent. No I/O is aimed at the pool and
+   a page is copied once, but by the configuration's wish (detach). Pages are stored as a chain.
 2. SGLang's page hash says nothing but tokens. The namespace says the rest: model, what share of it
    this rank has, dtype, the pool's class and layout, tokens and bytes of a page, and what the extra
    configuration adds (revision, tenant, salt). Another layout is a miss.
@@ -197,16 +197,14 @@ class CairnHiCache(HiCacheStorage):
     ) -> list[Any]:
         """Loads pages, each into its tensor: that, or None."""
 
-        def body() -> list[bool]:
+        def body() -> list[Any]:
             namespace, items = self._tensors(target_locations, len(keys))
             packed = namespace.keys(_names(keys))
-            return _whole(namespace.load_sync(packed, items, **self._task))
+            there = _whole(namespace.load_sync(packed, items, **self._task))
+            rows = zip(target_locations, there, strict=True)
+            return [target if whole else None for target, whole in rows]
 
-        there = self._safely("get", [False] * len(keys), body) if keys else []
-        return [
-            target if whole else None
-            for target, whole in zip(target_locations or [None] * len(keys), there, strict=True)
-        ]
+        return self._safely("get", [None] * len(keys), body) if keys else []
 
     def set(
         self,
@@ -251,17 +249,31 @@ class CairnHiCache(HiCacheStorage):
         self, keys: list[str], pool_transfers: Any = None, extra_info: Any = None
     ) -> Any:
         """Pages of the KV cache; none where another pool would have to go with them."""
-        if any(str(transfer.name) != "kv" for transfer in pool_transfers or ()):
-            return PoolTransferResult.empty()
-        return PoolTransferResult(self.batch_exists(keys, extra_info), {})
+
+        def body() -> Any:
+            if any(str(transfer.name) != "kv" for transfer in pool_transfers or ()):
+                return PoolTransferResult.empty()
+            return PoolTransferResult(self.batch_exists(keys, extra_info), {})
+
+        return self._safely("exists", PoolTransferResult.empty(), body)
 
     def batch_get_v2(self, transfers: Any, extra_info: Any = None) -> dict[Any, list[bool]]:
         """False for each page of each pool."""
-        return {transfer.name: [False] * len(transfer.keys or ()) for transfer in transfers}
+        return self._none_of("get", transfers)
 
     def batch_set_v2(self, transfers: Any, extra_info: Any = None) -> dict[Any, list[bool]]:
         """False for each page of each pool."""
-        return {transfer.name: [False] * len(transfer.keys or ()) for transfer in transfers}
+        return self._none_of("set", transfers)
+
+    def _none_of(self, kind: str, transfers: Any) -> dict[Any, list[bool]]:
+        answers: dict[Any, list[bool]] = {}
+
+        def body() -> None:
+            for transfer in transfers:
+                answers[transfer.name] = [False] * len(transfer.keys or ())
+
+        self._safely(kind, None, body)
+        return answers
 
     # ---- the rest --------------------------------------------------------------------------------
 

@@ -108,6 +108,18 @@ def tokens(pages: list[int]) -> list[int]:
     return [page * TOKENS + i for page in pages for i in range(TOKENS)]
 
 
+class Flat:
+    """A tensor of a page, for the copying interface."""
+
+    def __init__(self, size: int) -> None:
+        self.memory = bytearray(size)
+        self.data_ptr = lambda: _address_of(self.memory)
+        self.numel = lambda: size
+        self.element_size = lambda: 1
+        self.is_contiguous = lambda: True
+        self.contiguous = lambda: self
+
+
 class Contract(unittest.TestCase):
     above = ""
 
@@ -157,6 +169,13 @@ class Contract(unittest.TestCase):
         self.assertEqual(backend.batch_exists([None]), 0)
         self.assertEqual(backend.batch_get(HASHES, None), [None] * 8)
         self.assertFalse(backend.batch_set(HASHES, None))
+        three = [Flat(PART) for _ in range(3)]
+        self.assertEqual(backend.batch_get(HASHES, three), [None] * 8)
+        self.assertEqual(backend.batch_get([None], three[:1]), [None])
+        self.assertFalse(backend.batch_set(HASHES, three))
+        self.assertEqual(backend.batch_get(HASHES[:3], [*three[:2], object()]), [None] * 3)
+        self.assertIsNone(backend.get(HASHES[0], object()))
+        self.assertFalse(backend.set(HASHES[0], object()))
         self.assertEqual((backend.batch_set_v1([], []), backend.batch_get_v1([], [])), ([], []))
         backend.close()
         backend.close()
@@ -164,6 +183,21 @@ class Contract(unittest.TestCase):
         self.assertEqual(backend.batch_set_v1(HASHES, tokens(list(range(8)))), [False] * 8)
         self.assertEqual(backend.batch_exists(HASHES), 0)
         self.assertFalse(backend.clear())
+
+    def test_mistakes_of_pools_do_not_raise(self) -> None:
+        backend = self.open()
+        self.store(backend)
+        pool = types.SimpleNamespace
+        kv, mamba = pool(name="kv", keys=HASHES), pool(name="mamba", keys=HASHES[:2])
+        hits = [backend.batch_exists_v2(HASHES, transfers).kv_hit_pages for transfers in (
+            None, [kv], [kv, mamba], [object()], 7)]
+        self.assertEqual(hits, [8, 8, 0, 0, 0])
+        self.assertEqual(backend.batch_exists_v2([None]).kv_hit_pages, 0)
+        for call in (backend.batch_get_v2, backend.batch_set_v2):
+            self.assertEqual(call([kv, mamba]), {"kv": [False] * 8, "mamba": [False] * 2})
+            self.assertEqual((call(None), call([])), ({}, {}))
+            self.assertEqual(call([mamba, object(), kv]), {"mamba": [False] * 2})
+            self.assertEqual(call([pool(name="kv", keys=None)]), {"kv": []})
 
     def test_identity(self) -> None:
         backend = self.open(f"posix(path={self.path}/one)")
