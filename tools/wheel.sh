@@ -47,8 +47,17 @@ case $wheel in
 esac
 
 cat >"$folder/try.py" <<'PROGRAM'
+import inspect
+import os
 import sys
 import cairn
+
+for name in ("py.typed", "_cairn.pyi", "vllm/weights.py"):
+    assert os.path.exists(os.path.join(os.path.dirname(cairn.__file__), name)), name
+kinds = [one for one in vars(cairn).values() if inspect.isclass(one)]
+bare = [one for kind in kinds for one in (kind, *(vars(kind)[n] for n in vars(kind) if n[0] != "_"))
+        if not (inspect.getdoc(one) or "").strip()]
+assert not bare, f"without a docstring: {bare}"
 
 data = bytes(range(256)) * 512
 for spec in (f"flash(path={sys.argv[1]}, size=64MiB)", f"posix(path={sys.argv[1]}.d, size=64MiB)"):
@@ -75,7 +84,8 @@ for file in lib/python3*/site-packages/cairn/bin/cairn \
         grep -v "/site-packages/" | grep -Ev '^lib(c|m|z|dl|pthread|rt)\.so' || true)
     [ -z "$other" ] || { echo "wheel: $file takes from the system: $other"; exit 1; }
 done
-bin/python -m cairn version
+[ "$(bin/cairn version)" = "$(bin/python -m cairn version)" ]
+bin/cairn version
 bin/python "$folder/try.py" "$folder/empty/kv"
 echo "${wheel#"$PWD"/}"
 [ $bare = yes ] || exit 0
@@ -97,7 +107,7 @@ unshare --mount --fork chroot "$root" /bin/sh -ec '
     cd /try
     python3 -m venv empty
     empty/bin/pip -q --disable-pip-version-check install --no-index ./*.whl
-    empty/bin/python -m cairn version
+    empty/bin/cairn version
     empty/bin/python try.py /try/kv
     ldd empty/lib/python3*/site-packages/cairn/_cairn.abi3.so | grep -c "not found" && exit 1
     echo "in a bare $(. /etc/os-release && echo "$PRETTY_NAME")"'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""python -m cairn: the program `cairn` that this package carries."""
+"""cairn, or python -m cairn: the program that this package carries."""
 
 import os
 import sys
