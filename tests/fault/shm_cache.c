@@ -8,10 +8,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/statvfs.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -65,6 +68,29 @@ static int fill_up(uint64_t left)
 	CHECK(available > left);
 	CHECK(fallocate(fd, 0, 0, (off_t)(available - left)) == 0);
 	return fd;
+}
+
+/* One more process is refused for what it needs itself, not for size=. */
+static void joins_what_is_full(void)
+{
+	const char *spec = "cache(size=16MiB, name=joined)";
+	struct cairn_error error = {0};
+	struct cairn_store *store, *other;
+	int fd, ret;
+
+	kit_at("a process more, in what is full");
+	CHECK(cairn_store_open(spec, NULL, &store, &error) == 0, "%s", error.text);
+	fd = fill_up(0);
+	ret = cairn_store_open(spec, NULL, &other, &error);
+	CHECK(ret == -ENOSPC, "%d", ret);
+	CHECK(strstr(error.text, "a process more") && strstr(error.text, "has 0 KiB free") &&
+		      !strstr(error.text, "size=") && !strchr(error.text, '\n'),
+	      "%s", error.text);
+	close(fd);
+	unlink(SHM "/another");
+	CHECK(cairn_store_open(spec, NULL, &other, &error) == 0, "%s", error.text);
+	CHECK(cairn_store_close(other, UINT64_MAX) == 0);
+	CHECK(cairn_store_close(store, UINT64_MAX) == 0);
 }
 
 static void fills_up(void)
@@ -147,6 +173,56 @@ static void nothing_is_left(void)
 	CHECK(cairn_store_close(store, UINT64_MAX) == 0);
 	close(fd);
 	unlink(SHM "/another");
+}
+
+/* The next one finds the memory of one that was closed just now, whose rings the kernel still has.
+ */
+static void closes_and_opens(const char *spec)
+{
+	struct cairn_error error = {0};
+	struct cairn_namespace *ns;
+	struct cairn_store *store;
+
+	kit_at("%s again and again, in 80 MiB", spec);
+	for (uint32_t i = 0; i < 10; i++) {
+		CHECK(cairn_store_open(spec, NULL, &store, &error) == 0, "%s", error.text);
+		CHECK(kit_namespace(store, "shm", shape, &ns) == 0);
+		wait_for_chunks(store);
+		CHECK(kit_dump(ns, shape, i, 0, 1, CAIRN_MEMORY) == 0);
+		CHECK(cairn_store_close(store, UINT64_MAX) == 0);
+	}
+}
+
+/* Nor does one of a process that was killed: its memory is waited for, for an instant. */
+static void killed_and_opens(void)
+{
+	struct cairn_error error = {0};
+	struct cairn_namespace *ns;
+	struct cairn_store *store;
+	char byte = 0;
+	int pipes[2];
+	pid_t pid;
+
+	kit_at("a cache of a process that was killed, and then another, in 80 MiB");
+	CHECK(pipe(pipes) == 0);
+	pid = fork();
+	CHECK(pid >= 0);
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		CHECK(cairn_store_open("cache(size=64MiB)", NULL, &store, &error) == 0);
+		CHECK(kit_namespace(store, "shm", shape, &ns) == 0);
+		wait_for_chunks(store);
+		CHECK(write(pipes[1], &byte, 1) == 1);
+		pause();
+	}
+	CHECK(read(pipes[0], &byte, 1) == 1);
+	kill(pid, SIGKILL);
+	CHECK(waitpid(pid, NULL, 0) == pid);
+	close(pipes[0]);
+	close(pipes[1]);
+	CHECK(cairn_store_open("cache(size=64MiB, open_wait=30s)", NULL, &store, &error) == 0, "%s",
+	      error.text);
+	CHECK(cairn_store_close(store, UINT64_MAX) == 0);
 }
 
 /*
@@ -250,16 +326,18 @@ int main(int argc, char **argv)
 		return KIT_SKIP;
 	}
 	too_small();
+	joins_what_is_full();
 	fills_up();
 	CHECK(mount_small("size=96m"));
 	nothing_is_left();
-	CHECK(mount_small("size=80m")); /* a closed one goes when its rings do */
-	fills_up_later((struct kit_shape){1, 4096});
+	/* From here on there is room for one at a time. */
 	CHECK(mount_small("size=80m"));
+	closes_and_opens("cache(size=64MiB)");
+	closes_and_opens("cache(size=64MiB, name=again)");
+	killed_and_opens();
+	fills_up_later((struct kit_shape){1, 4096});
 	fills_up_later((struct kit_shape){4, 65536});
-	CHECK(mount_small("size=96m"));
 	huge_pages("no", 0, 0);
-	CHECK(mount_small("size=96m")); /* a closed one goes when its rings do */
 	if (gives_huge_pages())
 		huge_pages("auto", 48u << 10, 64u << 10);
 	else

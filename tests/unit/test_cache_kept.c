@@ -95,9 +95,17 @@ static void what_differs_is_refused(void **state)
 	(void)state;
 	shop_open(&shop, SIZES, "", LENGTH);
 	refused("policy=lfu", "policy=");
+	refused("policy=lfu", "which others have open");
 	refused("verify=hit", "verify=hit");
 	refused("keep=yes", "keep=yes");
 	assert_int_equal(dump(&shop, 1, LENGTH), 0);
+	shop_close(&shop);
+	/* Nobody has it open: who is refused is told how to be rid of it. */
+	shop_open(&shop, SIZES ", keep=yes", "", LENGTH);
+	shop_close(&shop);
+	refused("policy=lfu, keep=yes", "which is kept");
+	refused("policy=lfu, keep=yes", "or remove /dev/shm/cairn-cache-");
+	shop_open(&shop, SIZES, "", LENGTH);
 	shop_close(&shop);
 }
 

@@ -46,7 +46,8 @@ static const struct cairn_option cache_options[OPT_ROWS] = {
 		      "the last process out leaves the region for those that come; checked as "
 		      "it is used"},
 	[OPT_OPEN_WAIT] = {"open_wait", CAIRN_OPTION_TIME, 0, "2s", "0s", "10m", NULL,
-			   "how long open waits for somebody who is making the region"},
+			   "how long open waits for who is making the region, and for memory that "
+			   "a process had which was killed"},
 };
 
 static const struct cairn_counter_row cache_counters[CC_ROWS] = {

@@ -57,15 +57,46 @@ bool region_used(const struct region *region)
 
 /* ---- the header ------------------------------------------------------------------ */
 
-static int no_room(struct region *region, uint64_t needed, uint64_t available,
-		   struct cairn_error *reterr)
+struct room {
+	uint64_t all, left; /* bytes */
+};
+
+static int look_for_room(const struct region *region, struct room *ret_room)
 {
+	struct statvfs fs = {0};
+	int ret = region->sys->fstatvfs(region->fd, &fs);
+
+	*ret_room = (struct room){(uint64_t)fs.f_blocks * fs.f_frsize,
+				  (uint64_t)fs.f_bavail * fs.f_frsize};
+	return ret;
+}
+
+static int no_room(struct region *region, uint64_t needed, struct cairn_error *reterr)
+{
+	struct room room;
+
+	look_for_room(region, &room);
 	return stage_error(
 		reterr, -ENOSPC,
 		"%s: size= needs %llu MiB of shared memory, and /dev/shm has %llu MiB free; "
 		"a smaller size=, or a larger /dev/shm (docker run --shm-size)",
 		region->env->name, (unsigned long long)mib(needed + (1u << 20) - 1),
-		(unsigned long long)mib(available));
+		(unsigned long long)mib(room.left));
+}
+
+/* What a process had that was killed just now comes back when the kernel has ended its rings. */
+static int await_room(struct region *region, uint64_t needed, uint64_t wait_ns)
+{
+	uint64_t until_ns = region->sys->now_ns() + wait_ns;
+	struct room room;
+	int ret;
+
+	while ((ret = look_for_room(region, &room)) == 0 && room.left < needed) {
+		if (room.all < needed || region->sys->now_ns() >= until_ns)
+			return -ENOSPC;
+		region->sys->sleep_ns(POLL_NS);
+	}
+	return ret;
 }
 
 static int region_map(struct region *region, uint64_t bytes, struct cairn_error *reterr)
@@ -118,7 +149,6 @@ static int region_make(struct region *region, const struct region_opts *opts,
 {
 	const struct sys *sys = region->sys;
 	struct cache_header header;
-	struct statvfs fs;
 	int ret = plan(region, opts, &header, reterr);
 
 	if (ret < 0)
@@ -129,16 +159,14 @@ static int region_make(struct region *region, const struct region_opts *opts,
 	if (ret == 0)
 		ret = sys->ftruncate(region->fd, 0);
 	if (ret == 0)
-		ret = sys->fstatvfs(region->fd, &fs);
-	if (ret == 0 && (uint64_t)fs.f_bavail * fs.f_frsize < header.size)
-		return no_room(region, header.size, (uint64_t)fs.f_bavail * fs.f_frsize, reterr);
+		ret = await_room(region, header.size, opts->wait_ns);
 	if (ret == 0)
 		ret = sys->ftruncate(region->fd, (off_t)header.file_bytes);
 	/* Tables have their memory before anybody touches them: no SIGBUS later. */
 	if (ret == 0)
 		ret = sys->fallocate(region->fd, 0, 0, (off_t)header.pins_at);
 	if (ret == -ENOSPC)
-		return no_room(region, header.size, 0, reterr);
+		return no_room(region, header.size, reterr);
 	if (ret < 0)
 		return stage_error(reterr, ret, "%s: shared memory cannot be made: %s",
 				   region->env->name, strerror(-ret));
@@ -156,9 +184,14 @@ static int region_make(struct region *region, const struct region_opts *opts,
 /* ---- joining ------------------------------------------------------------------------ */
 
 static int refuse(struct region *region, const struct cache_header *header,
-		  const struct region_opts *opts, struct cairn_error *reterr)
+		  const struct region_opts *opts, bool alone, struct cairn_error *reterr)
 {
 	const char *name = region->env->name;
+	const char *why = alone ? "which is kept" : "which others have open";
+	char also[REGION_NAME_MAX + 80] = "";
+
+	if (alone)
+		snprintf(also, sizeof(also), ", or remove /dev/shm%s", region->name);
 
 	if (header->magic != CACHE_MAGIC || header->version != CACHE_VERSION)
 		return stage_error(
@@ -178,28 +211,28 @@ static int refuse(struct region *region, const struct cache_header *header,
 	if (header->size != opts->size || header->entries != opts->entries)
 		return stage_error(
 			reterr, -EINVAL,
-			"%s: the region %s, which others have open, was made with size=%lluMiB, "
-			"entries=%u; take these, or name= another",
-			name, region->name, (unsigned long long)mib(header->size), header->entries);
+			"%s: the region %s, %s, was made with size=%lluMiB, entries=%u; take "
+			"these, or name= another%s",
+			name, region->name, why, (unsigned long long)mib(header->size),
+			header->entries, also);
 	if (header->policy != opts->policy)
 		return stage_error(
 			reterr, -EINVAL,
-			"%s: the region %s, which others have open, was made with another policy=; "
-			"take theirs, or name= another",
-			name, region->name);
+			"%s: the region %s, %s, was made with another policy=; take that, or name= "
+			"another%s",
+			name, region->name, why, also);
 	if (opts->tails && !header->tails)
 		return stage_error(
 			reterr, -EINVAL,
-			"%s: the region %s, which others have open, was made without the sums that "
-			"keep=yes and verify=hit need; open all with one of them, or name= another",
-			name, region->name);
+			"%s: the region %s, %s, was made without the sums that keep=yes and "
+			"verify=hit need; open all with one of them, or name= another%s",
+			name, region->name, why, also);
 	if (header->below_known != (uint32_t)opts->below_known ||
 	    memcmp(header->below, opts->below, sizeof(header->below)) != 0)
 		return stage_error(
 			reterr, -EINVAL,
-			"%s: the region %s, which others have open, lies over another store; "
-			"name= another",
-			name, region->name);
+			"%s: the region %s, %s, lies over another store; name= another%s", name,
+			region->name, why, also);
 	return 0;
 }
 
@@ -218,13 +251,13 @@ static bool planned_so(struct region *region, const struct region_opts *opts,
 }
 
 static int region_join(struct region *region, const struct region_opts *opts, const struct stat *st,
-		       struct cairn_error *reterr)
+		       bool alone, struct cairn_error *reterr)
 {
 	struct cache_header header;
 	int ret = sys_pread_full(region->sys, region->fd, &header, sizeof(header), 0);
 
 	if (ret == 0)
-		ret = refuse(region, &header, opts, reterr);
+		ret = refuse(region, &header, opts, alone, reterr);
 	else
 		ret = stage_error(reterr, -EPROTO, "%s: the region %s is damaged; name= another",
 				  region->env->name, region->name);
@@ -254,10 +287,19 @@ static int become(struct region *region, uint32_t client, struct cairn_error *re
 	struct cache_map *map = &region->map;
 	uint64_t bytes = map->pins_max * sizeof(uint64_t);
 	uint64_t at = map->header->pins_at + client * bytes;
+	struct room room;
 	int ret = region->sys->fallocate(region->fd, 0, (off_t)at, (off_t)bytes);
 
-	if (ret < 0)
-		return no_room(region, bytes, 0, reterr);
+	if (ret < 0) {
+		look_for_room(region, &room);
+		return stage_error(
+			reterr, -ENOSPC,
+			"%s: a process more in the region %s needs %llu KiB of shared memory, and "
+			"/dev/shm has %llu KiB free; room in it, or a larger one (docker run "
+			"--shm-size)",
+			region->env->name, region->name, (unsigned long long)bytes >> 10,
+			(unsigned long long)room.left >> 10);
+	}
 	map->client = client;
 	map->owner = client + 1;
 	map->my_pins = map->pins + (uint64_t)client * map->pins_max;
@@ -372,10 +414,10 @@ static int make_or_join(struct region *region, const struct region_opts *opts,
 
 	/* Left behind by processes that were killed, and not to be kept. */
 	if (!made || (alone && !opts->keep)) {
-		region->ours = opts->name != NULL;
+		region->ours = true;
 		return region_make(region, opts, reterr);
 	}
-	ret = region_join(region, opts, st, reterr);
+	ret = region_join(region, opts, st, alone, reterr);
 	if (ret < 0)
 		return ret;
 	region->ours = true;
@@ -442,6 +484,12 @@ int region_open(struct region *region, const struct cairn_stage_env *env,
 	return ret;
 }
 
+static void punch(struct region *region, uint64_t at, uint64_t bytes)
+{
+	region->sys->fallocate(region->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)at,
+			       (off_t)bytes);
+}
+
 static void leave(struct region *region)
 {
 	struct cache_map *map = &region->map;
@@ -462,6 +510,21 @@ static bool has_name(const struct region *region)
 	return region->sys->fstat(region->fd, &st) == 0 && st.st_nlink > 0;
 }
 
+/*
+ * The last one of it takes the file away, unless it is to be kept: and its memory at once, for
+ * the kernel goes on having the file while it takes rings apart, and the next one wants as much.
+ * Nobody's I/O is under way in it, of the dead neither. Those who wait to join are sent on when
+ * the memory is there. It is not cut short: a child that was forked may have it mapped.
+ */
+static void take_away(struct region *region)
+{
+	if (!region->ours || region->keep || region_used(region))
+		return;
+	punch(region, 0, region->bytes);
+	if (has_name(region))
+		region->sys->shm_unlink(region->name);
+}
+
 void region_close(struct region *region)
 {
 	const struct sys *sys = region->sys;
@@ -473,16 +536,15 @@ void region_close(struct region *region)
 		leave(region);
 	if (region->map.my_pins)
 		region_unlock(region, CACHE_LOCK_CLIENT + region->map.client);
-	/* The last one of it takes the file away, unless it is to be kept. */
-	if (locked && region->ours && !region->keep && !region_used(region) && has_name(region))
-		sys->shm_unlink(region->name);
-	/* A child that was forked meanwhile may have the description for long. */
-	if (locked)
-		region_unlock(region, CACHE_LOCK_CREATE);
 	if (region->lent)
 		sys->munmap(region->lent, region->bytes);
 	if (region->base)
 		sys->munmap(region->base, region->bytes);
+	if (locked)
+		take_away(region);
+	/* A child that was forked meanwhile may have the description for long. */
+	if (locked)
+		region_unlock(region, CACHE_LOCK_CREATE);
 	if (region->map.pin_next)
 		sys->free(region->map.pin_next);
 	if (region->fd >= 0) {
@@ -499,12 +561,6 @@ void region_close(struct region *region)
 static uint64_t payload_at(const struct region *region)
 {
 	return (uint64_t)(region->map.payload - (uint8_t *)region->base);
-}
-
-static void punch(struct region *region, uint64_t at, uint64_t bytes)
-{
-	region->sys->fallocate(region->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)at,
-			       (off_t)bytes);
 }
 
 /* Is what begins at @at one huge page now? What cannot be is left as it is. */

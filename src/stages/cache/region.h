@@ -6,8 +6,8 @@
  * CACHE_LOCK_CLIENT + N of the file locked by its own open file description, which all
  * rings of its hold, too: the lock is free only when the process is gone and all I/O that
  * it had under way has ended. Making, joining and leaving are done under one more such
- * lock, so they meet nobody half-way; that is the only thing that anybody waits for, for
- * at most @wait_ns.
+ * lock, so they meet nobody half-way; that, and room for a new region, is all that anybody
+ * waits for, for at most @wait_ns.
  */
 #ifndef STAGES_CACHE_REGION_H
 #define STAGES_CACHE_REGION_H
@@ -43,7 +43,7 @@ struct region {
 	bool huge;	  /* huge pages were asked for */
 	uint32_t no_huge; /* a mark of base/atomic.h: the kernel makes none */
 	bool keep;
-	bool ours;	    /* made, or joined: not what was refused, nor private */
+	bool ours;	    /* made, or joined: not what was refused */
 	bool tails;	    /* shards have sums */
 	uint32_t swept;	    /* others that were taken away */
 	uint32_t adoptions; /* times that it was found with nobody in it; stands while it is open */
