@@ -5,6 +5,7 @@
 
 #include "base/units.h"
 #include "cli.h"
+#include "memory.h"
 #include "options.h"
 #include "out.h"
 #include "prometheus.h"
@@ -16,7 +17,8 @@ struct stat_view {
 	struct cairn_live live; /* known before the first counter */
 	char stage[64];		/* whose counters are being printed */
 	/* without a page */
-	uint64_t blocks, partial, raw_bytes, stored_bytes;
+	uint64_t blocks, partial, raw_bytes, stored_bytes, missed;
+	struct memories memories;
 };
 
 static void show_process(const struct cairn_live *live)
@@ -163,45 +165,60 @@ static int add_block(void *context, const struct cairn_listed *block)
 	return 0;
 }
 
-static void report_medium(const struct stat_view *view, bool open, uint64_t missed)
+static void json_medium(const struct stat_view *view, bool open)
+{
+	json_t *o = json_object();
+
+	out_json_set(o, "live", json_boolean(open));
+	if (open)
+		out_json_set(o, "pid", json_null());
+	out_json_count(o, "blocks", view->blocks);
+	out_json_count(o, "partial_blocks", view->partial);
+	out_json_count(o, "raw_bytes", view->raw_bytes);
+	out_json_count(o, "stored_bytes", view->stored_bytes);
+	out_json_count(o, "missed", view->missed);
+	out_json_set(o, "memory", memories_json(&view->memories));
+	out_json(o);
+}
+
+static void row_medium(const struct stat_view *view)
 {
 	char figure[OUT_TEXT_MAX], size[UNITS_TEXT_MAX];
-	json_t *o;
 
-	if (view->stages) {
-		o = json_object();
-		out_json_set(o, "live", json_boolean(open));
-		if (open)
-			out_json_set(o, "pid", json_null());
-		out_json_count(o, "blocks", view->blocks);
-		out_json_count(o, "partial_blocks", view->partial);
-		out_json_count(o, "raw_bytes", view->raw_bytes);
-		out_json_count(o, "stored_bytes", view->stored_bytes);
-		out_json_count(o, "missed", missed);
-		out_json(o);
-		return;
-	}
-	printf("%s; on the medium:\n",
-	       open ? "open, but without a page to read" : "nobody has it open");
 	out_row("  blocks", out_thousands(view->blocks, figure), NULL);
 	if (view->partial)
 		out_row("  partial blocks", out_thousands(view->partial, figure), NULL);
 	out_row("  bytes of blocks", units_format_size(view->raw_bytes, size), NULL);
 	out_row("  stored as", units_format_size(view->stored_bytes, size), NULL);
-	if (missed)
-		out_row("  not readable", out_thousands(missed, figure), NULL);
+	if (view->missed)
+		out_row("  not readable", out_thousands(view->missed, figure), NULL);
 }
 
-static int stat_medium(const char *pipeline, const struct option_store *store, bool open,
+/* Without a page, as @page says: a cache's memory tells all the same who has it open. */
+static int stat_medium(const char *pipeline, const struct option_store *store, int page,
 		       struct stat_view *view)
 {
 	struct cairn_error error = {0};
-	uint64_t missed = 0;
-	int64_t rc = cairn_list(pipeline, &store->opts, add_block, view, &missed, &error);
+	int64_t rc = cairn_list(pipeline, &store->opts, add_block, view, &view->missed, &error);
+	bool open, medium;
 
 	if (rc < 0)
 		return option_store_error("stat", (int)rc, &error);
-	report_medium(view, open, missed);
+	rc = memories_read(pipeline, store, &view->memories);
+	if (rc != CLI_OK)
+		return (int)rc;
+	open = page == -EBUSY || memories_open(&view->memories);
+	if (view->stages) {
+		json_medium(view, open);
+		return CLI_OK;
+	}
+	/* Open without a store to be found below: it has none. */
+	medium = !open || page == -EBUSY;
+	printf("%s%s\n", open ? "open, but without a page to read" : "nobody has it open",
+	       medium ? "; on the medium:" : "");
+	if (medium)
+		row_medium(view);
+	memories_print(&view->memories);
 	return CLI_OK;
 }
 
@@ -217,7 +234,7 @@ static int stat_pipeline(const char *pipeline, const struct option_store *store,
 	rc = cairn_live_figures(pipeline, &store->opts, show_counter, show_latency, &view,
 				&view.live, &error);
 	if (rc == -ENOENT || rc == -EOPNOTSUPP || rc == -EBUSY) {
-		rc = stat_medium(pipeline, store, rc == -EBUSY, &view);
+		rc = stat_medium(pipeline, store, rc, &view);
 	} else if (rc < 0) {
 		rc = option_store_error("stat", rc, &error);
 	} else if (as_json) {
@@ -254,7 +271,9 @@ static int stat_prometheus(const char *pipeline, const struct option_store *stor
 {
 	struct cairn_live live = {.size = sizeof(live)};
 	struct cairn_error error = {0};
+	struct memories memories = {.count = 0};
 	struct prometheus *page;
+	bool open;
 	int rc = prometheus_new(labels, &page);
 
 	if (rc)
@@ -265,7 +284,13 @@ static int stat_prometheus(const char *pipeline, const struct option_store *stor
 		prometheus_free(page);
 		return option_store_error("stat", rc, &error);
 	}
-	prometheus_gauge(page, "cairn_up", "1: a process has the store open.", rc != -ENOENT);
+	open = rc != -ENOENT;
+	if (!open && memories_read(pipeline, store, &memories) != CLI_OK) {
+		prometheus_free(page);
+		return CLI_CANNOT;
+	}
+	prometheus_gauge(page, "cairn_up", "1: a process has the store open.",
+			 open || memories_open(&memories));
 	prometheus_gauge(page, "cairn_counters_up",
 			 "1: that process shares a page of counters, which the rest comes from.",
 			 rc == 0);

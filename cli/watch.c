@@ -10,12 +10,11 @@
 
 #include "base/units.h"
 #include "cli.h"
+#include "memory.h"
 #include "out.h"
 #include "watch.h"
 
-#define STAGES_MAX   9u	  /* the store, and a pipeline's */
-#define CLASSES_MAX  256u /* sizes of slots that are told of; the rest is in the sum */
-#define MEMORIES_MAX 2u
+#define STAGES_MAX   9u	 /* the store, and a pipeline's */
 #define LINES_A_HEAD 20u /* on a file: the heads again */
 
 /* What a stage has counted since it was opened. */
@@ -29,18 +28,6 @@ struct stage_seen {
 	struct counted now, before;
 };
 
-struct class_seen {
-	uint64_t slot_bytes, chunks, slots, used, used_bytes;
-};
-
-struct memory_seen {
-	char stage[64];
-	uint64_t bytes, used_bytes, dirty_bytes, blocks, clients, pins, chunk_bytes, chunks_backed,
-		chunks_free;
-	struct class_seen classes[CLASSES_MAX];
-	uint32_t class_count;
-};
-
 struct watch {
 	const char *pipeline;
 	const struct option_store *store;
@@ -48,11 +35,10 @@ struct watch {
 	struct cairn_live live;
 	uint64_t pid, start_ns; /* whose figures came before */
 	uint64_t at_ns, before_ns;
-	bool has_page;
+	bool has_page, busy;		      /* busy: somebody has it open, and shares none */
 	struct stage_seen stages[STAGES_MAX]; /* the store's first */
 	uint32_t stage_count;
-	struct memory_seen memories[MEMORIES_MAX];
-	uint32_t memory_count;
+	struct memories memories;
 	uint64_t lines;
 };
 
@@ -108,69 +94,6 @@ static int see_counter(void *context, const struct cairn_counter *counter)
 	return 0;
 }
 
-static void see_memory(struct memory_seen *memory, const struct cairn_detail *detail)
-{
-	const struct {
-		const char *name;
-		uint64_t *value;
-	} figures[] = {
-		{"bytes", &memory->bytes},
-		{"used_bytes", &memory->used_bytes},
-		{"dirty_bytes", &memory->dirty_bytes},
-		{"blocks", &memory->blocks},
-		{"clients", &memory->clients},
-		{"pins", &memory->pins},
-		{"chunk_bytes", &memory->chunk_bytes},
-		{"chunks_free", &memory->chunks_free},
-		{"chunks_backed", &memory->chunks_backed},
-	};
-
-	for (size_t i = 0; i < sizeof(figures) / sizeof(figures[0]); i++)
-		if (strcmp(detail->name, figures[i].name) == 0)
-			*figures[i].value = detail->value;
-}
-
-static void see_class(struct memory_seen *memory, const struct cairn_detail *detail)
-{
-	struct class_seen *class =
-		&memory->classes[memory->class_count ? memory->class_count - 1 : 0];
-
-	if (memory->class_count == 0 || class->slot_bytes != detail->number) {
-		if (memory->class_count == CLASSES_MAX)
-			return;
-		class = &memory->classes[memory->class_count++];
-		*class = (struct class_seen){.slot_bytes = detail->number};
-	}
-	if (strcmp(detail->name, "chunks") == 0)
-		class->chunks = detail->value;
-	else if (strcmp(detail->name, "slots") == 0)
-		class->slots = detail->value;
-	else if (strcmp(detail->name, "slots_used") == 0)
-		class->used = detail->value;
-	else if (strcmp(detail->name, "used_bytes") == 0)
-		class->used_bytes = detail->value;
-}
-
-static int see_detail(void *context, const struct cairn_detail *detail)
-{
-	struct watch *watch = context;
-	struct memory_seen *memory =
-		&watch->memories[watch->memory_count ? watch->memory_count - 1 : 0];
-
-	if (watch->memory_count == 0 || strcmp(memory->stage, detail->stage) != 0) {
-		if (watch->memory_count == MEMORIES_MAX)
-			return 0;
-		memory = &watch->memories[watch->memory_count++];
-		memset(memory, 0, sizeof(*memory));
-		snprintf(memory->stage, sizeof(memory->stage), "%s", detail->stage);
-	}
-	if (strcmp(detail->item, "memory") == 0)
-		see_memory(memory, detail);
-	else if (strcmp(detail->item, "class") == 0)
-		see_class(memory, detail);
-	return 0;
-}
-
 /* A store that is not open, or tells nothing, is watched until it does. */
 static bool only_silent(int rc)
 {
@@ -195,22 +118,22 @@ static int read_all(struct watch *watch)
 	if (rc < 0 && !only_silent(rc))
 		return option_store_error("stat", rc, &error);
 	watch->has_page = rc == 0;
+	watch->busy = rc == -EBUSY;
 	/* Another process's figures go on from nothing. */
 	if (watch->live.pid != watch->pid || watch->live.start_ns != watch->start_ns)
 		for (uint32_t i = 0; i < watch->stage_count; i++)
 			watch->stages[i].before = (struct counted){0};
 	watch->pid = watch->live.pid;
 	watch->start_ns = watch->live.start_ns;
-	watch->memory_count = 0;
-	error = (struct cairn_error){0};
-	rc = cairn_inspect(watch->pipeline, &watch->store->opts, CAIRN_INSPECT_MEMORY, see_detail,
-			   watch, &error);
-	if (rc < 0 && !only_silent(rc))
-		return option_store_error("stat", rc, &error);
-	return CLI_OK;
+	return memories_read(watch->pipeline, watch->store, &watch->memories);
 }
 
 /* ---- figures ------------------------------------------------------------------------ */
+
+static bool is_open(const struct watch *watch)
+{
+	return watch->has_page || watch->busy || memories_open(&watch->memories);
+}
 
 static uint64_t gone_by(uint64_t now, uint64_t before)
 {
@@ -302,42 +225,13 @@ static json_t *json_counted(const struct counted *counted, double over_s, bool o
 	return o;
 }
 
-static json_t *json_memory(const struct memory_seen *memory)
-{
-	json_t *o = json_object(), *classes = json_array();
-
-	out_json_count(o, "bytes", memory->bytes);
-	out_json_count(o, "used_bytes", memory->used_bytes);
-	out_json_count(o, "dirty_bytes", memory->dirty_bytes);
-	out_json_count(o, "blocks", memory->blocks);
-	out_json_count(o, "clients", memory->clients);
-	out_json_count(o, "pins", memory->pins);
-	out_json_count(o, "chunk_bytes", memory->chunk_bytes);
-	out_json_count(o, "chunks_backed", memory->chunks_backed);
-	out_json_count(o, "chunks_free", memory->chunks_free);
-	for (uint32_t i = 0; i < memory->class_count; i++) {
-		const struct class_seen *class = &memory->classes[i];
-		json_t *one = json_object();
-
-		out_json_count(one, "slot_bytes", class->slot_bytes);
-		out_json_count(one, "chunks", class->chunks);
-		out_json_count(one, "slots", class->slots);
-		out_json_count(one, "slots_used", class->used);
-		out_json_count(one, "used_bytes", class->used_bytes);
-		if (json_array_append_new(classes, one))
-			out_die("no memory for the JSON result");
-	}
-	out_json_set(o, "classes", classes);
-	return o;
-}
-
 static int show_json(const struct watch *watch)
 {
-	json_t *o = json_object(), *stages = json_object(), *memory = json_object();
+	json_t *o = json_object(), *stages = json_object();
 	struct counted all, lately;
 
 	sum_up(watch, &all, &lately);
-	out_json_set(o, "live", json_boolean(watch->has_page || watch->memory_count > 0));
+	out_json_set(o, "live", json_boolean(is_open(watch)));
 	out_json_set(o, "pid", watch->has_page ? json_integer(watch->live.pid) : json_null());
 	out_json_number(o, "interval_s", seconds(watch));
 	if (watch->has_page) {
@@ -359,9 +253,7 @@ static int show_json(const struct watch *watch)
 		out_json_set(stages, stage->name, one);
 	}
 	out_json_set(o, "stages", stages);
-	for (uint32_t i = 0; i < watch->memory_count; i++)
-		out_json_set(memory, watch->memories[i].stage, json_memory(&watch->memories[i]));
-	out_json_set(o, "memory", memory);
+	out_json_set(o, "memory", memories_json(&watch->memories));
 	return out_json(o);
 }
 
@@ -389,31 +281,6 @@ static void row_counted(const char *name, const struct counted *lately, const st
 	       out_thousands(lately->evicted, evicted));
 }
 
-static void screen_memory(const struct memory_seen *memory)
-{
-	char used[UNITS_TEXT_MAX], size[UNITS_TEXT_MAX], slot[UNITS_TEXT_MAX];
-	char dirty[UNITS_TEXT_MAX];
-
-	printf("\n%s: %s of %s, %llu blocks, %s not yet below; %llu processes, %llu pins; chunks "
-	       "of %s: %llu "
-	       "there, %llu without a class\n",
-	       memory->stage, units_format_size(memory->used_bytes, used),
-	       units_format_size(memory->bytes, size), (unsigned long long)memory->blocks,
-	       units_format_size(memory->dirty_bytes, dirty), (unsigned long long)memory->clients,
-	       (unsigned long long)memory->pins, units_format_size(memory->chunk_bytes, slot),
-	       (unsigned long long)memory->chunks_backed, (unsigned long long)memory->chunks_free);
-	if (memory->class_count)
-		printf("%12s %9s %12s %12s %12s\n", "slots of", "chunks", "slots", "used", "bytes");
-	for (uint32_t i = 0; i < memory->class_count; i++) {
-		const struct class_seen *class = &memory->classes[i];
-
-		printf("%12s %9llu %12llu %12llu %12s\n",
-		       units_format_size(class->slot_bytes, slot),
-		       (unsigned long long)class->chunks, (unsigned long long)class->slots,
-		       (unsigned long long)class->used, units_format_size(class->used_bytes, used));
-	}
-}
-
 /* All of the screen, each time. */
 static void show_screen(const struct watch *watch)
 {
@@ -423,8 +290,8 @@ static void show_screen(const struct watch *watch)
 	sum_up(watch, &all, &lately);
 	fputs("\033[H\033[J", stdout);
 	if (!watch->has_page)
-		puts(watch->memory_count ? "open, but without a page of counters to read"
-					 : "nobody has it open");
+		puts(is_open(watch) ? "open, but without a page of counters to read"
+				    : "nobody has it open");
 	else
 		printf("open in process %u; the last %.1f s; of the keys looked up %s were there, "
 		       "in all %s\n\n%-12s %9s %9s %12s %12s %12s\n",
@@ -439,8 +306,7 @@ static void show_screen(const struct watch *watch)
 		row_counted(stage->name, store ? &lately : &part, store ? &all : &stage->now,
 			    seconds(watch), store || stage->bytes);
 	}
-	for (uint32_t i = 0; i < watch->memory_count; i++)
-		screen_memory(&watch->memories[i]);
+	memories_print(&watch->memories);
 }
 
 /* "4KiB 1.2 MiB/3": bytes used and chunks of each class. */
@@ -457,7 +323,7 @@ static void line_classes(const struct memory_seen *memory)
 
 static void show_line(struct watch *watch)
 {
-	const struct memory_seen *memory = watch->memory_count ? &watch->memories[0] : NULL;
+	const struct memory_seen *memory = watch->memories.count ? &watch->memories.at[0] : NULL;
 	char a[OUT_TEXT_MAX], b[OUT_TEXT_MAX], c[OUT_TEXT_MAX], d[OUT_TEXT_MAX], in[OUT_TEXT_MAX],
 		out[OUT_TEXT_MAX], evicted[OUT_TEXT_MAX], used[UNITS_TEXT_MAX];
 	struct counted all, lately;
@@ -466,16 +332,20 @@ static void show_line(struct watch *watch)
 		printf("%8s %8s %8s %8s %11s %11s %9s %9s %7s %6s  %s\n", "found", "in all", "hits",
 		       "in all", "loaded", "dumped", "evicted", "memory", "clients", "pins",
 		       "slots:used/chunks");
-	if (!watch->has_page && !memory) {
+	if (!is_open(watch)) {
 		puts("nobody has it open");
 		return;
 	}
 	sum_up(watch, &all, &lately);
-	printf("%8s %8s %8s %8s %11s %11s %9s", percent(found_rate(&lately), c),
-	       percent(found_rate(&all), d), percent(hit_rate(&lately), a),
-	       percent(hit_rate(&all), b), out_rate((double)lately.loaded / seconds(watch), out),
-	       out_rate((double)lately.dumped / seconds(watch), in),
-	       out_thousands(lately.evicted, evicted));
+	if (watch->has_page)
+		printf("%8s %8s %8s %8s %11s %11s %9s", percent(found_rate(&lately), c),
+		       percent(found_rate(&all), d), percent(hit_rate(&lately), a),
+		       percent(hit_rate(&all), b),
+		       out_rate((double)lately.loaded / seconds(watch), out),
+		       out_rate((double)lately.dumped / seconds(watch), in),
+		       out_thousands(lately.evicted, evicted));
+	else /* what nobody tells is not nothing */
+		printf("%8s %8s %8s %8s %11s %11s %9s", "-", "-", "-", "-", "-", "-", "-");
 	if (memory) {
 		printf(" %9s %7llu %6llu", units_format_size(memory->used_bytes, used),
 		       (unsigned long long)memory->clients, (unsigned long long)memory->pins);

@@ -314,7 +314,8 @@ int cairn_repair(const char *spec, const struct cairn_store_opts *opts,
 	return 0;
 }
 
-static int inspect_memory(int (*fn)(void *context, const struct cairn_detail *detail),
+static int inspect_memory(const char *spec,
+			  int (*fn)(void *context, const struct cairn_detail *detail),
 			  void *context)
 {
 	const struct cairn_detail details[] = {
@@ -322,7 +323,7 @@ static int inspect_memory(int (*fn)(void *context, const struct cairn_detail *de
 		{"fake", "memory", 0, "used_bytes", NULL, 12288},
 		{"fake", "memory", 0, "dirty_bytes", NULL, 4096},
 		{"fake", "memory", 0, "blocks", NULL, 3},
-		{"fake", "memory", 0, "clients", NULL, 2},
+		{"fake", "memory", 0, "clients", NULL, strstr(spec, "kept") ? 0 : 2},
 		{"fake", "memory", 0, "pins", NULL, 5},
 		{"fake", "class", 4096, "chunks", NULL, 1},
 		{"fake", "class", 4096, "slots", NULL, 256},
@@ -330,6 +331,8 @@ static int inspect_memory(int (*fn)(void *context, const struct cairn_detail *de
 		{"fake", "class", 4096, "used_bytes", NULL, 12288},
 	};
 
+	if (!strstr(spec, "busy") && !strstr(spec, "memory"))
+		return -EOPNOTSUPP;
 	for (size_t i = 0; i < sizeof(details) / sizeof(details[0]); i++)
 		fn(context, &details[i]);
 	return 0;
@@ -353,7 +356,7 @@ int cairn_inspect(const char *spec, const struct cairn_store_opts *opts, uint64_
 
 	(void)opts;
 	if (region == CAIRN_INSPECT_MEMORY)
-		return inspect_memory(fn, context);
+		return inspect_memory(spec, fn, context);
 	if (strcmp(spec, "flash(path=\"/a \\\"b\\\\\")") == 0)
 		count = 3;
 	else if (strcmp(spec, "flash(path=\"/store\")") != 0 || region == 9) {

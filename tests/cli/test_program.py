@@ -295,6 +295,33 @@ class Others(unittest.TestCase):
         self.assertEqual((r["live"], r["blocks"], r["stored_bytes"]), (False, 3, 24576))
         self.assertEqual(cairn("stat", "broken").returncode, 2)
 
+    def test_stat_of_memory(self):
+        """A cache that somebody has open, and no page that says so; and one that is kept."""
+        r = self.json_of("stat", "memory")
+        self.assertEqual((r["live"], r["pid"], r["memory"]["fake"]["clients"]), (True, None, 2))
+        said = cairn("stat", "memory").stdout
+        self.assertTrue(said.startswith(
+            "open, but without a page to read\n\nfake: 12 KiB of 1 MiB"))
+        self.assertNotIn("medium", said)
+        r = self.json_of("stat", "memory,kept")
+        self.assertEqual((r["live"], r["memory"]["fake"]["clients"]), (False, 0))
+        self.assertNotIn("pid", r)
+        said = cairn("stat", "memory,kept").stdout
+        self.assertTrue(said.startswith("nobody has it open; on the medium:\n"))
+        self.assertIn("; 0 processes, ", said)
+        for spec, up in (("memory", 1), ("memory,kept", 0)):
+            metrics, bad = prometheus.check(cairn("stat", spec, "--prometheus").stdout)
+            self.assertEqual((bad, prometheus.value(metrics, "cairn_up"),
+                              prometheus.value(metrics, "cairn_counters_up")), ([], up, 0))
+        said = cairn("stat", "memory", "--watch=1ms", "--count", "1").stdout.splitlines()
+        self.assertRegex(said[1], r"^( +-){7} +12 KiB +2 +5  4 KiB:12 KiB/1$")
+        for spec, live in (("memory", True), ("memory,kept", False), ("pageless", True)):
+            run = cairn("stat", spec, "--watch=1ms", "--count", "1", "--json")
+            r = json.loads(run.stdout)
+            self.assertEqual((r["live"], r["pid"], "total" in r), (live, None, False))
+            said = cairn("stat", spec, "--watch=1ms", "--count", "1").stdout.splitlines()
+            self.assertEqual(said[1] == "nobody has it open", not live)
+
     def test_watch(self):
         run = cairn("stat", "busy", "--watch=1ms", "--count", "2", "--json")
         self.assertEqual((run.returncode, run.stderr), (0, ""))

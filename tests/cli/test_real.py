@@ -210,6 +210,23 @@ class Real(unittest.TestCase):
             self.assertLess(time.monotonic(), until)
             told = json.loads(self.watch(lone, "--json", "--count", "1")[0])
         self.assertEqual((told["live"], told["memory"]["cache"]["clients"]), (True, 1))
+        run = subprocess.run([PROGRAM, "stat", lone, "--json"], capture_output=True, text=True)
+        told = json.loads(run.stdout)
+        self.assertEqual((told["live"], told["pid"]), (True, None))
+        self.assertEqual(told["memory"]["cache"]["clients"], 1)
+        run = subprocess.run([PROGRAM, "stat", lone, "--prometheus"], capture_output=True,
+                             text=True)
+        self.assertIn("\ncairn_up 1\n", run.stdout)
+        # One that was killed has it open no more, though what it had is still there.
+        other.kill()
+        other.wait()
+        until = time.monotonic() + 60
+        while told["live"]:
+            self.assertLess(time.monotonic(), until)
+            run = subprocess.run([PROGRAM, "stat", lone, "--json"], capture_output=True,
+                                 text=True)
+            told = json.loads(run.stdout)
+        self.assertEqual(told["memory"]["cache"]["clients"], 0)
 
     def test_watch_ends(self):
         """By a signal, which is no failure; on a terminal each takes the last one's place."""

@@ -128,7 +128,9 @@ static int read_clients(struct look *look)
 	for (uint32_t i = 0; ret == 0 && i < CACHE_CLIENTS_MAX; i++) {
 		uint32_t used = clients[i].pins_used;
 
-		if (clients[i].state != CLIENT_LIVE)
+		/* One that was killed, and that nobody has cleaned up after, has no lock. */
+		if (clients[i].state != CLIENT_LIVE ||
+		    look->sys->bytes_locked(look->fd, CACHE_LOCK_CLIENT + i, 1) == 0)
 			continue;
 		look->clients++;
 		ret = read_pins(look, i,
