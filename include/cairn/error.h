@@ -14,8 +14,8 @@
  *   -EPROTO      ABI or format version
  *   -EOPNOTSUPP  this pipeline cannot
  *   -ENOSPC      not taken: no room even after eviction, or declined by policy
- *   -EBUSY       in use: a store by another process, its queues or a close; a
- *                queue by its tasks or a drain
+ *   -EBUSY       in use: a store by another process or handle, its queues or a
+ *                close; a queue by its tasks or a drain
  *   -EOWNERDEAD  a child after a fork: the store belongs to the parent
  *   -ECANCELED   cancelled, or the store is closing
  *   -ENOMEM      memory could not be had: at open, or for the digest of a key

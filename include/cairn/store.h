@@ -57,10 +57,10 @@ struct cairn_store_opts {
  * call. On success *ret_store is the caller's, to be closed.
  *
  * Errors: -EINVAL (grammar or option; @reterr has line and column), -ENOENT
- * (a path, or no such stage), -EBUSY (owned by another process), -EPROTO
- * (a stage's ABI, or a format version), -EOPNOTSUPP (`engine` names one that
- * cannot be had here; `auto` takes the next and says why in cairn_stat()),
- * -ENOMEM, -EIO.
+ * (a path, or no such stage), -EBUSY (owned by another process, or by another
+ * handle of this one: share that), -EPROTO (a stage's ABI, or a format version),
+ * -EOPNOTSUPP (`engine` names one that cannot be had here; `auto` takes the next
+ * and says why in cairn_stat()), -ENOMEM, -EIO.
  */
 CAIRN_API int cairn_store_open(const char *spec, const struct cairn_store_opts *opts,
 			       struct cairn_store **ret_store, struct cairn_error *reterr);

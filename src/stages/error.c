@@ -4,6 +4,9 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <unistd.h>
+
+#include "sys/sys.h"
 
 int stage_error(struct cairn_error *reterr, int code, const char *format, ...)
 {
@@ -18,13 +21,27 @@ int stage_error(struct cairn_error *reterr, int code, const char *format, ...)
 	return code;
 }
 
-int stage_busy(struct cairn_error *reterr, const char *stage, const char *path, uint32_t pid,
-	       const char *else_do)
+struct stage_holder stage_holder(const struct sys *sys, int fd, uint32_t noted)
 {
-	char who[32] = "another process";
+	struct stage_holder holder = {.who = "another process"};
+	uint32_t pid = sys_flock_holder(sys, fd, noted);
 
-	if (pid)
-		snprintf(who, sizeof(who), "process %u", pid);
-	return stage_error(reterr, -EBUSY, "%s: %s: in use by %s: end it, %s", stage, path, who,
-			   else_do);
+	holder.self = pid == (uint32_t)getpid();
+	if (holder.self)
+		snprintf(holder.who, sizeof(holder.who), "this process");
+	else if (pid)
+		snprintf(holder.who, sizeof(holder.who), "process %u", pid);
+	return holder;
+}
+
+int stage_busy(struct cairn_error *reterr, const char *stage, const char *path,
+	       const struct stage_holder *holder, const char *else_do)
+{
+	if (holder->self)
+		return stage_error(reterr, -EBUSY,
+				   "%s: %s: this process has it open already: share that store, or "
+				   "close it first",
+				   stage, path);
+	return stage_error(reterr, -EBUSY, "%s: %s: in use by %s: end it, %s", stage, path,
+			   holder->who, else_do);
 }

@@ -140,5 +140,10 @@ int sys_walk_dir(const struct sys *sys, int fd, int (*fn)(void *context, const c
  * least: whoever only looks whether it is taken has it for an instant.
  */
 int sys_flock_wait(const struct sys *sys, int fd, int operation, uint64_t wait_ns);
+/*
+ * A process that has a flock on the file of @fd, by /proc/locks; where that cannot be read,
+ * @noted, which who took it wrote down (0: nobody), if it lives. 0: one that is not known here.
+ */
+uint32_t sys_flock_holder(const struct sys *sys, int fd, uint32_t noted);
 
 #endif

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <sys/wait.h>
 
+#include "lock_child.h"
 #include "posix_store.h"
 #include "random.h"
 
@@ -386,17 +387,28 @@ static void another_owner_is_busy(void **state)
 {
 	struct cairn_error error = {0};
 	struct cairn_store *second;
-	char spec[256];
+	char spec[256], text[80];
+	pid_t child;
 
 	(void)state;
 	fixture_open(&f, "");
 	snprintf(spec, sizeof(spec), "posix(path=%s, open_wait=20ms)", f.path);
 	assert_int_equal(cairn_store_open(spec, NULL, &second, &error), -EBUSY);
-	assert_non_null(strstr(error.text, "{rank}"));
+	assert_non_null(strstr(error.text, "this process has it open already: share that store"));
 	snprintf(spec, sizeof(spec), "posix(path=%s, open_wait=20ms, shared=yes)", f.path);
 	assert_int_equal(cairn_store_open(spec, NULL, &second, &error), -EBUSY);
 	assert_int_equal(cairn_check(spec, NULL, count_finding, NULL, &error), -EBUSY);
+	assert_non_null(strstr(error.text, "in use by this process: close it before a check"));
 	assert_int_equal(cairn_store_close(f.store, UINT64_MAX), 0);
+	child = lock_in_child(f.path);
+	snprintf(text, sizeof(text), "in use by process %d: end it, give each", (int)child);
+	assert_int_equal(cairn_store_open(spec, NULL, &second, &error), -EBUSY);
+	assert_non_null(strstr(error.text, text));
+	assert_non_null(strstr(error.text, "{rank}"));
+	snprintf(text, sizeof(text), "in use by process %d: end it before a check", (int)child);
+	assert_int_equal(cairn_check(spec, NULL, count_finding, NULL, &error), -EBUSY);
+	assert_non_null(strstr(error.text, text));
+	child_end(child);
 	snprintf(spec, sizeof(spec), "posix(path=%s, shared=yes, size=1GiB)", f.path);
 	assert_int_equal(cairn_store_open(spec, NULL, &second, &error), -EINVAL);
 	assert_non_null(strstr(error.text, "size="));

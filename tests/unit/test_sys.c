@@ -14,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "lock_child.h"
 #include "sys/sys.h"
 
 static const struct sys *const sys = &sys_native;
@@ -166,6 +167,60 @@ static void a_byte_lock_excludes_another_description(void **state)
 	assert_int_equal(sys->unlinkat(AT_FDCWD, path, 0), 0);
 }
 
+static int no_locks(int dirfd, const char *path, int flags, mode_t mode)
+{
+	return strcmp(path, "/proc/locks") == 0 ? -ENOENT
+						: sys_native.openat(dirfd, path, flags, mode);
+}
+
+/* Pieces as they come when many locks are there. */
+static ssize_t small_preadv(int fd, const struct iovec *iov, int iov_count, off_t offset)
+{
+	struct iovec piece = {iov->iov_base, iov->iov_len < 7 ? iov->iov_len : 7};
+
+	assert_int_equal(iov_count, 1);
+	return sys_native.preadv(fd, &piece, 1, offset);
+}
+
+static void who_has_a_lock(void **state)
+{
+	struct sys blind = sys_native, slow = sys_native;
+	uint32_t self = (uint32_t)getpid(), dead = (uint32_t)dead_pid();
+	char path[] = "sys-XXXXXX";
+	int fd = mkostemp(path, O_CLOEXEC);
+	pid_t child;
+
+	(void)state;
+	if (sys->faccessat(AT_FDCWD, "/proc/locks", R_OK, 0) < 0)
+		skip();
+	blind.openat = no_locks;
+	slow.preadv = small_preadv;
+	assert_true(fd >= 0);
+	assert_int_equal(sys_flock_holder(sys, fd, self), 0);
+	child = lock_in_child(path);
+	assert_int_equal(sys_flock_holder(sys, fd, dead), child);
+	assert_int_equal(sys_flock_holder(sys, fd, self), child);
+	assert_int_equal(sys_flock_holder(&slow, fd, 0), child);
+	/* What was written down is all there is to go by. */
+	assert_int_equal(sys_flock_holder(&blind, fd, self), self);
+	assert_int_equal(sys_flock_holder(&blind, fd, dead), 0);
+	assert_int_equal(sys_flock_holder(&blind, fd, 0), 0);
+	child_end(child);
+	assert_int_equal(sys_flock_holder(sys, fd, (uint32_t)child), 0);
+	/* One that took it for others, and has ended. */
+	child = fork();
+	assert_true(child >= 0);
+	if (child == 0)
+		_exit(flock(fd, LOCK_EX | LOCK_NB) < 0);
+	waitpid(child, NULL, 0);
+	assert_int_equal(sys_flock_holder(sys, fd, (uint32_t)child), 0);
+	assert_int_equal(sys->flock(fd, LOCK_UN), 0);
+	assert_int_equal(sys->flock(fd, LOCK_SH | LOCK_NB), 0);
+	assert_int_equal(sys_flock_holder(sys, fd, 0), self);
+	sys->close(fd);
+	assert_int_equal(sys->unlinkat(AT_FDCWD, path, 0), 0);
+}
+
 static void clocks_and_random_work(void **state)
 {
 	uint64_t before = sys->now_ns();
@@ -189,6 +244,7 @@ int main(void)
 		cmocka_unit_test(what_is_at_hand_is_told),
 		cmocka_unit_test(memory_is_zeroed_aligned_and_reserved),
 		cmocka_unit_test(a_byte_lock_excludes_another_description),
+		cmocka_unit_test(who_has_a_lock),
 		cmocka_unit_test(clocks_and_random_work),
 	};
 

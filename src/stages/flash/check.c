@@ -7,6 +7,7 @@
 #include <sys/file.h>
 
 #include "base/nsdesc.h"
+#include "stages/error.h"
 #include "stages/flash/rest.h"
 
 /* ---- check ------------------------------------------------------------------------- */
@@ -226,11 +227,15 @@ int rest_lock(struct rest *rest)
 	const struct sys *sys = rest->sys;
 	int rc = sys_flock_wait(sys, rest->fd, LOCK_EX, rest->opts->open_wait_ns);
 
-	if (rc == -EAGAIN && flash_scan_super(sys, rest->fd, &rest->super) == 0)
-		return rest_error(rest, -EBUSY, "in use by process %u: end it first",
-				  rest->super.super.owner_pid);
-	if (rc == -EAGAIN)
-		return rest_error(rest, -EBUSY, "in use by another process: end it first");
+	if (rc == -EAGAIN) {
+		uint32_t noted = flash_scan_super(sys, rest->fd, &rest->super) == 0
+					 ? rest->super.super.owner_pid
+					 : 0;
+		struct stage_holder holder = stage_holder(sys, rest->fd, noted);
+
+		return rest_error(rest, -EBUSY, "in use by %s: %s it first", holder.who,
+				  holder.self ? "close" : "end");
+	}
 	if (rc < 0)
 		return rest_error(rest, rc, "flock: %s", strerror(-rc));
 	return 0;

@@ -28,11 +28,13 @@
 static int busy_error(struct flash *tier, int fd, struct cairn_error *reterr)
 {
 	struct flash_super_found found;
-	uint32_t pid = 0;
+	struct stage_holder holder;
+	uint32_t noted = 0;
 
 	if (flash_scan_super(tier->sys, fd, &found) == 0)
-		pid = found.super.owner_pid;
-	return stage_busy(reterr, "flash", tier->path, pid,
+		noted = found.super.owner_pid;
+	holder = stage_holder(tier->sys, fd, noted);
+	return stage_busy(reterr, "flash", tier->path, &holder,
 			  "or give each process a file of its own (path=...{rank})");
 }
 

@@ -431,14 +431,13 @@ static int check_small(struct rest *rest)
 /* Of processes that share it none is written down. */
 static int in_use_error(const struct rest *rest)
 {
-	if (rest->super.owner_pid && !(rest->super.flags & SUPER_SHARED))
-		return tier_error(rest->reterr, -EBUSY,
-				  "%s: in use by process %u: end it before a check", rest->path,
-				  rest->super.owner_pid);
-	return tier_error(rest->reterr, -EBUSY,
-			  "%s: in use by another process: end it, and all "
-			  "that share it, before a check",
-			  rest->path);
+	bool shared = rest->super.flags & SUPER_SHARED;
+	struct stage_holder holder =
+		stage_holder(rest->sys, rest->dir_fd, shared ? 0 : rest->super.owner_pid);
+
+	return tier_error(rest->reterr, -EBUSY, "%s: in use by %s: %s%s before a check", rest->path,
+			  holder.who, holder.self ? "close it" : "end it",
+			  shared ? ", and all that share it," : "");
 }
 
 int atrest_check(const struct cairn_stage_env *env,

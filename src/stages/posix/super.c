@@ -170,16 +170,18 @@ static int store_make(struct posix *tier, struct cairn_error *reterr)
 
 static int busy_error(struct posix *tier, struct cairn_error *reterr)
 {
+	struct stage_holder holder;
 	struct super_block super;
-	uint32_t pid = 0;
+	uint32_t noted = 0;
 	int fd = tier->sys->openat(tier->dir_fd, "store", O_RDONLY | O_CLOEXEC, 0);
 
 	if (fd >= 0) {
 		if (super_read(tier->sys, fd, &super) == 0)
-			pid = super.owner_pid;
+			noted = super.owner_pid;
 		tier->sys->close(fd);
 	}
-	return stage_busy(reterr, "posix", tier->path, pid,
+	holder = stage_holder(tier->sys, tier->dir_fd, noted);
+	return stage_busy(reterr, "posix", tier->path, &holder,
 			  "give each process a path of its own (path=...{rank}), or use shared=yes "
 			  "in all");
 }
