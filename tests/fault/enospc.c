@@ -231,6 +231,62 @@ static void say(struct full *full, const char *engine, const char *size)
 		 engine, tier);
 }
 
+/* The file at @path, but for its pages of zeros, which take no room. */
+static void copy_sparse(const char *path, const char *copy)
+{
+	static const uint8_t zeros[4096];
+	int from = open(path, O_RDONLY | O_CLOEXEC);
+	int to = open(copy, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	uint8_t page[4096];
+	off_t at = 0;
+
+	CHECK(from >= 0 && to >= 0);
+	for (; read(from, page, sizeof(page)) == sizeof(page); at += (off_t)sizeof(page))
+		if (memcmp(page, zeros, sizeof(page)) != 0)
+			CHECK(pwrite(to, page, sizeof(page), at) == sizeof(page));
+	CHECK(ftruncate(to, at) == 0);
+	close(from);
+	close(to);
+}
+
+/* Takes @path away; a ring that had it open goes in its own time, and its room only then. */
+static void take_away(const char *path, const char *disk)
+{
+	struct statvfs before, st;
+
+	CHECK(statvfs(disk, &before) == 0 && unlink(path) == 0);
+	do
+		CHECK(usleep(1000) == 0 && statvfs(disk, &st) == 0);
+	while (st.f_bfree < before.f_bfree + (7u << 20) / st.f_frsize);
+}
+
+/* A copy with holes, whose room is not there: nothing of it is opened before it is. */
+static void copy_waits_for_room(struct full *full, const char *engine, const char *disk)
+{
+	struct cairn_error error = {0};
+	char first[256];
+	uint64_t before;
+
+	snprintf(first, sizeof(first), "%s", full->path);
+	snprintf(full->path, sizeof(full->path), "%s/copy", disk);
+	copy_sparse(first, full->path);
+	before = kit_du(disk);
+	say(full, engine, "8MiB");
+	CHECK(cairn_store_open(full->spec, NULL, &full->store, &error) == -ENOSPC);
+	CHECK(error.code == -ENOSPC && strstr(error.text, full->path) &&
+		      strstr(error.text, "8388608 bytes do not go on its file system") &&
+		      !strchr(error.text, '\n'),
+	      "%s", error.text);
+	CHECK(kit_du(disk) == before);
+	take_away(first, disk);
+	open_full(full);
+	verify(full, 0);
+	close_full(full);
+	take_away(full->path, disk);
+	snprintf(full->path, sizeof(full->path), "%s", first);
+	say(full, engine, "8MiB");
+}
+
 /*
  * A file that is taken whole when it is made: it does not fit, and says so; or it fits,
  * and then a full disk is nothing to it.
@@ -253,6 +309,11 @@ static void run_flash(const char *disk, const char *engine)
 	CHECK(kit_du(disk) < DISK / 4, "what was refused takes %lu bytes",
 	      (unsigned long)kit_du(disk));
 	say(&full, engine, "8MiB");
+	open_full(&full);
+	CHECK(fill(&full, 0, 3) == 3);
+	close_full(&full);
+	copy_waits_for_room(&full, engine, disk);
+	memset(there, 0, sizeof(there));
 	open_full(&full);
 	take_the_rest(full.path, other, sizeof(other));
 	for (uint32_t i = 0; i < 3; i++) {
