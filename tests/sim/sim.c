@@ -424,8 +424,10 @@ static bool step(void)
 
 	if (sim_cut_due() || (sim_lost() && ++world.lost_for == LOST_STEPS))
 		return false;
-	CHECK(sim_step() || !busy || sim_lost(), "%u ios and %u jobs wait for ever", sim_ios(),
-	      sim_jobs());
+	if (!sim_step() && busy && !sim_lost()) {
+		CHECK(world.hold_count, "%u ios and %u jobs wait for ever", sim_ios(), sim_jobs());
+		unhold(world.hold_count - 1); /* what is to be written anew waits for that */
+	}
 	sim_figures(&steps, NULL);
 	CHECK(steps - world.last_end < STUCK_STEPS || !busy, "nothing ends");
 	if (world.clearing && !sim_caller_busy())

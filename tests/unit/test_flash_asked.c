@@ -197,6 +197,49 @@ static void what_the_power_took_is_written_anew(void **state)
 	end();
 }
 
+/* The same, that gives up after some time. */
+static int dump_hurried(uint32_t number)
+{
+	struct cairn_task_opts opts = {
+		.size = sizeof(opts), .durability = CAIRN_DURABLE, .deadline_ns = 5000000};
+	struct cairn_key key = key_of(&store, number);
+	uint8_t data[SHARD];
+	struct cairn_xfer xfer = xfer_of(&key, 0, 0, data, SHARD);
+
+	content(&key, 0, data, SHARD);
+	cairn_dump(store.ns, &xfer, 1, &opts, NULL);
+	return xfer.result.status;
+}
+
+/* Guards that a block which may lack something is not written anew beneath who holds it. */
+static void what_is_held_is_written_anew_after(void **state)
+{
+	struct cairn_lookup_opts opts = {.size = sizeof(opts),
+					 .flags = CAIRN_LOOKUP_HOLD,
+					 .hold_ns = UINT64_C(600000000000)};
+	const uint32_t held = LAP - 200;
+	struct cairn_found found;
+	struct cairn_key key;
+	uint64_t token;
+
+	(void)state;
+	begin_counting("size=8MiB, region=512KiB");
+	lap(0);
+	crash_copy();
+	crash();
+	open_again(1, SHARD);
+	key = key_of(&store, held);
+	memset(&found, 0, sizeof(found));
+	assert_int_equal(cairn_lookup(store.ns, &key, 1, &found, &opts, &token), 1);
+	assert_int_equal(dump_hurried(held), -ETIMEDOUT);
+	assert_true(present(&store, held));
+	assert_int_equal(dump_one(&store, held, 0, SHARD, 0), CAIRN_PRESENT);
+	assert_int_equal(cairn_hold_release(store.store, token), 0);
+	assert_int_equal(dump_durable(held), 0);
+	assert_int_equal(dump_durable(held), CAIRN_PRESENT);
+	end();
+}
+
 /* Guards that the loss of the copy that says so does not make it as if nobody had. */
 static void one_copy_says_it(void **state)
 {
@@ -234,6 +277,7 @@ int main(void)
 		cmocka_unit_test(refused_and_as_it_was),
 		cmocka_unit_test(it_is_said_first),
 		cmocka_unit_test(what_the_power_took_is_written_anew),
+		cmocka_unit_test(what_is_held_is_written_anew_after),
 		cmocka_unit_test(one_copy_says_it),
 	};
 

@@ -578,14 +578,17 @@ static bool block_unsure(struct flash *tier, uint32_t id, const struct table_blo
 
 /*
  * [m] The entry of the key; a block that has expired, whole or not, is written anew. So is one
- * that is to last, if nobody knows whether all of it is there.
+ * that is to last, if nobody knows whether all of it is there; *ret_held: as soon as nobody holds
+ * it any more.
  */
-static uint32_t entry_find(struct fio *f)
+static uint32_t entry_find(struct fio *f, bool *ret_held)
 {
 	struct flash *tier = f->tier;
 	uint32_t id = table_find(tier->table, f->fingerprint), number = UINT32_MAX, expiry;
 	struct table_block block;
+	bool expired, unsure;
 
+	*ret_held = false;
 	if (id == TABLE_NONE)
 		return id;
 	table_look(tier->table, id, &block);
@@ -594,9 +597,11 @@ static uint32_t entry_find(struct fio *f)
 		number = partial_find(tier, f->fingerprint);
 		expiry = tier->partials[number].claim_count ? 0 : tier->partials[number].expiry_s;
 	}
-	if ((!expiry || expiry > now_seconds(tier)) &&
-	    !(tier_lasts(tier, f->io->durability) && block.state == TABLE_WHOLE &&
-	      block_unsure(tier, id, &block)))
+	expired = expiry && expiry <= now_seconds(tier);
+	unsure = tier_lasts(tier, f->io->durability) && block.state == TABLE_WHOLE &&
+		 block_unsure(tier, id, &block);
+	*ret_held = !expired && unsure && block.holds;
+	if (*ret_held || (!expired && !unsure))
 		return id;
 	if (block.state == TABLE_PARTIAL)
 		flash_partial_free(tier, number);
@@ -625,7 +630,7 @@ static bool left_to_do(struct fio *f)
 static void dump_look(struct fio *f)
 {
 	struct flash *tier = f->tier;
-	bool ready, large = false;
+	bool ready, held, large = false;
 	enum claimed claimed = CLAIM_FAILED;
 	uint32_t id, number;
 
@@ -637,7 +642,12 @@ static void dump_look(struct fio *f)
 	}
 	f->generation = f->space->generation;
 	f->fingerprint = table_fingerprint(tier->table, &f->io->key, f->space->id, f->generation);
-	id = entry_find(f);
+	id = entry_find(f, &held);
+	if (held) { /* room is told of when a hold ends */
+		waiter_wait(&f->wait, &tier->wait_room, dump_look_step);
+		tier_unlock(tier);
+		return;
+	}
 	number = id == TABLE_NONE ? UINT32_MAX : partial_find(tier, f->fingerprint);
 	ready = parts_sort(f, id, number);
 	if (id != TABLE_NONE && number == UINT32_MAX) {
