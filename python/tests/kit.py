@@ -15,7 +15,8 @@ import cairn
 BLOCK = 4096
 # What is done while such a read or write is under way may take a busy machine a good while.
 SLOW = "delay(read=500ms, write=500ms) | null(size=64MiB)"
-# Its first I/O hangs: results come by the deadline, releases when the device is back.
+# Its first I/O hangs: results come by the deadline, releases when `delay` gives the I/O up, a tenth
+# of a second later. So a hang of it never shows what a device would do to memory after a deadline.
 HANGS = 'store(deadline=50ms) | delay(hang="#1", hang_for=2s) | null(size=64MiB)'
 
 

@@ -91,6 +91,8 @@ class Engine:
         change(self.config)
         self.cache_config = cache_config(tokens=tokens)
         self.tensor = tensor
+        self.layerwise = options.get("load") == "layerwise"
+        self.in_time: list[bool] = []  # of layers that are loaded by layers, when they are needed
         world = self.config.parallel_config.world_size
         self.apart = apart or world > 1  # the scheduler is in another process than the workers
         self.ranks = [self.rank(i, world) for i in range(world)]
@@ -162,12 +164,28 @@ class Engine:
         worker, caches = self.ranks[i]
         worker.handle_preemptions(meta)
         worker.bind_connector_metadata(meta)
+        first = any(load.layerwise for load in meta.loads)  # vLLM loads the others behind it
+        if first:
+            worker.start_load_kv(None)
         for layer, (name, cache) in enumerate(caches.items()):
-            worker.wait_for_layer_load(name)
+            asks = worker.has_connector_metadata()
+            if asks:
+                worker.wait_for_layer_load(name)
+            for load in meta.loads if first else ():
+                self.in_time += [
+                    cache.block(block) == self.content(layer, block_hash, i)
+                    for block, block_hash in zip(load.blocks, load.names, strict=True)
+                ]
             for block, block_hash in compute.items():
                 cache.fill(block, self.content(layer, block_hash, i))
-            worker.save_kv_layer(name, cache, None)
-        worker.start_load_kv(None)
+            if asks:
+                worker.save_kv_layer(name, cache, None)
+            # It is on its way while the next layer is computed.
+            saving = worker._worker.step
+            assert (saving is not None) == bool(meta.saves)
+            assert saving is None or len(saving.futures) == layer + 1
+        if not first:
+            worker.start_load_kv(None)
         worker.wait_for_save()
 
     def everywhere(self, ends: collections.Counter[str]) -> set[str]:
@@ -181,7 +199,7 @@ class Engine:
         for _ in range(1000):
             count, asynchronous = self.scheduler.get_num_new_matched_tokens(request, local)
             if count is not None:
-                assert asynchronous == (count > 0)
+                assert asynchronous == (count > 0 and not self.layerwise)
                 return count
             self.step()
         raise AssertionError("no answer")
@@ -199,7 +217,7 @@ class Engine:
         """From its arrival to its end: (tokens that came from the store, its blocks)."""
         external = self.match(request)
         blocks = self.allocate(request, external)
-        if external:
+        if external and not self.layerwise:
             self.until(lambda: request.request_id in self.received)
             bad = [i for i, block in enumerate(blocks) if block in self.invalid]
             external = bad[0] * TOKENS if bad else external
@@ -305,6 +323,16 @@ class Rounds(Case):
             self.assert_run(Request("c", [1, 2]), 2)
             self.assertTrue(engine.scheduler.reset_cache())
 
+
+    def test_by_layers(self) -> None:
+        """Each layer is there when it is needed, in the request's first forward."""
+        for apart in (False, True):
+            engine = self.open(load="layerwise", salt=str(apart), apart=apart)
+            self.assert_run(Request("a", [1, 2, 3]), 0)
+            self.assertEqual(engine.in_time, [])
+            self.assert_run(Request("b", [1, 2, 3, 4]), 3)
+            self.assertEqual(engine.in_time, [True] * 3 * LAYERS)
+            self.assertEqual(engine.invalid, set())
 
     def test_start_line(self) -> None:
         """By a logger of vLLM's tree: no other has a handler."""
@@ -451,6 +479,24 @@ class Events(Case):
         self.assertEqual(self.take(), [])
 
 
+class Detached(Case):
+    """No device ever has an address in the KV cache: what hangs cannot touch it when its blocks are
+    another's. (A device of the tests that hangs gives up at the deadline, and shows nothing.)"""
+
+    def bounced(self) -> int:
+        return int(self.engine.worker._worker.store.counters()["store.bounced"])
+
+    def test_loads_and_saves(self) -> None:
+        for load in ("async", "layerwise"):
+            with self.subTest(load):
+                self.open(load=load, salt=load)
+                self.assert_run(Request("a", [1, 2, 3]), 0)
+                saved = self.bounced()
+                self.assertGreaterEqual(saved, LAYERS)  # a task each
+                self.assert_run(Request("b", [1, 2, 3]), 3)
+                self.assertGreaterEqual(self.bounced() - saved, 1 if load == "async" else LAYERS)
+
+
 class Trouble(Case):
     def test_loads_that_fail(self) -> None:
         """Invalid blocks are told with the end of the load, and computed."""
@@ -488,6 +534,26 @@ class Trouble(Case):
             self.assertTrue(all(future.released() for future in saving.futures))
         engine.finish(request, blocks)
 
+    def test_reset_while_loading(self) -> None:
+        """What is on its way in is not of after the reset: none of it counts."""
+        for apart in (False, True):
+            with self.subTest(apart=apart):
+                engine = self.open(apart=apart)
+                engine.run(Request("a", [1, 2, 3]))
+                request = Request("b", [1, 2, 3])
+                blocks = engine.allocate(request, engine.match(request))
+                drain = engine.worker._worker._drain
+                engine.worker._worker._drain = set  # it has ended, and was not looked at
+                engine.step()
+                engine.worker._worker.loads[0].futures[0].wait()
+                self.assertTrue(engine.scheduler.reset_cache())
+                engine.step()
+                engine.worker._worker._drain = drain
+                engine.until(lambda: "b" in engine.received)
+                self.assertEqual(engine.invalid, set(blocks[:3]))
+                engine.allocate_again(request, blocks)
+                engine.finish(request, blocks)
+
     def test_aborted_while_loading(self) -> None:
         engine = self.open(f"delay(read=50ms) | flash(path={self.path}/kv, size=64MiB)")
         engine.run(Request("a", [1, 2, 3]))
@@ -523,6 +589,12 @@ class Ranks(Case):
         self.pipeline = f"flash(path={self.path}/{{rank}}, size=64MiB)"
         self.open(self.pipeline, world=2)
         self.assert_run(Request("a", [1, 2, 3, 4]), 0)
+
+    def test_in_one_place(self) -> None:
+        """Ranks may share a store, and do not meet in it."""
+        self.open(f"posix(path={self.path}/all, shared=yes)", world=2)
+        self.assert_run(Request("b", [1, 2, 3, 4]), 0)
+        self.assert_run(Request("c", [1, 2, 3, 4]), 4)
 
     def lose(self, rank: int, request: Request, block: int) -> None:
         ns = self.engine.ranks[rank][0]._worker.ns
