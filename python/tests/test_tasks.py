@@ -10,7 +10,7 @@ import threading
 import time
 import unittest
 import weakref
-from typing import Callable
+from typing import Any, Callable
 
 import cairn
 
@@ -89,6 +89,39 @@ class Waiting(Slow):
             thread.start()
             self.assertTrue(kit.within(10, lambda: store.stat().tasks_in_flight > 0))
             thread.join()
+
+    def test_other_threads_run_while_one_removes(self) -> None:
+        store = self.open('delay(hang="#2", hang_for=2s) | null')
+        ns = store.namespace(model="m", shard_bytes=BLOCK)
+        key = ns.key("a")
+        ns.dump_sync([key], [block(1)])
+        thread = threading.Thread(target=lambda: ns.remove_sync([key], deadline=1))
+        thread.start()
+        self.assertTrue(kit.within(10, lambda: store.stat().tasks_in_flight > 0))
+        thread.join()
+
+    def test_other_threads_run_while_one_closes(self) -> None:
+        """A store with a task in it, and what is registered."""
+        for registered in (False, True):
+            store = self.open('delay(hang="#1", hang_for=2s) | null')
+            ns = store.namespace(model="m", shard_bytes=BLOCK)
+            memory = bytearray(BLOCK)
+            what = store.register(memory) if registered else store
+            ns.load([ns.key("a")], [memory], deadline=60)
+            steps, seen = [0], [0, 0]
+
+            def close(what: Any = what, steps: list[int] = steps, seen: list[int] = seen) -> None:
+                seen[0] = steps[0]
+                what.close()
+                seen[1] = steps[0]
+
+            thread = threading.Thread(target=close)
+            thread.start()
+            while thread.is_alive():
+                steps[0] += 1
+                time.sleep(0.002)
+            # One of them may be on the way in or out of it.
+            self.assertGreater(seen[1] - seen[0], 5, what)
 
     def test_signals_end_a_wait(self) -> None:
         def interrupt(number: int, frame: object) -> None:
