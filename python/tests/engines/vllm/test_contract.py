@@ -42,6 +42,14 @@ LEFT = {
     "supports_divergent_local_hybrid_hits",
 }
 
+LEFT_OF_TIERS = {
+    "bp_detector",  # the base has it
+    "has_pending_work",  # a job under way is vLLM's to know; no other work is left
+    "on_request_finished", "on_schedule_end",  # nothing is kept of a request or a step
+    "serve_external_requests",  # of tiers that peers ask
+    "build_metric_definitions", "get_stats",
+}
+
 
 class Drift(unittest.TestCase):
     def test_abstract_methods(self) -> None:
@@ -55,6 +63,10 @@ class Drift(unittest.TestCase):
         public = {name for name in vars(base.KVConnectorBase_V1) if not name.startswith("_")}
         ours = {name for name in vars(CairnConnector) if not name.startswith("_")}
         self.assertEqual(public - ours, LEFT)
+        self.assertEqual({name for name in vars(base.SupportsHMA) if name[0] != "_"},
+                         {"request_finished_all_groups"})
+        tier = {name for name in vars(SecondaryTierManager) if name[0] != "_"}
+        self.assertEqual(tier - set(vars(CairnTier)) - {"block_size_bytes"}, LEFT_OF_TIERS)
 
     def test_signatures(self) -> None:
         pairs = [
