@@ -37,6 +37,29 @@ class Stats:
     data: dict[str, Any] = field(default_factory=dict)
 
 
+class PromMetrics:
+    def __init__(self, vllm_config: Any, metric_types: Any, labelnames: list[str],
+                 per_engine_labelvalues: dict[int, list[object]]) -> None:
+        self.per_engine_labelvalues = per_engine_labelvalues
+        self._counter_cls, self._histogram_cls = metric_types["counter"], metric_types["histogram"]
+
+
+class Metric:
+    """One of prometheus_client's, which notes what it is told."""
+
+    def __init__(self, labels: tuple[object, ...] = (), seen: list[Any] | None = None) -> None:
+        self.seen: list[Any] = [] if seen is None else seen
+        self.values = labels
+
+    def labels(self, *values: object) -> Metric:
+        return Metric(values, self.seen)
+
+    def inc(self, count: float) -> None:
+        self.seen.append((self.values, count))
+
+    observe = inc
+
+
 @dataclass
 class AllBlocksCleared:
     pass
@@ -195,6 +218,8 @@ def _module(name: str, **names: Any) -> None:
         setattr(sys.modules[parent], last, module)
 
 
+BACKENDS: list[Any] = []  # of attention
+CPU = {"amx": True, "avx512": True}  # what it has
 RANK = types.SimpleNamespace(rank_in_group=0, world_size=1)
 
 
@@ -250,6 +275,8 @@ def get_adapter_absolute_path(path: str) -> str:
 def install() -> None:
     kv = "vllm.distributed.kv_transfer.kv_connector"
     _module("vllm", __version__="fake")
+    _module("torch", cpu=types.SimpleNamespace(
+        _is_amx_tile_supported=lambda: CPU["amx"], _is_avx512_supported=lambda: CPU["avx512"]))
     _module("vllm.logger", init_logger=logging.getLogger)
     _module("vllm.lora.utils", get_adapter_absolute_path=get_adapter_absolute_path)
     _module("transformers.utils.hub", cached_file=cached_file,
@@ -260,8 +287,8 @@ def install() -> None:
     empty = {name: type(name, (), {}) for name in ("KVConnectorMetadata",
              "KVConnectorWorkerMetadata", "SupportsHMA")}
     _module(f"{kv}.v1.base", KVConnectorBase_V1=Base, KVConnectorRole=KVConnectorRole, **empty)
-    _module(f"{kv}.v1.metrics", KVConnectorStats=Stats, KVConnectorPromMetrics=object)
-    _module(f"{kv}.utils", get_current_attn_backends=lambda config, layers: [])
+    _module(f"{kv}.v1.metrics", KVConnectorStats=Stats, KVConnectorPromMetrics=PromMetrics)
+    _module(f"{kv}.utils", get_current_attn_backends=lambda config, layers: BACKENDS)
     _module("vllm.v1.kv_cache_interface", FullAttentionSpec=FullAttentionSpec,
             MLAAttentionSpec=type("MLAAttentionSpec", (), {}),
             UniformTypeKVCacheSpecs=type("UniformTypeKVCacheSpecs", (), {}))

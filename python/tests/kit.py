@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 import unittest
-from typing import Callable
+from typing import Any, Callable
 
 import cairn
 
@@ -75,9 +75,32 @@ class Case(unittest.TestCase):
         return caught.exception
 
 
+class Spy:
+    """A namespace, or what else is called, that notes what is said to it by name."""
+
+    def __init__(self, whole: Any) -> None:
+        self.whole = whole
+        self.said: list[tuple[str, dict[str, Any]]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.whole, name)
+        if not callable(found):
+            return found
+
+        def call(*args: Any, **options: Any) -> Any:
+            self.said.append((name, options))
+            return found(*args, **options)
+
+        return call
+
+    def of(self, option: str) -> set[tuple[str, Any]]:
+        """(call, value) of each call that was told this option."""
+        return {(name, options[option]) for name, options in self.said if option in options}
+
+
 def rss_kib() -> int:
     with open("/proc/self/statm", encoding="ascii") as f:
         return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
 
 
-__all__ = ["BLOCK", "Case", "HANGS", "SLOW", "block", "errno", "rss_kib", "within"]
+__all__ = ["BLOCK", "Case", "HANGS", "SLOW", "Spy", "block", "errno", "rss_kib", "within"]

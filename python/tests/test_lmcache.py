@@ -13,6 +13,8 @@ import unittest
 from collections.abc import Callable
 from typing import Any
 
+from kit import Spy
+
 from cairn.lmcache import CairnPlugin
 
 SIZE = 10000
@@ -241,6 +243,27 @@ class Protocol(Case):
         plugin.close()
         self.assertFalse(plugin.register(address, len(memory)))
         self.assertFalse(self.open(detach=True).register(address, len(memory)))
+
+    def test_options(self) -> None:
+        """They reach the store; without `detach` I/O may be aimed at LMCache's memory."""
+        with tempfile.TemporaryDirectory() as path:
+            for detach in (False, True):
+                plugin = self.open(f"posix(path={path}/{{rank}}, direct=no)", rank="seven",
+                                   durability="written", deadline=20, detach=detach)
+                self.assertEqual(os.listdir(path), ["seven"])
+                self.put(plugin, [key(0)], [content(0)])
+                (name,) = plugin._namespaces
+                plugin._namespaces[name] = spy = Spy(plugin._namespaces[name])
+                for number in (1 + detach, 3 + detach):
+                    before = plugin.counters()["store.bounced"]
+                    self.put(plugin, [key(number)], [content(number)])
+                    between = plugin.counters()["store.bounced"]
+                    self.assertEqual(self.get(plugin, [key(number)], [bytearray(SIZE)]), [True])
+                    after = plugin.counters()["store.bounced"]
+                    self.assertEqual((between > before, after > between), (detach, detach))
+                self.assertEqual(spy.of("durability"), {("dump", "written")})
+                self.assertEqual(spy.of("deadline"), {("dump", 20), ("load", 20)})
+                plugin.close()
 
     def test_configuration(self) -> None:
         with self.assertRaises(OSError):

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import abc
+import os
 import sys
 import tempfile
 import types
 import unittest
 from typing import Any
+
+from kit import Spy
 
 
 class HiCacheStorage(abc.ABC):
@@ -199,6 +202,38 @@ class Contract(unittest.TestCase):
             self.assertEqual(call([mamba, object(), kv]), {"mamba": [False] * 2})
             self.assertEqual(call([pool(name="kv", keys=None)]), {"kv": []})
 
+    def test_detached(self) -> None:
+        """No device has an address in the host pool, but where that is asked for."""
+        backend = self.open("null(size=64MiB)", {})
+        page = [Flat(PART)]
+        detached = not isinstance(self, Registered)
+        for what in (
+            lambda: self.store(backend),
+            lambda: backend.batch_get_v1(HASHES, tokens(list(range(8)))),
+            lambda: backend.batch_set(HASHES[:1], page),
+            lambda: backend.batch_get(HASHES[:1], page),
+        ):
+            before = backend.counters()["store.bounced"]
+            what()
+            self.assertEqual(backend.counters()["store.bounced"] > before, detached)
+
+    def test_options(self) -> None:
+        """They reach the store."""
+        told = {"durability": "written", "deadline": 20, "rank": "seven"}
+        backend = self.open("", told)
+        self.assertTrue(os.path.isdir(f"{self.path}/seven"))
+        spy = Spy(backend._paged[0])
+        backend._paged = spy, backend._paged[1]
+        self.store(backend)
+        backend.batch_get_v1(HASHES, tokens(list(range(8))))
+        flat = Spy(backend._flat_namespace(PART))
+        backend._flat[PART] = flat
+        self.assertTrue(backend.set(HASHES[0], Flat(PART)))
+        self.assertIsNotNone(backend.get(HASHES[0], Flat(PART)))
+        for one in (spy, flat):
+            self.assertEqual(one.of("durability"), {("dump_sync", "written")})
+            self.assertEqual(one.of("deadline"), {("dump_sync", 20), ("load_sync", 20)})
+
     def test_identity(self) -> None:
         backend = self.open(f"posix(path={self.path}/one)")
         self.store(backend)
@@ -263,6 +298,14 @@ class Contract(unittest.TestCase):
                 CairnHiCache(config(pipeline, **changes), {})
         with self.assertRaisesRegex(ValueError, "durability"):
             CairnHiCache(config("null", {"durability": "now"}), {})
+        backend = CairnHiCache(config("null"), {})
+        self.addCleanup(backend.close)
+        for sizes, what in (([33 << 20, 33 << 20], "at most 67108864"), ([], "no parts"),
+                            ([1 << 20], "no parts")):
+            pool = Pool()
+            pool.get_page_buffer_meta = lambda indices: ([1 << 20] * 2, sizes)  # type: ignore
+            with self.assertRaisesRegex(ValueError, what):
+                backend.register_mem_pool_host(pool)
 
 
 class ContractBelowCache(Contract):

@@ -13,7 +13,7 @@ import unittest
 from typing import Any
 
 import fake_vllm
-from kit import within
+from kit import Spy, within
 
 fake_vllm.install()
 import vllm  # noqa: E402
@@ -133,6 +133,9 @@ class Case(unittest.TestCase):
             if KEYS[number] in there:
                 self.assertEqual(self.bytes_of(row), content(number, self.row))
         return result
+
+    def counter(self, name: str) -> int:
+        return int(self.tier._store.counters()[name])
 
     def found(self, numbers: list[int]) -> list[Any]:
         self.assertIsNotNone(self.tier.on_new_request(CONTEXT))
@@ -266,6 +269,26 @@ class Rounds(Case):
         self.open()
         self.assertEqual(self.found([0]), [HIT])
 
+    def test_detached(self) -> None:
+        """No device has an address in vLLM's memory, but where that is asked for."""
+        self.open("null(size=64MiB)")
+        for do in (self.store, self.load):
+            before = self.counter("store.bounced")
+            self.assertTrue(do([0, 1]).success)
+            bounced = self.counter("store.bounced") - before
+            self.assertEqual(bounced > 0, self.params.get("detach", True))
+
+    def test_options(self) -> None:
+        """They reach the store."""
+        told = spec(data_parallel_index=3)
+        self.open(f"posix(path={self.path}/of{{rank}})", told, durability="written", deadline=20)
+        self.assertTrue(os.path.isdir(f"{self.path}/of3"))
+        self.tier._ns = spy = Spy(self.tier._ns)
+        self.assertTrue(self.store([0]).success)
+        self.assertTrue(self.load([0]).success)
+        self.assertEqual(spy.of("durability"), {("dump", "written")})
+        self.assertEqual(spy.of("deadline"), {("dump", 20), ("load", 20)})
+
     def test_shutdown(self) -> None:
         tier = self.open()
         self.submit(False, [0], [0])
@@ -387,9 +410,6 @@ class Trouble(Case):
         for row in rows:
             self.fill(row, b"~" * ROW)
         return result
-
-    def counter(self, name: str) -> int:
-        return int(self.tier._store.counters()[name])
 
     def both_read(self) -> bool:
         return self.counter("flash.load_hits") == 2

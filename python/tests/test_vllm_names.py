@@ -11,9 +11,11 @@ from typing import Any
 import fake_vllm
 import test_vllm
 import vllm
+from kit import Spy
 from test_vllm import BLOCKS, ROLE, TOKENS, Request, cache_config, config, setting
 
 from cairn.vllm import CairnConnector
+from cairn.vllm.stats import CairnStats
 
 
 class Permuted(fake_vllm.Tensor):
@@ -34,6 +36,21 @@ class Half(fake_vllm.Tensor):
 
 class OfTheSameSize(fake_vllm.Tensor):
     dtype = "torch.int32"
+
+
+class Apart(fake_vllm.Tensor):
+    """Nothing of one head is beside another."""
+
+    def stride(self, dim: int | None = None) -> Any:
+        _, heads, tokens, content = self.shape
+        strides = [2 * heads * tokens * content, 2 * tokens * content, content, 1]
+        return strides if dim is None else strides[dim]
+
+
+class Overlapping(fake_vllm.Tensor):
+    def stride(self, dim: int | None = None) -> Any:
+        strides = [2 * TOKENS * 8, TOKENS, 8, 1]
+        return strides if dim is None else strides[dim]
 
 
 class Wider(fake_vllm.Tensor):
@@ -146,6 +163,26 @@ class Identity(test_vllm.Case):
         self.open(self.pipeline, deadline=10, hold=10, durability="written")
         self.assert_found("what makes no other bytes", 4)
 
+    def test_attention_back_end(self) -> None:
+        """And on a processor what it writes depends on that."""
+        def back_end(*name: str) -> None:
+            fake_vllm.BACKENDS[:] = [types.SimpleNamespace(full_cls_name=lambda: name)]
+
+        self.addCleanup(fake_vllm.BACKENDS.clear)
+        self.addCleanup(fake_vllm.CPU.update, dict(fake_vllm.CPU))
+        for name in ("a.Flash", "a.Other", "cpu.Attention"):
+            back_end(name)
+            self.open(self.pipeline)
+            self.assert_found(name, 0)
+        self.engine.run(Request("c", [1, 2, 3, 4]))
+        for flag in fake_vllm.CPU:
+            fake_vllm.CPU[flag] = not fake_vllm.CPU[flag]
+            self.open(self.pipeline)
+            self.assert_found(flag, 0)
+            fake_vllm.CPU[flag] = not fake_vllm.CPU[flag]
+        self.open(self.pipeline)
+        self.assert_found("as it was", 4)
+
     def test_layout(self) -> None:
         for tensor in (Permuted, Half, OfTheSameSize, Wider):
             self.open(self.pipeline, tensor=tensor)
@@ -256,6 +293,17 @@ class Refusals(test_vllm.Case):
         with self.assertRaisesRegex(ValueError, "random seed"):
             CairnConnector(told, ROLE.SCHEDULER, cache_config())
 
+    def test_decode_context_parallelism(self) -> None:
+        told = config("null()").parallel_config
+        told.decode_context_parallel_size = 2
+        self.refused("decode context parallelism", parallel_config=told)
+
+    def test_layers_with_steps_that_overlap(self) -> None:
+        told = config("null()", load="layerwise")
+        told.max_concurrent_batches = 2
+        with self.assertRaisesRegex(ValueError, "--no-async-scheduling"):
+            CairnConnector(told, ROLE.SCHEDULER, cache_config())
+
     def test_options(self) -> None:
         for extra, words in (({"pipelin": 1}, "no 'pipelin'"), ({"load": "x"}, "load is"),
                              ({"durability": "x"}, "durability is")):
@@ -264,12 +312,101 @@ class Refusals(test_vllm.Case):
         with self.assertRaisesRegex(ValueError, "needs \"pipeline\""):
             CairnConnector(config(""), ROLE.WORKER, cache_config())
 
-    def test_device(self) -> None:
+    def test_tensors(self) -> None:
+        whole = fake_vllm.Tensor(BLOCKS, 2, TOKENS, 8)
+        elsewhere = fake_vllm.Tensor(BLOCKS, 2, TOKENS, 8)
+        elsewhere.device = types.SimpleNamespace(type="cuda")
         engine = self.open()
-        tensor = fake_vllm.Tensor(BLOCKS, 2, TOKENS, 8)
-        tensor.device = types.SimpleNamespace(type="cuda")
-        with self.assertRaisesRegex(ValueError, "on cuda"):
-            engine.worker.register_kv_caches(dict.fromkeys(engine.caches, tensor))
+        one, *others = engine.caches
+        for tensor, words in (
+            (elsewhere, "on cuda"), ([whole], "no single tensor"),
+            (Wider(BLOCKS, 2, TOKENS, 8), "different layouts"),
+            (fake_vllm.Tensor(BLOCKS + 1, 2, TOKENS, 8), "65 pages for 64 blocks"),
+            (Apart(BLOCKS, 65, TOKENS, 8), "65 runs a block"),
+            (Overlapping(BLOCKS, 2, TOKENS, 8), "overlap"),
+        ):
+            with self.assertRaisesRegex(ValueError, words):
+                engine.worker.register_kv_caches({one: tensor, **dict.fromkeys(others, whole)})
+        tensors = {name: Apart(BLOCKS, 64, TOKENS, 8) for name in engine.caches}
+        engine.worker.register_kv_caches(tensors)
+
+    def test_pages_of_a_block(self) -> None:
+        """A block may be several pages of the kernel's."""
+        engine = self.open()
+        tensors = {name: fake_vllm.Tensor(2 * BLOCKS, 2, TOKENS // 2, 8) for name in engine.caches}
+        engine.worker.register_kv_caches(tensors)
+        pages = engine.worker._worker.pages
+        self.assertIn("K2 H2 N8 C8", pages.text)
+        base = tensors["layer.0"].data_ptr()
+        size = 2 * TOKENS * 8 * 4
+        self.assertEqual(pages.layers[0].items([0, 3]), [(base, size), (base + 3 * size, size)])
+
+
+class Options(test_vllm.Case):
+    def test_they_reach_the_store(self) -> None:
+        for load in ("async", "layerwise"):
+            engine = self.open(durability="written", deadline=20, load=load, salt=load)
+            worker = engine.worker._worker
+            worker.ns = spy = Spy(worker.ns)
+            self.assert_run(Request("a", [1, 2]), 0)
+            self.assert_run(Request("b", [1, 2]), 2)
+            self.assertEqual(spy.of("durability"), {("dump", "written")})
+            self.assertEqual(spy.of("deadline"), {("dump", 20), ("load", 20)})
+
+    def test_ranks(self) -> None:
+        """Each has a store, of each engine."""
+        for engine, world, folders in ((0, 2, ["0", "1"]), (1, 2, ["0", "1", "2", "3"]),
+                                       (4, 1, ["0", "1", "2", "3", "4"])):
+            self.open(f"posix(path={self.path}/{{rank}})", world=world,
+                      change=setting("parallel_config.data_parallel_rank", engine))
+            self.assertEqual(sorted(os.listdir(self.path)), folders)
+
+
+class Counts(unittest.TestCase):
+    """What vLLM makes of our counts."""
+
+    def stats(self) -> CairnStats:
+        stats = CairnStats()
+        stats.add("load_blocks", 3)
+        for i in range(100):
+            stats.loaded_in(i / 1000)
+        return stats
+
+    def test_log_line(self) -> None:
+        reduced = self.stats().aggregate(self.stats()).reduce()
+        self.assertEqual(
+            reduced, {"load_blocks": 6, "load_ms_p50": 50.0, "load_ms_p99": 99.0})
+        self.assertEqual(CairnStats().reduce(), {})
+
+    def test_metrics(self) -> None:
+        made: dict[str, fake_vllm.Metric] = {}
+
+        def metric(name: str, **told: Any) -> fake_vllm.Metric:
+            made[name] = fake_vllm.Metric()
+            return made[name]
+
+        kinds: Any = dict.fromkeys(("counter", "gauge", "histogram"), metric)
+        prom = CairnConnector.build_prom_metrics(None, kinds, ["engine"], {0: ["0"], 1: ["1"]})
+        prom.observe(self.stats().data, 1)
+        prom.observe({"load_blocks": 2, "nothing of ours": 7}, 0)
+        self.assertEqual(made["vllm:cairn_load_blocks"].seen, [(("1",), 3), (("0",), 2)])
+        self.assertEqual(made["vllm:cairn_load_seconds"].seen,
+                         [(("1",), i / 1000) for i in range(100)])
+        self.assertEqual(len(made), 13)
+
+    def test_a_run(self) -> None:
+        """Loads are observed once each, with the time that they took."""
+        case = test_vllm.Case()
+        case.setUp()
+        self.addCleanup(case.doCleanups)
+        case.open()
+        case.assert_run(Request("a", [1, 2, 3]), 0)
+        case.assert_run(Request("b", [1, 2, 3]), 3)
+        told = case.engine.worker.get_kv_connector_stats().data
+        self.assertEqual((told["load_blocks"], told["save_blocks"]), (3, 3))
+        self.assertEqual(len(told["load_seconds"]), 1)
+        self.assertGreater(told["load_seconds"][0], 0)
+        self.assertIsNone(case.engine.worker.get_kv_connector_stats())
 
 
 class Layouts(unittest.TestCase):
