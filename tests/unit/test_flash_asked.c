@@ -240,6 +240,41 @@ static void what_is_held_is_written_anew_after(void **state)
 	end();
 }
 
+/* A block of @shards of SHARD bytes, by its first one. */
+static int dump_shaped(uint32_t number, uint32_t shards, uint32_t durability)
+{
+	struct cairn_task_opts opts = {.size = sizeof(opts), .durability = durability};
+	struct cairn_key key = key_of(&store, number);
+	uint8_t data[SHARD];
+	struct cairn_xfer xfer = xfer_of(&key, 0, 0, data, SHARD);
+
+	xfer.shard_count = shards;
+	xfer.shard_bytes = SHARD;
+	content(&key, 0, data, SHARD);
+	cairn_dump(store.ns, &xfer, 1, &opts, NULL);
+	return xfer.result.status;
+}
+
+/* Guards that what is refused takes nothing away. */
+static void who_brings_another_shape_is_refused(void **state)
+{
+	(void)state;
+	fixture_new(&store);
+	device_reset();
+	snprintf(options, sizeof(options), "size=8MiB, region=512KiB");
+	open_again(0, 0);
+	assert_int_equal(dump_shaped(1, 1, 0), 0);
+	crash_copy();
+	crash();
+	open_again(0, 0);
+	assert_true(present(&store, 1));
+	assert_int_equal(dump_shaped(1, 2, CAIRN_DURABLE), -EINVAL);
+	assert_true(present(&store, 1));
+	assert_int_equal(dump_shaped(1, 1, CAIRN_DURABLE), 0);
+	assert_int_equal(dump_shaped(1, 1, CAIRN_DURABLE), CAIRN_PRESENT);
+	end();
+}
+
 /* Guards that the loss of the copy that says so does not make it as if nobody had. */
 static void one_copy_says_it(void **state)
 {
@@ -278,6 +313,7 @@ int main(void)
 		cmocka_unit_test(it_is_said_first),
 		cmocka_unit_test(what_the_power_took_is_written_anew),
 		cmocka_unit_test(what_is_held_is_written_anew_after),
+		cmocka_unit_test(who_brings_another_shape_is_refused),
 		cmocka_unit_test(one_copy_says_it),
 	};
 

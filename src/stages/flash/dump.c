@@ -564,11 +564,15 @@ static bool last_told(struct fio *f)
 	       table_set_last(f->tier->table, my_partial(f)->id, geometry.last_bytes) == TABLE_OK;
 }
 
-/* [m] Whether a power cut may have taken some of a block that is whole. */
-static bool block_unsure(struct flash *tier, uint32_t id, const struct table_block *block)
+/* [m] Whether a power cut may have taken some of a whole block, and the io brings that one. */
+static bool block_unsure(struct fio *f, uint32_t id, const struct table_block *block)
 {
+	struct flash *tier = f->tier;
 	struct table_place place;
 
+	for (uint32_t i = 0; i < f->io->part_count; i++)
+		if (pending(f, i) && other_geometry(f, &f->io->parts[i], &block->geometry))
+			return false;
 	for (uint32_t i = 0; tier->super.unsure_seq && i < block->geometry.shard_count; i++)
 		if (table_shard(tier->table, id, i, &place) &&
 		    region_at(tier, place.unit)->seq <= tier->super.unsure_seq)
@@ -599,7 +603,7 @@ static uint32_t entry_find(struct fio *f, bool *ret_held)
 	}
 	expired = expiry && expiry <= now_seconds(tier);
 	unsure = tier_lasts(tier, f->io->durability) && block.state == TABLE_WHOLE &&
-		 block_unsure(tier, id, &block);
+		 block_unsure(f, id, &block);
 	*ret_held = !expired && unsure && block.holds;
 	if (*ret_held || (!expired && !unsure))
 		return id;
