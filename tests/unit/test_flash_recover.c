@@ -270,6 +270,23 @@ static void newer_superblocks(void **state)
 	image_free(&image);
 }
 
+static void newer_namespaces(void **state)
+{
+	(void)state;
+	image_of_three();
+	image_spaces(&image, 0, 0, 2);
+	for (uint32_t copy = 0; copy < FLASH_COPIES; copy++) { /* the later one, then both */
+		struct flash_space_head *head =
+			(void *)(image.bytes + flash_space_at(&image.layout, copy));
+
+		head->version = FLASH_FORMAT + 1;
+		head->crc = crc32c(crc32c(0, head, offsetof(struct flash_space_head, crc)),
+				   head + 1, head->bytes - sizeof(*head));
+		refused("the namespaces");
+	}
+	image_free(&image);
+}
+
 static void newer_headers(void **state)
 {
 	(void)state;
@@ -307,6 +324,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(newer_superblocks),
+		cmocka_unit_test(newer_namespaces),
 		cmocka_unit_test(newer_headers),
 		cmocka_unit_test(newer_tables),
 		cmocka_unit_test(a_number_is_not_dead_before_it_is_used),

@@ -124,6 +124,11 @@ int spaces_read(struct flash *tier, struct cairn_error *reterr)
 	flash_scanner_fini(&scanner);
 	if (rc == -ENOMEM)
 		return rc;
+	if (rc == -EPROTO)
+		return flash_error(reterr, rc,
+				   "%s: the namespaces are of a format version that this library "
+				   "does not know; it knows %u",
+				   tier->path, FLASH_FORMAT);
 	if (rc < 0)
 		return flash_error(
 			reterr, -EPROTO,
