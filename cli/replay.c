@@ -311,6 +311,7 @@ static void report_json(const struct replay_figures *f)
 	out_json_count(o, "damaged", t->damaged);
 	out_json_count(o, "failed_xfers", t->failed_xfers);
 	out_json_count(o, "refused", t->refused);
+	out_json_count(o, "too_large", t->too_large);
 	out_json_count(o, "evicted_blocks", f->evicted);
 	out_json_number(o, "cpu_seconds", f->cpu_seconds);
 	out_json_count(o, "peak_rss_bytes", figures_peak_rss_bytes());
@@ -382,7 +383,9 @@ static void report_table(const struct replay_options *o, const struct replay_fig
 	report_traffic(f);
 	if (f->evicted)
 		out_row("evicted blocks", out_thousands(f->evicted, rate), "to stay within size=");
-	row_alarm("refused blocks", t->refused, "a tier was full, or declined them");
+	row_alarm("refused blocks", t->refused - t->too_large, "a tier was full, or declined them");
+	row_alarm("too large blocks", t->too_large,
+		  "over shard_bytes_max: a larger region= (flash) or size=, or more --shards");
 	row_alarm("vanished blocks", t->vanished, "promised by a lookup, absent for the load");
 	row_alarm("damaged blocks", t->damaged, "found by their checksum: served as misses");
 	row_alarm("failed xfers", t->failed_xfers, "the first of them are named above");

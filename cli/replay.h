@@ -23,7 +23,8 @@ struct replay_totals {
 	uint64_t damaged;      /* blocks that did not check: served as misses */
 	uint64_t vanished;     /* blocks that a lookup promised and a load did not find */
 	uint64_t failed_xfers; /* failed calls too */
-	uint64_t refused;      /* blocks a tier did not take */
+	uint64_t refused;      /* blocks a tier did not take: ... */
+	uint64_t too_large;    /* ... for there never is room for one */
 };
 
 /* Shared by the clients. @lock guards what is below it. */

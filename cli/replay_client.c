@@ -237,19 +237,22 @@ static bool block_loaded(struct client *client, struct slot *slot, uint32_t bloc
 static void block_dumped(struct client *client, struct slot *slot, uint32_t block)
 {
 	const struct replay_run *run = client->run;
-	bool refused = false;
+	bool refused = false, too_large = false;
 
 	for (uint32_t s = 0; s < run->shard_count; s++) {
 		const struct cairn_xfer *xfer = &slot->xfers[(size_t)block * run->shard_count + s];
 
 		if (xfer->result.status == 0)
 			client->totals.bytes_dumped += xfer->length;
-		else if (xfer->result.status == -ENOSPC || xfer->result.status == -EFBIG)
+		else if (xfer->result.status == -ENOSPC)
 			refused = true;
+		else if (xfer->result.status == -EFBIG)
+			refused = too_large = true;
 		else if (xfer->result.status != CAIRN_PRESENT)
 			complain_xfer(client, "dump", xfer);
 	}
 	client->totals.refused += refused;
+	client->totals.too_large += too_large;
 }
 
 static void slot_end(struct client *client, struct slot *slot, bool dump)
@@ -353,6 +356,7 @@ static void add_totals(struct replay_run *run, const struct client *client)
 	to->vanished += from->vanished;
 	to->failed_xfers += from->failed_xfers;
 	to->refused += from->refused;
+	to->too_large += from->too_large;
 	if (client->load_ns)
 		run->load_ns[run->load_count++] = client->load_ns;
 }

@@ -18,7 +18,7 @@ PROGRAM = sys.argv.pop(1)
 COMMANDS = ["replay", "bench", "fsck", "flash", "stat", "ls", "rm", "stages", "version"]
 REPLAY_FIELDS = """requests prompt_tokens tokens_saved blocks blocks_hit hit_share bytes_dumped
     bytes_loaded load_p50_us load_p99_us seconds bytes_per_s wrong_bytes damaged failed_xfers
-    refused evicted_blocks cpu_seconds peak_rss_bytes counters""".split()
+    refused too_large evicted_blocks cpu_seconds peak_rss_bytes counters""".split()
 BENCH_FIELDS = """op block_bytes count depth clients pairs registered bytes_per_s ops_per_s
     p50_us p99_us p999_us cpu_s_per_gb bare ratio ratio_lo ratio_hi ratio_p50 ratio_p50_lo
     ratio_p50_hi runs""".split()
@@ -96,7 +96,7 @@ class Replay(unittest.TestCase):
         r = self.replay("--trace", path, pipeline="fake(fail=3)", status=1)
         self.assertEqual((r["failed_xfers"], r["blocks_hit"]), (1, 2))
         r = self.replay("--trace", path, pipeline="fake(refuse=1)")
-        self.assertEqual((r["refused"], r["blocks_hit"]), (1, 0))
+        self.assertEqual((r["refused"], r["too_large"], r["blocks_hit"]), (1, 0, 0))
         self.assertEqual(self.replay("--trace", path, pipeline="again")["blocks_hit"], 3)
 
     def test_more_than_a_slot_holds(self):

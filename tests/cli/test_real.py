@@ -57,6 +57,23 @@ class Real(unittest.TestCase):
         self.assertEqual((run.returncode, run.stdout), (3, ""))
         self.assertIn(said, run.stderr)
 
+    def test_shard_that_no_region_holds(self):
+        if not self.stores[-1].startswith("flash"):
+            self.skipTest("no flash here")
+        store = f"flash(path={self.path}.small, size=8MiB, region=64KiB)"
+        args = ("replay", store, "--generate", "chat", "--limit", "2")
+        r = cairn(*args, "--block", "128KiB")
+        self.assertGreater(r["too_large"], 0)
+        self.assertEqual((r["refused"], r["failed_xfers"]), (r["too_large"], 0))
+        self.assertLess(r["counters"]["flash.shard_bytes_max"], 64 << 10)
+        run = subprocess.run([PROGRAM, *args, "--block", "128KiB"], capture_output=True, text=True)
+        self.assertRegex(run.stdout, "too large blocks +[1-9].* shard_bytes_max.* region=")
+        self.assertNotIn("was full", run.stdout)
+        r = cairn(*args, "--block", "128KiB", "--shards", "4")
+        self.assertEqual((r["refused"], r["too_large"]), (0, 0))
+        run = subprocess.run([PROGRAM, "stages", "flash"], capture_output=True, text=True)
+        self.assertRegex(" ".join(run.stdout.split()), "a shard must fit into one")
+
     def test_bad_values(self):
         cases = [("fault(rule=laod:EIO:2) | null()", {"stat": 2, "ls": 2, "fsck": 4},
                   "line 1, column 12: fault: rule, character 1"),

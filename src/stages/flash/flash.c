@@ -28,7 +28,7 @@ static const struct cairn_option options[OPT_COUNT] = {
 		      "of the file, taken at once; needed to make one, but all of a device"},
 	[OPT_REGION] = {"region", CAIRN_OPTION_SIZE, 0, NULL, "64KiB", "1GiB", NULL,
 			"what is written and given up together; a 256th of size and 64KiB, 576KiB "
-			"to 32832KiB"},
+			"to 32832KiB; a shard must fit into one: shard_bytes_max is the largest"},
 	[OPT_SYNC] = {"sync", CAIRN_OPTION_CHOICE, 0, "group", NULL, NULL, "group|each|none",
 		      "flushes: for tasks that ask for durable, from the first one on, for every "
 		      "dump, or none; one for all that wait"},
