@@ -138,13 +138,26 @@ static void end_line(const struct ls *ls)
 	printf("%llu block%s, %s, stored as %s\n", (unsigned long long)ls->shown,
 	       ls->shown == 1 ? "" : "s", units_format_size(ls->raw_bytes, raw),
 	       units_format_size(ls->stored_bytes, stored));
+}
+
+/* Where stdout is for keys alone, on stderr. */
+static void open_note(const struct ls *ls)
+{
+	static const char format[] =
+		"%s has it open: what it changed meanwhile, or has not written "
+		"yet, may be missing";
+	char who[32] = "a process";
+
+	if (!ls->open)
+		return;
 	if (ls->owner)
-		printf("process %u has it open: what it changed meanwhile, or has not written "
-		       "yet, may be missing\n",
-		       ls->owner);
-	else if (ls->open)
-		printf("a process has it open: what it changed meanwhile, or has not written yet, "
-		       "may be missing\n");
+		snprintf(who, sizeof(who), "process %u", ls->owner);
+	if (ls->keys) {
+		out_error("ls", format, who);
+	} else {
+		printf(format, who);
+		putchar('\n');
+	}
 }
 
 static int list(struct ls *ls, const char *pipeline, const struct option_store *store)
@@ -173,6 +186,8 @@ static int list(struct ls *ls, const char *pipeline, const struct option_store *
 			  (unsigned long long)missed);
 	if (!ls->as_json && !ls->keys)
 		end_line(ls);
+	if (!ls->as_json)
+		open_note(ls);
 	return missed && !ls->open ? CLI_BAD : CLI_OK;
 }
 

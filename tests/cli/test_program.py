@@ -405,7 +405,12 @@ class Others(unittest.TestCase):
         for limit, complete in ("1", False), ("2", False), ("3", True):
             r = self.json_of("ls", "fake", "--limit", limit)
             self.assertEqual((r["count"], r["complete"]), (int(limit), complete))
-        self.assertEqual(len(cairn("ls", "fake", "--keys").stdout.split()), 3)
+        keys = cairn("ls", "fake", "--keys")
+        self.assertEqual((len(keys.stdout.split()), keys.stderr), (3, ""))
+        keys = cairn("ls", "pageless", "--keys")
+        self.assertEqual(keys.stdout.split(), cairn("ls", "fake", "--keys").stdout.split())
+        self.assertEqual(keys.stderr, "cairn ls: a process has it open: what it changed meanwhile, "
+                         "or has not written yet, may be missing\n")
         self.assertEqual(cairn("ls", "broken").returncode, 2)
 
     def test_rm(self):
