@@ -281,7 +281,7 @@ class Real(unittest.TestCase):
 
     def test_stat_of_a_shared_store(self):
         store = f"posix(path={self.path}, shared=yes)"
-        _, stat = self.open_shared(store)
+        first, stat = self.open_shared(store)
         self.assertTrue(stat["shared"])
         self.assertIn(stat["engine"], ("uring", "aio", "psync"))
         other, _ = self.open_shared(store)
@@ -295,7 +295,7 @@ class Real(unittest.TestCase):
         self.assertGreater(stat["blocks"], 0)
         self.assertIs(cairn("ls", store)["complete"], False)
         said = cairn("fsck", store, status=3)
-        self.assertIn("in use by another process", said)
+        self.assertIn(f"in use by process {first.pid}: end it, and all that share it", said)
 
     def test_bench_of_a_shared_lookup(self):
         """The bare side finds the store's own files, others between them."""
