@@ -220,7 +220,9 @@ class Engine:
         if external and not self.layerwise:
             self.until(lambda: request.request_id in self.received)
             bad = [i for i, block in enumerate(blocks) if block in self.invalid]
-            external = bad[0] * TOKENS if bad else external
+            if bad:  # vLLM computes from there, and asks again where that is the beginning
+                external = bad[0] * TOKENS
+                assert self.match(request, external) == 0
             self.allocate_again(request, blocks)
         first = external // TOKENS
         new = types.SimpleNamespace(

@@ -50,8 +50,10 @@ class Tokens(harness.ConnectorCase):
             self.open(pipeline, block_size=64)
             self.assert_misses(self.round())
         with self.subTest("other dtype"):
+            self.open(None, dtype="bfloat16")
+            expected = harness.generate(self.llm, self.prompts)
             self.open(pipeline, dtype="bfloat16")
-            harness.generate(self.llm, self.prompts)
+            self.assertEqual(harness.generate(self.llm, self.prompts), expected)
             self.assertGreater(harness.stored(self.llm)["lookups"], 0)
             self.assertEqual(harness.stored(self.llm)["lookup_hit_blocks"], 0)
 
@@ -192,6 +194,42 @@ class Tokens(harness.ConnectorCase):
         grown = self.round()
         self.assertEqual((grown["save_blocks"], grown["save_failed_blocks"]), (0, self.saved))
         self.assert_misses(self.round())
+
+    def test_loads_that_fail(self) -> None:
+        """What was found and cannot be read is computed, and not asked for again."""
+        self.open('fault(rule="load:EIO:1.0") | ' + harness.flash(self.here / "unread"))
+        self.assert_misses(self.round())
+        for _ in range(2):
+            grown = self.round()
+            self.assertEqual(grown["load_blocks"], 0)
+            self.assertGreaterEqual(grown["load_failed_blocks"], self.blocks)
+            self.assertEqual(grown["save_failed_blocks"], 0)
+
+    def test_preempted(self) -> None:
+        """Of three requests that grow two have room: the third goes on later, from where it was."""
+        prompts = [harness.prompt(i, 300) for i in range(20, 23)]
+        options: dict[str, Any] = {"max_model_len": 512, "num_gpu_blocks_override": 34}
+        expected = [harness.generate(self.bare(), [one], 100)[0] for one in prompts]
+        for stages in ("", "delay(write=100ms) | "):
+            with self.subTest(stages):
+                path = self.here / f"preempted{len(stages)}"
+                self.open(stages + harness.flash(path), **options)
+                for _ in range(2):
+                    harness.reset(self.llm)
+                    before = harness.metric(self.llm, "vllm:num_preemptions")
+                    self.assertEqual(harness.generate(self.llm, prompts, 100), expected)
+                    after = harness.metric(self.llm, "vllm:num_preemptions")
+                    self.assertGreater(after, before)
+                    counts = harness.stored(self.llm)
+                    harness.report(test=self.id(), preempted=after - before, **counts)
+                    self.assertEqual(counts["load_failed_blocks"], 0)
+                self.assertGreater(counts["load_blocks"], 0)
+
+    def bare(self) -> Any:
+        """An engine without a store."""
+        if self.llm is None:
+            self.open(None)
+        return self.llm
 
     def test_small_store(self) -> None:
         """More than the store holds: something is evicted, and nothing is wrong."""
