@@ -4,10 +4,12 @@
  * mixed calls, one after another; every byte that the others get is looked at.
  * At the end all die but one: what they had comes back, what they held back goes below, and
  * all that is shared fits together. A reader with 256 loads under way is killed, and one that
- * fills is stopped for a while.
+ * fills is stopped for a while. Some are each in a pid namespace of its own.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -159,8 +161,36 @@ static void use(struct shop *shop, struct kit_rng *rng)
 		CHECK(cairn_clear(shop->ns, CAIRN_MEMORY) == 0);
 }
 
-/* Tells when it has the region open. */
-static pid_t worker(const struct world *world, uint64_t seed)
+/*
+ * From here on this process only waits for a child, which is the first of a pid namespace of its
+ * own and goes on: its pid is 1 there, as others' may be, and says nothing to them. It dies with
+ * the one that waits. False: there is no right to make one.
+ */
+static bool enter_apart(void)
+{
+	struct pollfd gone;
+	int status, pipes[2];
+	pid_t pid;
+
+	if (unshare(CLONE_NEWPID) < 0)
+		return false;
+	CHECK(pipe(pipes) == 0);
+	pid = fork();
+	CHECK(pid >= 0);
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		close(pipes[1]);
+		gone = (struct pollfd){.fd = pipes[0], .events = POLLIN};
+		if (getpid() != 1 || poll(&gone, 1, 0) != 0)
+			_exit(1);
+		return true;
+	}
+	waitpid(pid, &status, 0);
+	_exit(1);
+}
+
+/* Tells when it has the region open. With @apart it is in a pid namespace of its own. */
+static pid_t worker(const struct world *world, uint64_t seed, bool apart)
 {
 	struct kit_rng rng = {seed};
 	struct shop shop;
@@ -173,6 +203,9 @@ static pid_t worker(const struct world *world, uint64_t seed)
 	CHECK(pid >= 0);
 	if (pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (apart && !enter_apart())
+			fprintf(stderr, "a worker without a pid namespace of its own: %s\n",
+				strerror(errno));
 		kit_watch(200);
 		shop_open(&shop, world, shape);
 		CHECK(write(pipes[1], &byte, 1) == 1);
@@ -314,7 +347,7 @@ static void run_kills(const struct world *world, uint64_t kills, struct kit_rng 
 	pid_t pids[WORKERS];
 
 	for (uint32_t i = 0; i < WORKERS; i++)
-		pids[i] = worker(world, kit_next(rng) | 1);
+		pids[i] = worker(world, kit_next(rng) | 1, i < 2);
 	for (uint64_t i = 0; i + WORKERS < kills; i++) {
 		uint32_t at = (uint32_t)kit_below(rng, WORKERS);
 
@@ -322,7 +355,7 @@ static void run_kills(const struct world *world, uint64_t kills, struct kit_rng 
 		kit_watch(100);
 		nap(kit_below(rng, 40000000));
 		end(pids[at]);
-		pids[at] = worker(world, kit_next(rng));
+		pids[at] = worker(world, kit_next(rng), at < 2);
 	}
 	kit_at("the end over %s", world->folder);
 	shop_open(&survivor, world, shape);
