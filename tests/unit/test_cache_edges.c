@@ -9,9 +9,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <seccomp.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 
 #include "base/crc32c.h"
@@ -79,6 +81,127 @@ static void damage_alone(void **state)
 	assert_int_equal(dump(&shop, 1, LENGTH), 0);
 	assert_int_equal(load(&shop, 1, LENGTH), 0);
 	assert_int_equal(counted(&shop, "damaged_blocks"), 1);
+	shop_close(&shop);
+}
+
+/* ---- on the caller's thread ---------------------------------------------------------------- */
+
+/* From here on this thread makes no system call but for its end; others do as they like. */
+static void forbid_calls(void)
+{
+	static const int allowed[] = {SCMP_SYS(exit_group), SCMP_SYS(exit),
+				      SCMP_SYS(clock_gettime)}; /* where there is no vDSO */
+	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_KILL_PROCESS);
+
+	if (!filter)
+		_exit(3);
+	for (size_t i = 0; i < sizeof(allowed) / sizeof(allowed[0]); i++)
+		if (seccomp_rule_add(filter, SCMP_ACT_ALLOW, allowed[i], 0) < 0)
+			_exit(3);
+	if (seccomp_load(filter) < 0)
+		_exit(3);
+}
+
+/* Exit status 0: three loads of two shards and three pins of each were served. */
+static void hit_without_calls(const char *spec)
+{
+	static uint8_t memory[2][LENGTH], want[2][LENGTH];
+	struct cairn_xfer xfers[2];
+	struct cairn_pinned pinned;
+	struct shop shop = {0};
+
+	if (shop_try(&shop, spec, NULL, LENGTH, NULL) < 0)
+		_exit(4);
+	for (uint32_t i = 0; i < 2; i++) {
+		if (dump(&shop, i, LENGTH) != 0)
+			_exit(5);
+		xfers[i] = xfer_of(&shop, i, memory[i], LENGTH);
+		content_of(&xfers[i].key, 0, want[i], LENGTH);
+	}
+	forbid_calls();
+	for (uint32_t i = 0; i < 6; i++) {
+		memset(memory, 0, sizeof(memory));
+		if (cairn_load(shop.ns, xfers, 2, NULL, NULL) != 0 ||
+		    memcmp(memory, want, sizeof(want)) != 0)
+			_exit(6);
+		if (cairn_pin(shop.ns, &xfers[i % 2].key, 0, &pinned) != 0 ||
+		    memcmp(pinned.base, want[i % 2], LENGTH) != 0 ||
+		    cairn_unpin(shop.store, pinned.pin) != 0)
+			_exit(7);
+	}
+	_exit(0);
+}
+
+/* Guards that a hit is served by who asks: of loads that no thread runs but a reactor, or it. */
+static void no_system_call(void **state)
+{
+	char spec[SPEC_MAX];
+	int status;
+	pid_t pid;
+
+	(void)state;
+	snprintf(spec, sizeof(spec),
+		 "store(inline_max=1B) | cache(size=16MiB, entries=2000, name=%s)", region);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0)
+		hit_without_calls(spec);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+}
+
+/* Guards the same by the counters of a store: each is a task, and none an io. */
+static void served_inline(void **state)
+{
+	struct shop shop;
+	char spec[SPEC_MAX];
+
+	(void)state;
+	snprintf(spec, sizeof(spec),
+		 "store(inline_max=1B) | cache(size=16MiB, entries=2000, name=%s)", region);
+	assert_int_equal(shop_try(&shop, spec, NULL, LENGTH, NULL), 0);
+	assert_int_equal(dump(&shop, 1, LENGTH), 0);
+	for (uint32_t i = 1; i <= 5; i++) {
+		assert_int_equal(load(&shop, 1, LENGTH), 0);
+		assert_int_equal(counted_of(shop.store, "store", "inline"), i);
+		assert_int_equal(counted(&shop, "load_hits"), i);
+	}
+	/* What is not there goes the other way. */
+	assert_int_equal(load(&shop, 2, LENGTH), -ENOENT);
+	assert_int_equal(counted_of(shop.store, "store", "inline"), 5);
+	shop_close(&shop);
+}
+
+/* ---- what gdsf keeps ------------------------------------------------------------------------ */
+
+/*
+ * Guards that gdsf ages: a use counts from the latest victim on. What is used in each second life
+ * stays, while its uses alone, of which each is worth a life here, would not keep it.
+ */
+static void gdsf_ages(void **state)
+{
+	enum { OLD = 8, ROUNDS = 14, LARGE = 65536 };
+	uint32_t life = 0, number = OLD;
+	struct shop shop;
+
+	(void)state;
+	shop_open(&shop, "size=16MiB, entries=2000, policy=gdsf", "", LARGE);
+	for (uint32_t i = 0; i < OLD; i++)
+		assert_int_equal(dump(&shop, i, LARGE), 0);
+	for (uint32_t round = 0; round < ROUNDS; round++) {
+		for (uint32_t i = 0; i < OLD; i++)
+			assert_int_equal(load(&shop, i, LARGE), 0);
+		for (uint32_t i = 0; round == 0 && i < 5 * OLD; i++)
+			assert_int_equal(load(&shop, i % OLD, LARGE), 0);
+		for (; life == 0; number++) {
+			assert_int_equal(dump(&shop, number, LARGE), 0);
+			life = counted(&shop, "evicted_blocks") > 0 ? number : 0;
+		}
+		for (uint32_t i = 0; i < 2 * life; i++)
+			assert_int_equal(dump(&shop, number++, LARGE), 0);
+	}
+	for (uint32_t i = 0; i < OLD; i++)
+		assert_int_equal(load(&shop, i, LARGE), 0);
 	shop_close(&shop);
 }
 
@@ -477,9 +600,9 @@ static void refused_live(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(damage_below), TEST(damage_alone), TEST(full_table),
-		TEST(all_pinned),   TEST(pinned_below), TEST(read_only),
-		TEST(ranks),	    TEST(refused_kept), TEST(refused_live),
+		TEST(no_system_call), TEST(served_inline), TEST(gdsf_ages),    TEST(damage_below),
+		TEST(damage_alone),   TEST(full_table),	   TEST(all_pinned),   TEST(pinned_below),
+		TEST(read_only),      TEST(ranks),	   TEST(refused_kept), TEST(refused_live),
 	};
 
 	if (shm_is_small())

@@ -109,6 +109,31 @@ static void what_differs_is_refused(void **state)
 	shop_close(&shop);
 }
 
+/* Of two stores below that are alike but for their UUID, under one name=. */
+static void another_store_below(void **state)
+{
+	struct cairn_error error = {0};
+	struct shop shop, other = {0};
+	char folder[SPEC_MAX / 4] = "/tmp/cairn-kept-XXXXXX", spec[SPEC_MAX], below[SPEC_MAX / 2];
+
+	(void)state;
+	assert_non_null(mkdtemp(folder));
+	snprintf(below, sizeof(below), " | posix(path=%s/one, shared=yes)", folder);
+	shop_open(&shop, SIZES, below, LENGTH);
+	assert_int_equal(dump(&shop, 1, LENGTH), 0);
+	snprintf(spec, sizeof(spec), "cache(%s, name=%s) | posix(path=%s/two, shared=yes)", SIZES,
+		 region, folder);
+	assert_int_equal(shop_try(&other, spec, NULL, LENGTH, &error), -EINVAL);
+	assert_non_null(strstr(error.text, "lies over another store"));
+	/* The same one is let in. */
+	shop_open(&other, SIZES, below, LENGTH);
+	assert_true(in_memory(&other, 1));
+	shop_close(&other);
+	shop_close(&shop);
+	snprintf(spec, sizeof(spec), "rm -r %s", folder);
+	assert_int_equal(system(spec), 0);
+}
+
 /* ---- what is left behind ---------------------------------------------------------------- */
 
 static void other_name(char which, char ret_name[80])
@@ -229,6 +254,7 @@ int main(void)
 		TEST(kept),
 		TEST(sums_are_shared),
 		TEST(what_differs_is_refused),
+		TEST(another_store_below),
 		TEST(what_the_killed_leave),
 	};
 

@@ -50,8 +50,19 @@ static void by_use(void **state)
 					.hits = 3,
 					.bytes = 4096,
 				}));
-	assert_true(goes_before(POLICY_SLRU, once, often) == false ||
-		    often.stamp + now.life > once.stamp);
+}
+
+/* Used since it came it goes after what was not, for a life longer; then it goes by its time. */
+static void protected_for_a_life(void **state)
+{
+	struct policy_block once = {.stamp = 99990, .inserted = 99990, .bytes = 4096};
+	struct policy_block again = {.stamp = 99500, .inserted = 90000, .hits = 1, .bytes = 4096};
+
+	(void)state;
+	assert_true(goes_before(POLICY_LRU, again, once));
+	assert_true(goes_before(POLICY_SLRU, once, again));
+	again.stamp = once.stamp - now.life - 1;
+	assert_true(goes_before(POLICY_SLRU, again, once));
 }
 
 static void by_size_and_cost(void **state)
@@ -81,6 +92,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(by_time),
 		cmocka_unit_test(by_use),
+		cmocka_unit_test(protected_for_a_life),
 		cmocka_unit_test(by_size_and_cost),
 		cmocka_unit_test(by_priority),
 	};
