@@ -10,13 +10,16 @@
 
 static uint8_t *pool; /* a slot with a gap behind it for each shard */
 static struct engine_ops counting;
-static uint32_t reads; /* that went to the engine */
+static uint32_t reads;	    /* that went to the engine */
+static uint64_t read_bytes; /* ... of them */
 
 static int counting_submit(struct engine *engine, struct engine_chain *chain)
 {
 	for (uint32_t i = 0; i < chain->op_count; i++)
-		if (chain->ops[i].code == OP_READV)
+		if (chain->ops[i].code == OP_READV) {
 			__atomic_add_fetch(&reads, 1, __ATOMIC_SEQ_CST);
+			__atomic_add_fetch(&read_bytes, chain->ops[i].length, __ATOMIC_SEQ_CST);
+		}
 	return engine_psync.submit(engine, chain);
 }
 
@@ -36,6 +39,7 @@ static void begin_pool(uint32_t shards, size_t bytes)
 	device.table.engine = counting_engine;
 	snprintf(options, sizeof(options), "size=64MiB, region=8MiB");
 	open_again(shards, bytes);
+	file_scan(); /* for the layout */
 	pool = memory;
 	assert_int_equal(cairn_memory_register(store.store, pool, sizeof(memory)), 0);
 }
@@ -45,9 +49,21 @@ static uint8_t *slot(uint32_t shard, size_t bytes)
 	return pool + shard * (bytes + GAP);
 }
 
+/* At most: the head, and the pieces that a part touches, the last one up to a whole unit. */
+static uint64_t needed(size_t bytes, uint64_t offset, uint64_t length)
+{
+	uint64_t end = (offset + length + CAIRN_PIECE - 1) / CAIRN_PIECE * CAIRN_PIECE;
+
+	if (end > bytes)
+		end = (bytes + file.layout.unit - 1) / file.layout.unit * file.layout.unit;
+	return flash_head_units(&file.layout, (uint32_t)bytes) * file.layout.unit + end -
+	       offset / CAIRN_PIECE * CAIRN_PIECE;
+}
+
 /*
  * Loads [@offset, @offset + @length) of a shard; its status, having compared what came. All of it
- * is one read, a part of it two at most, wherever it goes; but for a second round.
+ * is one read, a part of it two at most, wherever it goes; but for a second round. Of other pieces
+ * nothing is read.
  */
 static int load_into(uint32_t number, uint32_t shard, size_t bytes, uint64_t offset,
 		     uint64_t length, uint8_t *to)
@@ -60,9 +76,12 @@ static int load_into(uint32_t number, uint32_t shard, size_t bytes, uint64_t off
 	content(&key, shard, want, bytes);
 	memset(to, 0xee, length + 64);
 	__atomic_store_n(&reads, 0, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&read_bytes, 0, __ATOMIC_SEQ_CST);
 	cairn_load(store.ns, &xfer, 1, NULL, NULL);
 	if (xfer.result.status == 0) {
 		assert_memory_equal(to, want + offset, length);
+		assert_in_range(__atomic_load_n(&read_bytes, __ATOMIC_SEQ_CST), length,
+				needed(bytes, offset, length));
 		if (bytes <= ONE_ROUND)
 			assert_in_range(__atomic_load_n(&reads, __ATOMIC_SEQ_CST), 1,
 					length == bytes ? 1 : 2);
