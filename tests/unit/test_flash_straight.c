@@ -2,9 +2,12 @@
 /* Loads that the flash tier reads straight into registered memory, and those it does not. */
 #include "flash_device.h"
 
+#include <sys/resource.h>
+
 #define SHARDS 3u
 #define BYTES  (5u << 20) /* more than two rounds of a load, in pieces of 64 KiB */
 #define GAP    4096u
+#define LOADS  8u
 
 #define ONE_ROUND (1u << 20)
 
@@ -199,6 +202,79 @@ static void a_read_that_fails(void **state)
 	end();
 }
 
+/* ---- a real ring ------------------------------------------------------------------------ */
+
+static int match_store(void *context, const struct cairn_counter *counter)
+{
+	struct counter_search *search = context;
+
+	if (strcmp(counter->stage, "store") == 0 && strcmp(counter->name, search->name) == 0)
+		search->value = counter->value;
+	return 0;
+}
+
+/* As much as the store's buffers, of root whatever the limit says. */
+static bool may_lock(void)
+{
+	struct rlimit limit;
+
+	return geteuid() == 0 ||
+	       (getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur >= 64 * MIB);
+}
+
+static uint64_t registered_ios(void)
+{
+	struct counter_search search = {"registered_ios", EVERY};
+
+	cairn_counters(store.store, match_store, &search);
+	assert_true(search.value != EVERY);
+	return search.value;
+}
+
+/* Guards that what the tier reads into is the memory that the ring was told of. */
+static void a_load_is_into_registered_buffers(void **state)
+{
+	struct cairn_task_opts opts = {.size = sizeof(opts)};
+	struct cairn_error error = {0};
+	struct cairn_key key;
+	struct cairn_xfer xfer;
+	uint64_t before, task;
+	uint8_t *to = malloc(BYTES);
+	int rc;
+
+	(void)state;
+	assert_non_null(to);
+	fixture_new(&store);
+	snprintf(store.spec, sizeof(store.spec),
+		 "store(engine=uring, reactors=1, buffers=8MiB) | "
+		 "flash(path=%s/store, size=16MiB, direct=yes)",
+		 store.path);
+	rc = cairn_store_open(store.spec, NULL, &store.store, &error);
+	if (rc == -EOPNOTSUPP || !may_lock()) {
+		if (rc == 0)
+			cairn_store_close(store.store, UINT64_MAX);
+		fixture_free(&store);
+		free(to);
+		skip();
+	}
+	if (rc < 0)
+		fail_msg("%s", error.text);
+	fixture_space(&store, "model", 1, SHARD);
+	assert_int_equal(dump_one(&store, 1, 0, SHARD, CAIRN_DURABLE), 0);
+	before = registered_ios();
+	key = key_of(&store, 1);
+	for (uint32_t i = 0; i < LOADS; i++) {
+		xfer = xfer_of(&key, 0, 0, to, SHARD);
+		assert_int_equal(cairn_load(store.ns, &xfer, 1, &opts, &task), 0);
+		assert_int_equal(cairn_task_wait(store.store, task, 0, UINT64_MAX), 0);
+		assert_int_equal(xfer.result.status, 0);
+	}
+	/* The last one may be counted after its end. */
+	assert_true(registered_ios() >= before + LOADS - 1);
+	end();
+	free(to);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -207,6 +283,7 @@ int main(void)
 		cmocka_unit_test(an_odd_end_is_copied),
 		cmocka_unit_test(damage_is_a_miss),
 		cmocka_unit_test(a_read_that_fails),
+		cmocka_unit_test(a_load_is_into_registered_buffers),
 	};
 
 	return cmocka_run_group_tests_name("flash, straight", tests, NULL, NULL);
