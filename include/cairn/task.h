@@ -216,7 +216,8 @@ CAIRN_API int cairn_dump(struct cairn_namespace *ns, struct cairn_xfer *xfers, s
 
 /*
  * Removes @count blocks from every tier: absent at once for later lookups,
- * held or not. Result 0, or -ENOENT where there was none. @results may be NULL.
+ * held or not. Result 0, or -ENOENT where there was none; -EOPNOTSUPP from a tier
+ * that cannot make it durable, which keeps the block. @results may be NULL.
  */
 CAIRN_API int cairn_remove(struct cairn_namespace *ns, const struct cairn_key *keys, size_t count,
 			   struct cairn_result *results, const struct cairn_task_opts *opts,
