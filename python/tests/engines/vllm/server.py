@@ -63,7 +63,7 @@ class Server:
         with open(log, "w") as out:
             self.process = subprocess.Popen(
                 command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
-                env={**os.environ, "VLLM_SERVER_DEV_MODE": "1", "VLLM_LOGGING_LEVEL": "INFO"},
+                env={**os.environ, "VLLM_SERVER_DEV_MODE": "1"},
             )
         self._await()
 

@@ -5,6 +5,7 @@ default: then a lookup is a question that travels with a step."""
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import unittest
 
@@ -40,6 +41,21 @@ class Apart(harness.ConnectorCase):
             harness.flip(self.here / "kv", 64 << 10)
             self.assertGreater(self.round()["load_failed_blocks"], 0)
             self.assert_heals()
+
+    def test_start_line(self) -> None:
+        """A worker's, in the log that vLLM itself writes."""
+        code = (
+            f"import sys; sys.path.insert(0, {os.path.dirname(os.path.abspath(__file__))!r});"
+            f"import harness; harness.close(harness.engine({self.model!r},"
+            f" {harness.flash(self.here / 'line')!r}))"
+        )
+        ended = subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "VLLM_LOGGING_LEVEL": "INFO"},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300, check=True,
+        )
+        lines = [line for line in ended.stdout.splitlines() if "cairn: flash(" in line]
+        self.assertEqual(len(lines), 1, ended.stdout)
+        self.assertRegex(lines[0], r"cairn: flash\(path=.*\); layout vllm \S+ torch.float32 ")
 
     def depth_of_owner(self) -> int:
         """How many processes down the one is that has the store's file open: 1 is a child."""
