@@ -268,9 +268,12 @@ class CairnHiCache(HiCacheStorage):
     def _none_of(self, kind: str, transfers: Any) -> dict[Any, list[bool]]:
         answers: dict[Any, list[bool]] = {}
 
+        def none(transfer: Any) -> None:
+            answers[transfer.name] = [False] * len(transfer.keys or ())
+
         def body() -> None:
             for transfer in transfers:
-                answers[transfer.name] = [False] * len(transfer.keys or ())
+                self._safely(kind, None, lambda: none(transfer))
 
         self._safely(kind, None, body)
         return answers

@@ -199,7 +199,9 @@ class Contract(unittest.TestCase):
         for call in (backend.batch_get_v2, backend.batch_set_v2):
             self.assertEqual(call([kv, mamba]), {"kv": [False] * 8, "mamba": [False] * 2})
             self.assertEqual((call(None), call([])), ({}, {}))
-            self.assertEqual(call([mamba, object(), kv]), {"mamba": [False] * 2})
+            self.assertEqual(
+                call([mamba, object(), kv]), {"mamba": [False] * 2, "kv": [False] * 8}
+            )
             self.assertEqual(call([pool(name="kv", keys=None)]), {"kv": []})
 
     def test_detached(self) -> None:

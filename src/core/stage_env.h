@@ -61,8 +61,8 @@ struct stage_env {
 	 */
 	int (*guard)(const struct cairn_stage_env *env, int fd);
 	/*
-	 * Memory of the stage's that its I/O lies in, until the store has closed: registered
-	 * with every ring, 2 MiB at a time as it comes into use, from @base on, which is
+	 * Memory of the stage's that its I/O lies in, until its close(): registered with
+	 * every ring, 2 MiB at a time as it comes into use, from @base on, which is
 	 * aligned so. From open(). Where it cannot be had, all works without.
 	 */
 	void (*lend)(const struct cairn_stage_env *env, void *base, size_t bytes);

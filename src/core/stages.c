@@ -127,29 +127,31 @@ struct folder_walk {
 	const char *folder;
 	stage_file_fn *fn;
 	void *context;
+	int ret; /* of @fn */
 };
 
 static int tell_stage(void *context, const char *name)
 {
-	const struct folder_walk *walk = context;
+	struct folder_walk *walk = context;
 	size_t length = strlen(name);
 
 	if (length <= 3 || strcmp(name + length - 3, ".so") != 0)
 		return 0;
-	return walk->fn(walk->context, walk->folder, name);
+	walk->ret = walk->fn(walk->context, walk->folder, name);
+	return walk->ret;
 }
 
 /* The .so files of one folder. */
 static int each_in_folder(const char *folder, stage_file_fn *fn, void *context)
 {
-	struct folder_walk walk = {folder, fn, context};
-	int dir = sys_open_dir(&sys_native, AT_FDCWD, folder), ret;
+	struct folder_walk walk = {folder, fn, context, 0};
+	int dir = sys_open_dir(&sys_native, AT_FDCWD, folder);
 
 	if (dir < 0)
 		return 0;
-	ret = sys_walk_dir(&sys_native, dir, tell_stage, &walk);
+	sys_walk_dir(&sys_native, dir, tell_stage, &walk);
 	sys_native.close(dir);
-	return ret;
+	return walk.ret; /* what can be read of it is what there is */
 }
 
 int stage_files_each(const char *path, stage_file_fn *fn, void *context)

@@ -246,7 +246,7 @@ static void check_region(struct scene *scene, struct region *region)
 	struct cache_map *map = &region->map;
 	char why[256] = "";
 
-	CHECK(region_clients(region) == 1, "%u clients", region_clients(region));
+	CHECK(region_clients(region, false) == 1, "%u clients", region_clients(region, false));
 	CHECK(cache_check(map, true, why, sizeof(why)), "%s", why);
 	step_regain(map);
 	leave(region);

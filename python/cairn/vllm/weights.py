@@ -71,10 +71,10 @@ def revision_served(name: str) -> str | None:
 def adapter(name: str, path: str) -> bytes:
     """Of an adapter, found where vLLM's workers find it: a path, ~/ or a name of the hub, which is
     asked. What is no folder then gets a text that is never given again."""
-    from vllm.lora.utils import get_adapter_absolute_path
-
     told = hashlib.sha256(f"{name}\n{path}\n".encode())
     try:
+        from vllm.lora.utils import get_adapter_absolute_path
+
         folder = get_adapter_absolute_path(path)
         told.update(files_of(folder).encode() if os.path.isdir(folder) else os.urandom(16))
     except Exception:  # of the hub's, or of a folder that goes; the request ends by the worker's

@@ -8,6 +8,7 @@
 #include <errno.h>
 
 #include "base/atomic.h"
+#include "base/hot.h"
 #include "stages/cache/cache.h"
 
 #define AHEAD	4u	   /* with prefault=ahead: chunks kept free for what comes */
@@ -51,11 +52,14 @@ bool background_pending(struct cache_stage *stage)
 static int64_t work(void *context)
 {
 	struct cache_stage *stage = context;
-	uint32_t chunk, repairs;
+	uint32_t chunk, repairs, repaired;
 
 	if (flag_get(&stage->want_repair)) {
 		flag_lower(&stage->want_repair);
-		cairn_count(stage->env, CC_REPAIRS, region_recover(&stage->region));
+		repaired = region_recover(&stage->region);
+		cairn_count(stage->env, CC_REPAIRS, repaired);
+		if (repaired > 0)
+			flag_raise(&stage->changed);
 		repairs = half_get(&stage->map->header->repairs);
 		if (repairs != stage->repairs_seen)
 			flush_walk(stage); /* what they held back, whoever repaired */
@@ -144,6 +148,12 @@ void background_kick(struct cache_stage *stage, bool repair)
 	if (repair)
 		flag_raise(&stage->want_repair);
 	stage_env(stage->env)->job_again(&stage->job);
+}
+
+HIT_PATH void background_reclaim(struct cache_stage *stage, uint32_t entry)
+{
+	if (reclaim_gone(stage->map, entry))
+		background_changed(stage);
 }
 
 void background_changed(struct cache_stage *stage)

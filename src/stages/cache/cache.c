@@ -343,7 +343,7 @@ static void link_to_last(struct cache_stage *stage, struct chain *chain,
 		if (pin_entry(stage->map, record, &child))
 			entry_set_parent(stage->map, &child, &chain->last);
 		pin_give(stage->map, record);
-		reclaim_gone(stage->map, ref->entry);
+		background_reclaim(stage, ref->entry);
 	}
 	chain->last = *ref;
 }
@@ -398,7 +398,7 @@ static void cache_unhold(void *self, const struct cairn_ns_view *ns, const struc
 	link = pin_link(stage->map, record);
 	pin_give(stage->map, record);
 	if (link != 0 && link_entry(link) < stage->map->entry_count)
-		reclaim_gone(stage->map, link_entry(link));
+		background_reclaim(stage, link_entry(link));
 }
 
 /* ---- the rest ---------------------------------------------------------------------------- */
@@ -422,7 +422,7 @@ void cache_tell(struct cache_stage *stage)
 {
 	const struct cache_header *header = stage->map->header;
 
-	cairn_gauge(stage->env, CC_CLIENTS, region_clients(&stage->region));
+	cairn_gauge(stage->env, CC_CLIENTS, region_clients(&stage->region, true));
 	cairn_gauge(stage->env, CC_DIRTY, word_hint(&header->dirty));
 	cairn_gauge(stage->env, CC_CHUNKS, half_hint(&header->backed));
 	cairn_gauge(stage->env, CC_CHUNKS_MISSING, half_hint(&header->unbacked));

@@ -185,6 +185,8 @@ void background_start(struct cache_stage *stage); /* at the first bind; no two a
 void background_kick(struct cache_stage *stage, bool repair);
 /* Slots were taken or freed: gauges follow soon. Any thread. */
 void background_changed(struct cache_stage *stage);
+/* reclaim_gone(). Any thread. */
+void background_reclaim(struct cache_stage *stage, uint32_t entry);
 /* Chunks that are still to get memory. */
 bool background_pending(struct cache_stage *stage);
 

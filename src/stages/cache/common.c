@@ -37,7 +37,7 @@ void io_unpin(struct cache_stage *stage, struct cache_io *own)
 	own->entry = CACHE_NONE;
 	/* Removed while it was pinned: the last one to let go of it sees to its memory. */
 	if (entry != CACHE_NONE)
-		reclaim_gone(stage->map, entry);
+		background_reclaim(stage, entry);
 }
 
 /* Is nothing of a pinned entry there, and nobody at it? */
@@ -77,7 +77,7 @@ static void look_for_dead(struct cache_stage *stage)
 
 	if (now_ns - last_ns < LOOK_NS || !word_cas(&stage->looked_ns, last_ns, now_ns))
 		return;
-	if (region_clients(&stage->region) > 1)
+	if (region_clients(&stage->region, false) > 1)
 		background_kick(stage, true);
 }
 

@@ -387,7 +387,7 @@ static void drop_older(struct cache_stage *stage, const struct cairn_io *io,
 	if (ref.entry != CACHE_NONE && !state_dirty(ref.state) &&
 	    shard_state(shard_look(stage->map, ref.entry, part->shard)) == SHARD_THERE &&
 	    entry_remove(stage->map, &ref))
-		reclaim_gone(stage->map, ref.entry);
+		background_reclaim(stage, ref.entry);
 }
 
 void dump_done(struct cache_stage *stage, struct cairn_io *io, struct cache_io *own)
@@ -418,8 +418,7 @@ static bool remove_here(struct cache_stage *stage, struct cache_io *own,
 		return false;
 	own->was_there |= was_there;
 	cairn_count(stage->env, CC_REMOVED, 1);
-	reclaim_gone(stage->map, ref->entry);
-	background_changed(stage);
+	background_reclaim(stage, ref->entry);
 	return true;
 }
 

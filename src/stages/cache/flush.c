@@ -211,7 +211,7 @@ static void land(struct cache_stage *stage, const struct item *item, enum entry_
 
 	entry_land(stage->map, entry, link_life(item->link), end);
 	if (end == END_GONE)
-		reclaim_gone(stage->map, entry);
+		background_reclaim(stage, entry);
 }
 
 static bool shard_sound(const struct cache_stage *stage, const struct cache_view *view)

@@ -55,7 +55,7 @@ HIT_PATH static bool find_and_pin(struct cache_stage *stage, const struct cairn_
 HIT_PATH static void let_go(struct cache_stage *stage, uint32_t record, uint32_t entry)
 {
 	pin_give(stage->map, record);
-	reclaim_gone(stage->map, entry);
+	background_reclaim(stage, entry);
 }
 
 HIT_PATH static void copy_out(const struct cairn_xfer *xfer, const uint8_t *from)

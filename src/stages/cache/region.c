@@ -40,12 +40,14 @@ void region_unlock(struct region *region, int64_t byte)
 	region->sys->byte_unlock(region->fd, byte);
 }
 
-uint32_t region_clients(const struct region *region)
+uint32_t region_clients(const struct region *region, bool living)
 {
 	uint32_t count = 0;
 
 	for (uint32_t i = 0; i < CACHE_CLIENTS_MAX; i++)
-		count += half_get(&region->map.clients[i].state) == CLIENT_LIVE;
+		count += half_get(&region->map.clients[i].state) == CLIENT_LIVE &&
+			 (!living || i == region->map.client ||
+			  region->sys->bytes_locked(region->fd, CACHE_LOCK_CLIENT + i, 1) != 0);
 	return count;
 }
 
@@ -84,19 +86,20 @@ static int no_room(struct region *region, uint64_t needed, struct cairn_error *r
 		(unsigned long long)mib(room.left));
 }
 
-/* What a process had that was killed just now comes back when the kernel has ended its rings. */
-static int await_room(struct region *region, uint64_t needed, uint64_t wait_ns)
+/*
+ * What a process had that was killed just now comes back when the kernel has ended its rings:
+ * ROOM_LATER, that is to be waited for, but not with the lock.
+ */
+#define ROOM_LATER 1
+static int want_room(struct region *region, uint64_t needed)
 {
-	uint64_t until_ns = region->sys->now_ns() + wait_ns;
 	struct room room;
-	int ret;
+	int ret = look_for_room(region, &room);
 
-	while ((ret = look_for_room(region, &room)) == 0 && room.left < needed) {
-		if (room.all < needed || region->sys->now_ns() >= until_ns)
-			return -ENOSPC;
-		region->sys->sleep_ns(POLL_NS);
-	}
-	return ret;
+	if (ret < 0 || room.left >= needed)
+		return ret;
+	return room.all >= needed && region->sys->now_ns() < region->room_by_ns ? ROOM_LATER
+										: -ENOSPC;
 }
 
 static int region_map(struct region *region, uint64_t bytes, struct cairn_error *reterr)
@@ -143,7 +146,7 @@ static int plan(struct region *region, const struct region_opts *opts,
 	return 0;
 }
 
-/* The file is empty, and this process has the lock to make it. */
+/* The file is empty, and this process has the lock to make it. Or ROOM_LATER. */
 static int region_make(struct region *region, const struct region_opts *opts,
 		       struct cairn_error *reterr)
 {
@@ -159,7 +162,7 @@ static int region_make(struct region *region, const struct region_opts *opts,
 	if (ret == 0)
 		ret = sys->ftruncate(region->fd, 0);
 	if (ret == 0)
-		ret = await_room(region, header.size, opts->wait_ns);
+		ret = want_room(region, header.size);
 	if (ret == 0)
 		ret = sys->ftruncate(region->fd, (off_t)header.file_bytes);
 	/* Tables have their memory before anybody touches them: no SIGBUS later. */
@@ -167,6 +170,8 @@ static int region_make(struct region *region, const struct region_opts *opts,
 		ret = sys->fallocate(region->fd, 0, 0, (off_t)header.pins_at);
 	if (ret == -ENOSPC)
 		return no_room(region, header.size, reterr);
+	if (ret == ROOM_LATER)
+		return ret;
 	if (ret < 0)
 		return stage_error(reterr, ret, "%s: shared memory cannot be made: %s",
 				   region->env->name, strerror(-ret));
@@ -447,10 +452,30 @@ static void name_it(struct region *region, const struct region_opts *opts)
 		 geteuid(), getpid(), random[0], random[1], random[2], random[3]);
 }
 
+/* Locked, made or joined; -EAGAIN: once more, with nothing open. */
+static int file_ready(struct region *region, const struct region_opts *opts,
+		      struct cairn_error *reterr)
+{
+	struct stat st = {0};
+	int ret = open_file(region, opts, &st, reterr);
+
+	if (ret == 0) {
+		ret = make_or_join(region, opts, &st, reterr);
+		if (ret != ROOM_LATER)
+			return ret;
+		ret = -EAGAIN;
+		region->ours = false;
+		region_unlock(region, CACHE_LOCK_CREATE);
+		region->sys->close(region->fd);
+		region->fd = -1;
+		region->sys->sleep_ns(POLL_NS);
+	}
+	return ret;
+}
+
 int region_open(struct region *region, const struct cairn_stage_env *env,
 		const struct region_opts *opts, struct cairn_error *reterr)
 {
-	struct stat st = {0};
 	int ret;
 
 	region->env = env;
@@ -460,11 +485,9 @@ int region_open(struct region *region, const struct cairn_stage_env *env,
 	region->keep = opts->keep && opts->name;
 	name_it(region, opts);
 	region->swept = region_sweep(region->sys, opts->name);
-	do
-		ret = open_file(region, opts, &st, reterr);
-	while (ret == -EAGAIN);
-	if (ret == 0)
-		ret = make_or_join(region, opts, &st, reterr);
+	region->room_by_ns = region->sys->now_ns() + opts->wait_ns;
+	while ((ret = file_ready(region, opts, reterr)) == -EAGAIN)
+		;
 	if (ret == 0)
 		ret = region_enter(region, reterr);
 	if (ret == 0 && region->keep)

@@ -43,9 +43,10 @@ struct region {
 	bool huge;	  /* huge pages were asked for */
 	uint32_t no_huge; /* a mark of base/atomic.h: the kernel makes none */
 	bool keep;
-	bool ours;	    /* made, or joined: not what was refused */
-	bool tails;	    /* shards have sums */
-	uint32_t swept;	    /* others that were taken away */
+	bool ours;	     /* made, or joined: not what was refused */
+	bool tails;	     /* shards have sums */
+	uint64_t room_by_ns; /* an open waits for memory no longer */
+	uint32_t swept;	     /* others that were taken away */
 	uint32_t adoptions; /* times that it was found with nobody in it; stands while it is open */
 	uint64_t tables_huge; /* of the tables: bytes from the start on that were tried */
 	struct cache_map map;
@@ -86,6 +87,7 @@ uint32_t region_recover(struct region *region);
 int region_lock(struct region *region, int64_t byte, uint64_t wait_ns);
 void region_unlock(struct region *region, int64_t byte);
 
-uint32_t region_clients(const struct region *region);
+/* @living: without those that were killed, and that nobody has cleaned up after. */
+uint32_t region_clients(const struct region *region, bool living);
 
 #endif

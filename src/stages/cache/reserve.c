@@ -56,7 +56,7 @@ static void let_go(struct cache_stage *stage, const struct reservation *reservat
 	if (!published)
 		shard_abandon(stage->map, &reservation->place);
 	pin_give(stage->map, reservation->record);
-	reclaim_gone(stage->map, reservation->place.entry);
+	background_reclaim(stage, reservation->place.entry);
 }
 
 void reservation_end(struct cache_stage *stage, void *base, bool published)

@@ -54,8 +54,9 @@ struct commit {
 	struct waiter *batch, *next;
 	uint32_t cursor; /* region */
 	uint32_t page;
-	bool entered;	/* `dirty` is of the region at the cursor */
+	bool entered;	/* `dirty` is of the region at the cursor, in this use of it */
 	uint64_t dirty; /* its pages taken on, modulo 64 */
+	uint64_t seq;
 	uint32_t count;
 	int64_t result;
 	bool flushed;
@@ -435,6 +436,7 @@ static uint32_t pages_take(struct commit *commit, bool *ret_owed)
 			commit->entered = false;
 			return count;
 		}
+		commit->entered = commit->entered && commit->seq == region->seq;
 		if (header_unsure(tier, region) &&
 		    (commit->entered || region->kill_dirty || region->kill_single)) {
 			*ret_owed = count == 0;
@@ -443,6 +445,7 @@ static uint32_t pages_take(struct commit *commit, bool *ret_owed)
 		if (!commit->entered) {
 			commit->dirty = region_take(commit, region);
 			commit->page = 0;
+			commit->seq = region->seq;
 			commit->entered = true;
 		}
 		for (; commit->dirty && commit->page < layout->mark_pages; commit->page++) {

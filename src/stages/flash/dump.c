@@ -564,16 +564,22 @@ static bool last_told(struct fio *f)
 	       table_set_last(f->tier->table, my_partial(f)->id, geometry.last_bytes) == TABLE_OK;
 }
 
-/* [m] Whether a power cut may have taken some of a whole block, and the io brings that one. */
+/*
+ * [m] Whether a power cut may have taken some of a whole block that the io brings. Parts of another
+ * shape are refused before: they take nothing away.
+ */
 static bool block_unsure(struct fio *f, uint32_t id, const struct table_block *block)
 {
 	struct flash *tier = f->tier;
 	struct table_place place;
+	bool any = false;
 
-	for (uint32_t i = 0; i < f->io->part_count; i++)
+	for (uint32_t i = 0; i < f->io->part_count; i++) {
 		if (pending(f, i) && other_geometry(f, &f->io->parts[i], &block->geometry))
-			return false;
-	for (uint32_t i = 0; tier->super.unsure_seq && i < block->geometry.shard_count; i++)
+			f->io->parts[i].status = -EINVAL;
+		any = any || pending(f, i);
+	}
+	for (uint32_t i = 0; any && tier->super.unsure_seq && i < block->geometry.shard_count; i++)
 		if (table_shard(tier->table, id, i, &place) &&
 		    region_at(tier, place.unit)->seq <= tier->super.unsure_seq)
 			return true;
@@ -602,9 +608,10 @@ static uint32_t entry_find(struct fio *f, bool *ret_held)
 		expiry = tier->partials[number].claim_count ? 0 : tier->partials[number].expiry_s;
 	}
 	expired = expiry && expiry <= now_seconds(tier);
-	unsure = tier_lasts(tier, f->io->durability) && block.state == TABLE_WHOLE &&
+	unsure = !expired && tier_lasts(tier, f->io->durability) && block.state == TABLE_WHOLE &&
 		 block_unsure(f, id, &block);
-	*ret_held = !expired && unsure && block.holds;
+	*ret_held = unsure && block.holds;
+	f->room_waits = f->room_waits && !*ret_held; /* it is not room that it waits for */
 	if (*ret_held || (!expired && !unsure))
 		return id;
 	if (block.state == TABLE_PARTIAL)

@@ -36,7 +36,8 @@ static uint64_t longest_wait_ns(const struct flash *tier, uint64_t now_ns)
 	for (const struct waiter *w = tier->wait_room; w; w = w->next) {
 		const struct fio *other = (const struct fio *)(const void *)w;
 
-		if (other->room_since_ns < since_ns)
+		/* Some wait there for a hold to end. */
+		if (other->room_waits && other->room_since_ns < since_ns)
 			since_ns = other->room_since_ns;
 	}
 	return now_ns - since_ns;

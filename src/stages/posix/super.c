@@ -176,7 +176,8 @@ static int busy_error(struct posix *tier, struct cairn_error *reterr)
 	int fd = tier->sys->openat(tier->dir_fd, "store", O_RDONLY | O_CLOEXEC, 0);
 
 	if (fd >= 0) {
-		if (super_read(tier->sys, fd, &super) == 0)
+		/* Of processes that share it none is written down. */
+		if (super_read(tier->sys, fd, &super) == 0 && !(super.flags & SUPER_SHARED))
 			noted = super.owner_pid;
 		tier->sys->close(fd);
 	}
