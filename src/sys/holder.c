@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/sysmacros.h>
 
@@ -20,21 +21,37 @@ static bool lives(const struct sys *sys, uint32_t pid)
 	return pid && sys->fstatat(AT_FDCWD, path, &st, 0) == 0;
 }
 
+static const char *next_word(const char *at)
+{
+	at += strcspn(at, " ");
+	return at + strspn(at, " ");
+}
+
 /*
- * Whose lock the line tells of; 0: none of a flock on this file. Some file systems have another
- * device there than stat() says: of those only the one that was noted counts.
+ * Whose lock the line tells of, as "7: FLOCK  ADVISORY  WRITE 4321 fd:01:1234 0 EOF"; 0: none of a
+ * flock on this file. Some file systems have another device there than stat() says: of those only
+ * the one that was noted counts.
  */
 static uint32_t owner_of(const char *line, const struct stat *st, uint32_t noted)
 {
-	unsigned major_number, minor_number;
+	static const char kind[] = ": FLOCK";
+	const char *at = strstr(line, kind);
+	unsigned long major_number, minor_number;
 	unsigned long long inode;
-	int pid;
+	char *end = NULL;
+	long pid;
 
-	if (sscanf(line, "%*u: FLOCK %*s %*s %d %x:%x:%llu", &pid, &major_number, &minor_number,
-		   &inode) != 4 ||
-	    pid <= 0 || inode != st->st_ino)
+	if (!at)
 		return 0;
-	if (makedev(major_number, minor_number) != st->st_dev && (uint32_t)pid != noted)
+	at = next_word(next_word(next_word(at + sizeof(kind) - 1)));
+	pid = strtol(at, &end, 10);
+	major_number = strtoul(end, &end, 16);
+	minor_number = *end == ':' ? strtoul(end + 1, &end, 16) : 0;
+	inode = *end == ':' ? strtoull(end + 1, &end, 10) : 0;
+	if (pid <= 0 || pid > INT32_MAX || inode != st->st_ino)
+		return 0;
+	if (makedev((unsigned)major_number, (unsigned)minor_number) != st->st_dev &&
+	    (uint32_t)pid != noted)
 		return 0;
 	return (uint32_t)pid;
 }
