@@ -513,7 +513,8 @@ class DLPack(kit.Case):
                      Array((BLOCK // 2,), name=b"something")):
             with self.assertRaisesRegex(ValueError, r"items\[0\]"):
                 self.load_into(item)
-        self.ns.dump([self.ns.key("read only")], [Array((BLOCK // 2,), flags=1)]).check()
+        item = Array((BLOCK // 2,), flags=1)  # its capsule does not keep its memory
+        self.ns.dump([self.ns.key("read only")], [item]).check()
 
     def test_producers_that_raise(self) -> None:
         class Raises:

@@ -234,7 +234,8 @@ class Real(unittest.TestCase):
         run = subprocess.run([PROGRAM, "stat", lone, "--prometheus"], capture_output=True,
                              text=True)
         self.assertIn("\ncairn_up 1\n", run.stdout)
-        # One that was killed has it open no more, though what it had is still there.
+        # One that was killed has it open no more, though what it had is still there, or was
+        # taken away by whoever opened a cache meanwhile.
         other.kill()
         other.wait()
         until = time.monotonic() + 60
@@ -243,7 +244,7 @@ class Real(unittest.TestCase):
             run = subprocess.run([PROGRAM, "stat", lone, "--json"], capture_output=True,
                                  text=True)
             told = json.loads(run.stdout)
-        self.assertEqual(told["memory"]["cache"]["clients"], 0)
+        self.assertEqual(told["memory"].get("cache", {"clients": 0})["clients"], 0)
 
     def test_watch_ends(self):
         """By a signal, which is no failure; on a terminal each takes the last one's place."""
