@@ -216,7 +216,8 @@ static void one_fails(void **state)
 	assert_true(of_both("fill_waits") > 0);
 	assert_int_equal(of_both("fills_failed"), 1);
 	assert_int_equal(load(&pair[0], 1, LENGTH), 0);
-	assert_int_equal(of_both("fills"), 1);
+	/* One that takes the entry just as the failed one takes it away fills in vain. */
+	assert_in_range(of_both("fills"), 1, 2);
 	assert_true(in_memory(&pair[0], 1) && in_memory(&pair[1], 1));
 	pair_close(folder);
 }
