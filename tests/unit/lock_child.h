@@ -7,6 +7,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/file.h>
@@ -33,8 +34,8 @@ static inline pid_t dead_pid(void)
 	return pid;
 }
 
-/* A process that has a flock on @path when this returns, by a description of its own. */
-static inline pid_t lock_in_child(const char *path)
+/* A process that has done @work when this returns, and keeps what it got until child_end(). */
+static inline pid_t child_with(bool (*work)(const void *context), const void *context)
 {
 	int ready[2];
 	char byte;
@@ -44,9 +45,7 @@ static inline pid_t lock_in_child(const char *path)
 	pid = fork();
 	assert_true(pid >= 0);
 	if (pid == 0) {
-		int fd = open(path, O_RDONLY);
-
-		if (fd < 0 || flock(fd, LOCK_EX) < 0 || write(ready[1], "", 1) != 1)
+		if (!work(context) || write(ready[1], "", 1) != 1)
 			_exit(1);
 		for (;;)
 			pause();
@@ -55,6 +54,19 @@ static inline pid_t lock_in_child(const char *path)
 	assert_int_equal(read(ready[0], &byte, 1), 1);
 	close(ready[0]);
 	return pid;
+}
+
+static inline bool lock_path(const void *path)
+{
+	int fd = open(path, O_RDONLY);
+
+	return fd >= 0 && flock(fd, LOCK_EX) == 0;
+}
+
+/* A process that has a flock on @path when this returns, by a description of its own. */
+static inline pid_t lock_in_child(const char *path)
+{
+	return child_with(lock_path, path);
 }
 
 #endif

@@ -24,27 +24,19 @@ static void busy(const char *wait, const char *text)
 	store.store = first;
 }
 
+static bool open_store(const void *context)
+{
+	struct cairn_error error;
+
+	(void)context;
+	return try_open(&error) == 0;
+}
+
 /* A process that opened the store, and was killed then. */
 static pid_t killed_owner(void)
 {
-	int ready[2];
-	char byte;
-	pid_t pid;
+	pid_t pid = child_with(open_store, NULL);
 
-	assert_int_equal(pipe(ready), 0);
-	pid = fork();
-	assert_true(pid >= 0);
-	if (pid == 0) {
-		struct cairn_error error;
-
-		if (try_open(&error) < 0 || write(ready[1], "", 1) != 1)
-			_exit(1);
-		for (;;)
-			pause();
-	}
-	close(ready[1]);
-	assert_int_equal(read(ready[0], &byte, 1), 1);
-	close(ready[0]);
 	child_end(pid);
 	return pid;
 }
