@@ -38,6 +38,17 @@
 #define NO_REGION UINT32_MAX
 #define UNFLUSHED 0x80000000u /* in a page's counter: of the copy that was written last */
 
+/*
+ * Where a pass over the pages of marks of all regions goes on: within a region in that use of it
+ * alone (invariant 10).
+ */
+struct walk {
+	uint32_t region, page;
+	uint64_t pages; /* of that region, that the pass took on, modulo 64 */
+	uint64_t seq;	/* of that use */
+	bool entered;
+};
+
 struct commit {
 	struct stage_job job;
 	struct flash *tier;
@@ -52,12 +63,7 @@ struct commit {
 	bool durable_next;
 	uint64_t reclaims; /* those that have to end first */
 	struct waiter *batch, *next;
-	uint32_t cursor; /* region */
-	uint32_t page;
-	bool entered;	/* `dirty` is of the region at the cursor, in this use of it */
-	uint64_t dirty; /* its pages taken on, modulo 64 */
-	uint64_t seq;
-	uint32_t count;
+	struct walk kill; /* deaths, from the first region to the last */
 	int64_t result;
 	bool flushed;
 	bool second;	/* the other copies of what was flushed are being written */
@@ -65,14 +71,12 @@ struct commit {
 	bool asked;	/* ... which says so for the first time */
 	uint64_t flush; /* the number of the flush in the chain under way; 0: none */
 	uint64_t flushed_ns;
+	struct walk warm;   /* uses, round and round */
 	bool warm_held;	    /* pages with uses wait for a flush */
 	bool kills;	    /* somebody began to wait for it, and may have left */
 	uint32_t warm_left; /* pages with uses that may be written now */
-	uint32_t warm_cursor, warm_page;
-	uint64_t warm_pages; /* of the region at that cursor, modulo 64 */
-	uint64_t warm_seq;   /* and of that use of it */
-	bool super_failed;   /* in this batch: not once more */
-	bool owed;	     /* the chain under way is a flush that was owed */
+	bool super_failed;  /* in this batch: not once more */
+	bool owed;	    /* the chain under way is a flush that was owed */
 	uint32_t owed_then;
 };
 
@@ -284,6 +288,45 @@ static void page_op(struct commit *commit, uint32_t at, size_t bytes, uint64_t o
 	};
 }
 
+/* [m] Does the walk know which pages it takes of the region it has come to, as that is now? */
+static bool walk_is_in(const struct walk *walk, const struct region *region)
+{
+	return walk->entered && walk->seq == region->seq && region_counts(region);
+}
+
+static void walk_enter(struct walk *walk, const struct region *region, uint64_t pages)
+{
+	walk->pages = region_counts(region) ? pages : 0;
+	walk->page = 0;
+	walk->seq = region->seq;
+	walk->entered = true;
+}
+
+static void walk_on(struct walk *walk)
+{
+	walk->region++;
+	walk->entered = false;
+}
+
+/* [m] What is left of a region that it is in, as writes. False: @max are there, and some is left.
+ */
+static bool walk_take(struct commit *commit, struct walk *walk, uint32_t *count, uint32_t max)
+{
+	struct flash *tier = commit->tier;
+
+	assert(walk_is_in(walk, &tier->regions[walk->region]) || !walk->pages);
+	for (; walk->pages && walk->page < tier->layout.mark_pages; walk->page++) {
+		if (!(walk->pages >> (walk->page % 64) & 1))
+			continue;
+		if (*count == max)
+			return false;
+		page_op(commit, *count, FLASH_PAGE,
+			page_make(tier, walk->region, walk->page, &commit->pages[*count]));
+		++*count;
+	}
+	return true;
+}
+
 /*
  * [m] Pages with uses that are not written, from region to region, while nobody waits.
  * They are not flushed: what a power cut takes of them is recency. How many.
@@ -291,43 +334,32 @@ static void page_op(struct commit *commit, uint32_t at, size_t bytes, uint64_t o
 static uint32_t warm_take(struct commit *commit)
 {
 	struct flash *tier = commit->tier;
-	const struct flash_layout *layout = &tier->layout;
-	uint32_t count = 0;
+	struct walk *walk = &commit->warm;
+	uint32_t regions = tier->layout.region_count, count = 0, max;
 
 	if (tier->flush_owed) /* they would tell deaths, too */
 		commit->warm_left = 0;
 	if (commit->next || !commit->warm_left)
 		return 0;
+	max = commit->warm_left < PAGES_MAX ? commit->warm_left : PAGES_MAX;
 	commit->warm_held = false;
-	for (uint32_t seen = 0; seen <= layout->region_count; seen++) {
-		struct region *region = &tier->regions[commit->warm_cursor];
+	for (uint32_t seen = 0; seen <= regions; seen++, walk_on(walk)) {
+		struct region *region;
 
+		walk->region %= regions;
+		region = &tier->regions[walk->region];
 		if (header_unsure(tier, region)) {
 			commit->warm_held = commit->warm_held || region->warm;
-			commit->warm_pages = 0;
-			commit->warm_cursor = (commit->warm_cursor + 1) % layout->region_count;
 			continue;
 		}
-		if (!commit->warm_pages || commit->warm_seq != region->seq) {
-			commit->warm_pages = region_counts(region) ? region->warm : 0;
-			commit->warm_page = 0;
-			commit->warm_seq = region->seq;
+		if (!walk_is_in(walk, region)) {
+			walk_enter(walk, region, region->warm);
 			region->warm = 0;
 		}
-		for (; commit->warm_pages && commit->warm_page < layout->mark_pages;
-		     commit->warm_page++) {
-			if (!(commit->warm_pages >> (commit->warm_page % 64) & 1))
-				continue;
-			if (count == PAGES_MAX || !commit->warm_left)
-				return count;
-			page_op(commit, count, FLASH_PAGE,
-				page_make(tier, commit->warm_cursor, commit->warm_page,
-					  &commit->pages[count]));
-			count++;
-			commit->warm_left--;
+		if (!walk_take(commit, walk, &count, max)) {
+			commit->warm_left -= count;
+			return count;
 		}
-		commit->warm_pages = 0;
-		commit->warm_cursor = (commit->warm_cursor + 1) % layout->region_count;
 	}
 	commit->warm_left = 0;
 	tier->warm = commit->warm_held;
@@ -398,10 +430,10 @@ static void header_void(struct commit *commit, uint32_t number, uint32_t at)
 /* [m] The pages of a region that are to be written in this pass. */
 static uint64_t region_take(struct commit *commit, struct region *region)
 {
-	uint64_t pages = commit->second ? region->kill_single : region->kill_dirty;
+	uint64_t pages = !region_counts(region) ? 0
+			 : commit->second	? region->kill_single
+						: region->kill_dirty;
 
-	if (!region_counts(region))
-		pages = 0;
 	if (commit->second) {
 		region->kill_single = 0;
 		return pages;
@@ -419,46 +451,32 @@ static uint64_t region_take(struct commit *commit, struct region *region)
 static uint32_t pages_take(struct commit *commit, bool *ret_owed)
 {
 	struct flash *tier = commit->tier;
-	const struct flash_layout *layout = &tier->layout;
+	struct walk *walk = &commit->kill;
 	uint32_t count = 0;
 
-	for (; commit->cursor < layout->region_count; commit->cursor++) {
-		struct region *region = &tier->regions[commit->cursor];
+	for (; walk->region < tier->layout.region_count; walk_on(walk)) {
+		struct region *region = &tier->regions[walk->region];
 
 		if (count == PAGES_MAX)
 			return count;
 		if (region->unread) {
-			header_void(commit, commit->cursor, count++);
+			header_void(commit, walk->region, count++);
 			continue;
 		}
-		if (reclaim_begins(tier, commit->cursor)) {
+		if (reclaim_begins(tier, walk->region)) {
 			commit->reclaims = tier->reclaims_begun;
-			commit->entered = false;
+			walk->entered = false;
 			return count;
 		}
-		commit->entered = commit->entered && commit->seq == region->seq;
 		if (header_unsure(tier, region) &&
-		    (commit->entered || region->kill_dirty || region->kill_single)) {
+		    (walk_is_in(walk, region) || region->kill_dirty || region->kill_single)) {
 			*ret_owed = count == 0;
 			return count;
 		}
-		if (!commit->entered) {
-			commit->dirty = region_take(commit, region);
-			commit->page = 0;
-			commit->seq = region->seq;
-			commit->entered = true;
-		}
-		for (; commit->dirty && commit->page < layout->mark_pages; commit->page++) {
-			if (!(commit->dirty >> (commit->page % 64) & 1))
-				continue;
-			if (count == PAGES_MAX)
-				return count;
-			page_op(commit, count, FLASH_PAGE,
-				page_make(tier, commit->cursor, commit->page,
-					  &commit->pages[count]));
-			count++;
-		}
-		commit->entered = false;
+		if (!walk_is_in(walk, region))
+			walk_enter(walk, region, region_take(commit, region));
+		if (!walk_take(commit, walk, &count, PAGES_MAX))
+			return count;
 	}
 	return count;
 }
@@ -482,8 +500,7 @@ static bool batch_over(struct commit *commit)
 	commit->kills = commit->batch != NULL;
 	commit->durable = commit->durable_next;
 	commit->durable_next = false;
-	commit->cursor = commit->page = 0;
-	commit->entered = false;
+	commit->kill = (struct walk){0};
 	commit->result = 0;
 	commit->flushed = commit->second = commit->super_failed = false;
 	commit->reclaims = tier->reclaims_begun;
@@ -534,8 +551,7 @@ static void commit_step(struct commit *commit)
 			   tier->kill_singles) {
 			tier->kill_singles = false;
 			commit->second = true;
-			commit->cursor = commit->page = 0;
-			commit->entered = false;
+			commit->kill = (struct walk){0};
 			continue;
 		}
 		if (!batch_over(commit)) {
