@@ -7,8 +7,8 @@
 
 Run by the interpreter that `tools/test-engines.sh --env lmcache` prints, with
 PYTHONPATH=build/python. In each pair both sides put the same objects, get them, and look them up,
-in turns; who is first alternates. Neither side syncs what it put; cairn sums what it puts and
-checks what it gets. Each side has two threads for I/O. A log of flash is one file for all pairs,
+in turns; who is first alternates. Each side has moved some objects both ways before, as a server
+has that runs. Neither side syncs what it put; cairn sums what it puts and checks what it gets. Each side has two threads for I/O. A log of flash is one file for all pairs,
 written over once before. Objects are LMCache's own allocator's, whose memory is registered in the
 rows of that name: by CairnL2Adapter.
 """
@@ -122,6 +122,12 @@ def write_over(options, text: str, pool: list, size: int) -> None:
     side.close()
 
 
+def warm_up(side: Side, batches: list) -> None:
+    """Threads have begun, and memory is there: what a first batch waits for once."""
+    side.put(batches)
+    side.get(batches)
+
+
 def rest(options) -> None:
     """Both sides find the device written out, and with the credit that a shared disk gives."""
     os.sync()
@@ -146,6 +152,7 @@ def pairs(options, name: str, ours: str, theirs: str, size: int) -> dict:
             told = memory if who == "ours" and "CairnL2Adapter" in ours else None
             side = Side(text.replace("@PATH@", kept if kept and who == "ours" else path), told)
             work = batches_of(pool, size, count, turn * count)
+            warm_up(side, batches_of(pool, size, 2 * IN_FLIGHT * BATCH[size], turn + 1 << 40))
             rest(options)
             seconds = side.put(work)
             figure[who, "put"] = options.bytes / seconds / 1e9
