@@ -562,6 +562,69 @@ static void removed_before_becomes_durable(void **state)
 	}
 }
 
+/* ---- a disk that is full at close --------------------------------------------------------- */
+
+#define GUARD	    (1u << 20)
+#define INDEX_CHUNK 65536u
+
+static bool disk_full;
+static uint32_t refused_writes;
+static uint8_t *guarded; /* a chunk of the index that is being written, with a guard behind */
+
+static ssize_t pwritev_full(int fd, const struct iovec *iov, int iov_count, off_t offset)
+{
+	if (!disk_full)
+		return sys_native.pwritev(fd, iov, iov_count, offset);
+	refused_writes++;
+	return -ENOSPC;
+}
+
+static void *alloc_guarded(size_t alignment, size_t bytes)
+{
+	uint8_t *memory;
+
+	if (!disk_full || bytes != INDEX_CHUNK)
+		return sys_native.alloc(alignment, bytes);
+	memory = sys_native.alloc(alignment, bytes + GUARD);
+	assert_non_null(memory);
+	memset(memory + bytes, 0xa5, GUARD);
+	guarded = memory;
+	return memory;
+}
+
+static void free_guarded(void *memory)
+{
+	if (memory == guarded)
+		for (uint32_t i = 0; i < GUARD; i++)
+			assert_int_equal(guarded[INDEX_CHUNK + i], 0xa5);
+	sys_native.free(memory);
+}
+
+/* An index of several chunks, of which the first cannot be written. */
+static void an_index_that_finds_no_room(void **state)
+{
+	enum { BLOCKS = 2500 };
+
+	(void)state;
+	hooked.pwritev = pwritev_full;
+	hooked.alloc = alloc_guarded;
+	hooked.free = free_guarded;
+	open_hooked(&a, "");
+	fixture_space(&a, "m", 1, 512);
+	for (uint32_t i = 0; i < BLOCKS; i++)
+		assert_int_equal(dump_one(&a, i, 0, 512, 0), 0);
+	disk_full = true;
+	fixture_close(&a);
+	disk_full = false;
+	assert_non_null(guarded);
+	assert_int_equal(refused_writes, 1);
+	fixture_open(&a, "");
+	fixture_space(&a, "m", 1, 512);
+	for (uint32_t i = 0; i < BLOCKS; i++)
+		assert_true(present(&a, i));
+	fixture_close(&a);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -582,6 +645,7 @@ int main(void)
 		TEST(locks_are_given_back),
 		TEST(loads_alone_learn_of_a_clear),
 		TEST(removed_before_becomes_durable),
+		TEST(an_index_that_finds_no_room),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -32,6 +32,8 @@ static void writer_add(struct writer *writer, const void *data, size_t bytes)
 {
 	if (writer->used + bytes > CHUNK_BYTES)
 		writer_flush(writer);
+	if (writer->rc) /* the chunk stays full */
+		return;
 	memcpy(writer->chunk + writer->used, data, bytes);
 	writer->used += bytes;
 }
