@@ -330,12 +330,12 @@ CAIRN_API int cairn_check(const char *spec, const struct cairn_store_opts *opts,
  *
  * A flash tier writes to its file: a superblock of which both copies are lost, from
  * the headers of its regions; a copy of superblock, namespaces or marks, from the
- * other one; a region's table, from its records; and what was open at a crash is
- * sealed. Records that do not check are marked as dead, and a region whose header
- * does not check is given up. Nothing is written to a file of a newer version
- * (-EPROTO) or to one that is not known to be a store (-EPROTO, -ENOENT), and no step
- * leaves a store that an open would not take: a repair may be ended at any time and
- * begun again.
+ * other one; a region's table, from its records; what was open at a crash is
+ * sealed, and a file that was cut short is made as long as it was. Records that do
+ * not check are marked as dead, and a region whose header does not check is given up.
+ * Nothing is written to a file of a newer version (-EPROTO) or to one that is not
+ * known to be a store (-EPROTO, -ENOENT), and no step leaves a store that an open
+ * would not take: a repair may be ended at any time and begun again.
  *
  * Returns the worst that is left: 0 sound, or mended without a loss; 1 something that
  * the next open, or a repair when the device can be read again, mends; 2 something

@@ -180,6 +180,13 @@ static void foreign(struct rig *rig)
 	CHECK(loop_mount(&rig->loop, "ext4", rig->mounted) < 0);
 }
 
+static int heed_not(void *context, const struct cairn_finding *finding)
+{
+	(void)context;
+	(void)finding;
+	return 0;
+}
+
 static void run(struct rig *rig)
 {
 	struct loop other;
@@ -196,6 +203,8 @@ static void run(struct rig *rig)
 	other = rig->loop;
 	loop_open(&rig->loop, rig->file, 8u << 20, rig->unit, false);
 	not_opened(rig, "", -EINVAL, "it was cut short");
+	CHECK(cairn_check(rig->spec, NULL, heed_not, NULL, NULL) == CAIRN_FINDING_DAMAGED);
+	CHECK(cairn_repair(rig->spec, NULL, heed_not, NULL, NULL) == CAIRN_FINDING_DAMAGED);
 	loop_close(&rig->loop);
 	rig->loop = other;
 	loop_open(&rig->loop, rig->file, BYTES, rig->unit, true);

@@ -331,6 +331,14 @@ static void check_finds_every_struct(void **state)
 	image_spaces(&image, 2, 1, 2);
 	finds(image.bytes + flash_space_at(layout, 1) + 70, CAIRN_FINDING_REPAIRABLE,
 	      flash_space_at(layout, 1), "namespaces");
+	/* Zeros in both copies: an open refuses them, too. */
+	for (uint32_t copy = 0; copy < FLASH_COPIES; copy++)
+		memset(image.bytes + flash_space_at(layout, copy), 0, 4096);
+	assert_int_equal(check(), CAIRN_FINDING_DAMAGED);
+	assert_int_equal(list(), 14);
+	assert_int_equal(missed, 1);
+	image_spaces(&image, 2, 1, 1);
+	image_spaces(&image, 2, 1, 2);
 	/* What is removed may be damaged. */
 	record = flash_byte_of(layout, image.regions[0].table[3].unit);
 	image.bytes[record + 700] ^= 1;

@@ -75,6 +75,7 @@ static int repair(void)
 static int check(void)
 {
 	memset(by_kind, 0, sizeof(by_kind));
+	said[0] = '\0';
 	return flash_rest_check(&opts, see_finding, NULL, &error);
 }
 
@@ -359,6 +360,40 @@ static void what_is_left_alone(void **state)
 	refuses(-ENOENT, "there is no store here");
 }
 
+/* ---- a file that was cut short ----------------------------------------------------------- */
+
+/* That one cut at @at is found, and mended: all but the blocks in [from, to) are listed. */
+static void cut_at(uint64_t at, uint32_t from, uint32_t to)
+{
+	struct stat st;
+
+	assert_int_equal(ftruncate(image.fd, (off_t)at), 0);
+	assert_int_equal(check(), CAIRN_FINDING_DAMAGED);
+	says("it ends here");
+	assert_int_equal(repair(), CAIRN_FINDING_DAMAGED);
+	says("as long again as it was made");
+	assert_int_equal(fstat(image.fd, &st), 0);
+	assert_int_equal(st.st_size, FILE_BYTES);
+	lists_all_but(from, to);
+	sound();
+}
+
+/* An open takes no file that is shorter than it was made; after a repair it does. */
+static void cut_short(void **state)
+{
+	uint64_t last;
+
+	cut_at(FILE_BYTES - 512, 0, 0);
+	cut_at(flash_region_at(&image.layout, 5), 0, 0);
+	last = flash_byte_of(&image.layout, image.regions[4].table[4].unit);
+	cut_at(last + 4096, BLOCKS - 1, BLOCKS);
+	teardown(state);
+	setup(state);
+	cut_at(flash_region_at(&image.layout, 4), 10, BLOCKS);
+	cut_at(flash_region_at(&image.layout, 1) - 512, 10, BLOCKS); /* the trailer of region 0 */
+	cut_at(flash_region_at(&image.layout, 0), 0, BLOCKS);
+}
+
 /* ---- every write fails once ----------------------------------------------------------- */
 
 static uint32_t calls, fail_at;
@@ -517,6 +552,7 @@ int main(void)
 		CASE(marks_of_which_nothing_is_left),
 		CASE(a_store_that_was_not_closed),
 		CASE(what_is_left_alone),
+		CASE(cut_short),
 		CASE(the_power_may_go),
 		CASE(may_end_anywhere),
 	};

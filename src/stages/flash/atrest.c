@@ -352,7 +352,7 @@ int64_t flash_rest_list(const struct flash_rest_opts *opts,
 	if (ret == 0)
 		ret = rest_ready(&rest);
 	if (ret == 0) {
-		rest.missed += rest.spaces_rc < 0 && rest.spaces_rc != -ENOENT;
+		rest.missed += rest.spaces_rc < 0;
 		ret = gather_all(&rest);
 	}
 	if (ret == 0)

@@ -9,6 +9,7 @@
 #include "base/nsdesc.h"
 #include "stages/error.h"
 #include "stages/flash/rest.h"
+#include "sys/device.h"
 
 /* ---- check ------------------------------------------------------------------------- */
 
@@ -202,7 +203,8 @@ static int check_spaces(struct rest *rest)
 	uint32_t at = 0;
 	int rc = 0;
 
-	if (rest->spaces_rc < 0 && rest->spaces_rc != -ENOENT)
+	/* Zeros are no namespaces either: a store begins with an empty area that has a head. */
+	if (rest->spaces_rc < 0)
 		rc = rest_report(rest, CAIRN_FINDING_DAMAGED, layout->space_offset,
 				 "neither copy of the namespaces checks: no block can be found");
 	for (uint32_t copy = 0; rc == 0 && rest->spaces.area && copy < FLASH_COPIES; copy++)
@@ -220,6 +222,37 @@ static int check_spaces(struct rest *rest)
 					 "the description of a namespace is none");
 	}
 	return rc;
+}
+
+int rest_length(const struct rest *rest, struct rest_length *ret_length)
+{
+	struct sys_device device = {0};
+	struct stat st;
+	int rc = rest->sys->fstat(rest->fd, &st);
+
+	if (rc == 0 && S_ISBLK(st.st_mode))
+		rc = sys_device_look(rest->sys, rest->fd, &device);
+	if (rc < 0)
+		return rest_error(rest, rc, "%s", strerror(-rc));
+	ret_length->device = S_ISBLK(st.st_mode);
+	ret_length->bytes = ret_length->device ? device.bytes : (uint64_t)st.st_size;
+	ret_length->shorter = ret_length->bytes < rest->super.super.file_bytes;
+	return 0;
+}
+
+static int check_length(struct rest *rest)
+{
+	struct rest_length length;
+	char text[160];
+	int rc = rest_length(rest, &length);
+
+	if (rc < 0 || !length.shorter)
+		return rc;
+	snprintf(text, sizeof(text),
+		 "it ends here, and was made with size=%llu: no open takes it%s",
+		 (unsigned long long)rest->super.super.file_bytes,
+		 length.device ? "" : "; copy it once more, or cairn fsck --repair");
+	return rest_report(rest, CAIRN_FINDING_DAMAGED, length.bytes, text);
 }
 
 int rest_lock(struct rest *rest)
@@ -264,6 +297,8 @@ int flash_rest_check(const struct flash_rest_opts *opts,
 		rc = rest_table(&rest);
 	if (rc == 0)
 		rc = check_super(&rest);
+	if (rc == 0)
+		rc = check_length(&rest);
 	if (rc == 0)
 		rc = check_spaces(&rest);
 	for (uint32_t region = 0; rc == 0 && region < rest.super.layout.region_count; region++)

@@ -373,12 +373,13 @@ int flash_file_agrees(struct flash *tier, struct cairn_error *reterr)
 	int rc = 0;
 
 	if (tier->there_bytes < bytes)
-		return flash_error(
-			reterr, -EINVAL,
-			"%s: the store in it was made with size=%llu, and there are "
-			"%llu bytes: it was cut short; copy it once more, or make another",
-			tier->path, (unsigned long long)bytes,
-			(unsigned long long)tier->there_bytes);
+		return flash_error(reterr, -EINVAL,
+				   "%s: the store in it was made with size=%llu, and there are "
+				   "%llu bytes: it was cut short; copy it once more, or %s",
+				   tier->path, (unsigned long long)bytes,
+				   (unsigned long long)tier->there_bytes,
+				   tier->device ? "make another"
+						: "mend what is left (cairn fsck --repair)");
 	/* A copy with holes: the room that was taken when it was made is taken again. */
 	if (!tier->device && tier->sparse)
 		rc = tier->sys->fallocate(tier->fd, 0, 0, (off_t)bytes);

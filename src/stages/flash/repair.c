@@ -289,6 +289,41 @@ static int super_close(struct repair *repair)
 	return mended(rest, 0, text);
 }
 
+/* ---- a file that was cut short --------------------------------------------------------- */
+
+/* A device cannot be made longer: nothing is written, since no open takes what is there. */
+static int length_look(struct repair *repair)
+{
+	struct rest *rest = &repair->rest;
+	struct rest_length length;
+	int rc = rest_length(rest, &length);
+
+	if (rc < 0 || !length.shorter || !length.device)
+		return rc;
+	repair->left = true;
+	return rest_report(rest, CAIRN_FINDING_DAMAGED, length.bytes,
+			   "the device ends here, and the store was made on a larger one: nothing "
+			   "was changed, copy it to one of that size");
+}
+
+/* As long as it was made: regions that lay behind the end are unused, or end early, from now on. */
+static int length_mend(struct rest *rest)
+{
+	struct rest_length length;
+	int rc = rest_length(rest, &length);
+
+	if (rc < 0 || !length.shorter)
+		return rc;
+	rc = rest->sys->ftruncate(rest->fd, (off_t)rest->super.super.file_bytes);
+	if (rc == 0)
+		rc = rest->sys->fdatasync(rest->fd);
+	if (rc < 0)
+		return rest_error(rest, rc, "cannot be made as long as it was: %s", strerror(-rc));
+	return rest_report(rest, CAIRN_FINDING_DAMAGED, length.bytes,
+			   "the file was cut short here, and is as long again as it was made: what "
+			   "was written behind is lost");
+}
+
 /* ---- namespaces ------------------------------------------------------------------------ */
 
 /* Before anything is written: what they are stands nowhere else. */
@@ -560,8 +595,10 @@ static int repair_region(struct repair *repair, uint32_t region)
 static int repair_all(struct repair *repair)
 {
 	struct rest *rest = &repair->rest;
-	int rc = super_mend(repair);
+	int rc = length_mend(rest);
 
+	if (rc == 0)
+		rc = super_mend(repair);
 	if (rc == 0)
 		rc = spaces_mend(rest);
 	for (uint32_t region = 0; rc == 0 && region < rest->super.layout.region_count; region++)
@@ -586,6 +623,8 @@ int flash_rest_repair(const struct flash_rest_opts *opts,
 	if (rc == 0)
 		rc = rest_table(rest);
 	if (rc == 0)
+		rc = length_look(&repair);
+	if (rc == 0 && !repair.left)
 		rc = spaces_look(&repair);
 	if (rc == 0 && !repair.left)
 		rc = repair_all(&repair);

@@ -60,7 +60,14 @@ bool rest_retired(const struct rest *rest, uint32_t region);
 /* Whether somebody has the store open. */
 bool rest_in_use(const struct rest *rest);
 
+/* What is there, and whether that is less than the store was made with: no open takes it then. */
+struct rest_length {
+	uint64_t bytes;
+	bool device, shorter;
+};
+
 /* A check's and a repair's. */
+int rest_length(const struct rest *rest, struct rest_length *ret_length);
 int rest_lock(struct rest *rest);
 int rest_report(struct rest *rest, enum cairn_finding_kind kind, uint64_t offset, const char *what);
 int rest_report_region(struct rest *rest, enum cairn_finding_kind kind, uint32_t region,
