@@ -190,7 +190,7 @@ int cli_flash(int argc, char **argv)
 	const struct option_row rows[] = {OPTION_STORE_ROWS(&store, &as_json)};
 	const struct option_command command = {
 		.name = "flash",
-		.usage = "info PATH [options]\ndump-region PATH N [options]",
+		.usage = "info PATH [options]\n       cairn flash dump-region PATH N [options]",
 		.about =
 			"Shows what lies in the file, or on the device, of a flash stage: the "
 			"store and its\nnamespaces, or all records of one region, a line each, the "

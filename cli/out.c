@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cli.h"
@@ -148,18 +150,30 @@ json_t *out_json_text(const char *text)
 	return value;
 }
 
-static volatile sig_atomic_t stop_asked;
+/* timeout(1) asks the process and then its group: what comes so soon is the same question. */
+#define STOP_SAME_NS 100000000ull
 
-static void stop_ask(int signal)
+static volatile sig_atomic_t stop_asked;
+static _Atomic uint64_t stop_asked_ns;
+
+static void stop_ask(int number)
 {
-	(void)signal;
+	struct timespec now = {0};
+	uint64_t now_ns, first = 0;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	now_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 	stop_asked = 1;
+	if (atomic_compare_exchange_strong(&stop_asked_ns, &first, now_ns) ||
+	    now_ns - first < STOP_SAME_NS)
+		return;
+	signal(number, SIG_DFL); /* whoever asks twice is obeyed at once */
+	raise(number);
 }
 
 void out_stop_catch(void)
 {
-	/* SA_RESETHAND: whoever asks twice is obeyed at once */
-	struct sigaction action = {.sa_handler = stop_ask, .sa_flags = (int)SA_RESETHAND};
+	struct sigaction action = {.sa_handler = stop_ask};
 
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);

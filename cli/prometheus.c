@@ -109,6 +109,15 @@ static bool label_taken(const char *name, size_t length)
 	return false;
 }
 
+/* A sample with one label twice makes Prometheus refuse the whole page. */
+static bool label_twice(const struct option_list *labels, size_t count, size_t length)
+{
+	for (size_t i = 0; i < count; i++)
+		if (strncmp(labels->items[i], labels->items[count], length + 1) == 0)
+			return true;
+	return false;
+}
+
 int prometheus_new(const struct option_list *labels, struct prometheus **ret_page)
 {
 	struct prometheus *page = calloc(1, sizeof(*page));
@@ -127,6 +136,9 @@ int prometheus_new(const struct option_list *labels, struct prometheus **ret_pag
 					  text);
 		else if (label_taken(text, length))
 			rc = option_error("stat", "--label \"%s\": cairn gives that label itself",
+					  text);
+		else if (label_twice(labels, i, length))
+			rc = option_error("stat", "--label: \"%.*s\" is given twice", (int)length,
 					  text);
 		else if (!add_label(page->user, sizeof(page->user), text, length, equals + 1))
 			rc = option_error("stat", "--label: all of them have more than %d bytes",

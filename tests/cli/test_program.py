@@ -375,6 +375,7 @@ class Others(unittest.TestCase):
         for args in (["--prometheus", "--json"], ["--label", "a=b"], ["--prometheus", "--label"],
                      ["--prometheus", "--label", "a"], ["--prometheus", "--label", "1=b"],
                      ["--prometheus", "--label", "__a=b"], ["--prometheus", "--label", "op=b"],
+                     ["--prometheus", "--label", "a=b", "--label", "a=c"],
                      ["--prometheus", "--label", "a=" + "x" * 2000]):
             run = cairn("stat", "busy", *args)
             self.assertEqual((args[:2], run.returncode, run.stdout), (args[:2], 2, ""))
@@ -445,6 +446,8 @@ class CommandLine(unittest.TestCase):
             run = cairn(name, "--help")
             self.assertEqual((run.returncode, run.stderr), (0, ""))
             self.assertTrue(run.stdout.startswith(f"usage: cairn {name} "))
+            for form in run.stdout.partition("\n\n")[0].splitlines()[1:]:
+                self.assertTrue(form.startswith(f"       cairn {name} "), form)
             self.assertIn("  --json", run.stdout)
             self.assertLessEqual(max(map(len, run.stdout.splitlines())), 85)
             self.assertEqual(cairn("help", name).stdout, run.stdout)

@@ -275,6 +275,36 @@ class Real(unittest.TestCase):
             run.stderr.close()
             os.close(primary)
 
+    def asked_to_stop(self, pipeline, begun):
+        """A replay that was sent one SIGTERM, @begun seconds after it catches them."""
+        run = subprocess.Popen([PROGRAM, "replay", pipeline, "--generate", "chat", "--limit",
+                                "1000000", "--json"], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
+        self.addCleanup(run.stdout.close)
+        self.addCleanup(run.stderr.close)
+        until = time.monotonic() + 60
+        while int(self.status_of(run.pid)["SigCgt"], 16) >> (signal.SIGTERM - 1) & 1 == 0:
+            self.assertLess(time.monotonic(), until)
+        time.sleep(begun)
+        run.send_signal(signal.SIGTERM)
+        return run
+
+    def test_a_signal_that_comes_twice(self):
+        """At once, as from timeout(1): it is told what was done till then. Later: it ends."""
+        run = self.asked_to_stop("null", 0)
+        run.send_signal(signal.SIGTERM)
+        said = run.communicate(timeout=60)
+        self.assertEqual((run.returncode, said[1]), (130, b""))
+        self.assertIn("requests", json.loads(said[0]))
+        for begun in 0.2, 1, 5, 20: # one that waits for its store by then
+            run = self.asked_to_stop("delay(read=1h, write=1h) | null", begun)
+            time.sleep(0.3)
+            if run.poll() is None:
+                break
+        run.send_signal(signal.SIGTERM)
+        self.assertEqual(run.communicate(timeout=60), (b"", b""))
+        self.assertEqual(run.returncode, -signal.SIGTERM)
+
     @staticmethod
     def status_of(pid):
         with open(f"/proc/{pid}/status") as file:
