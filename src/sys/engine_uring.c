@@ -556,6 +556,21 @@ static bool piece_failed(const struct engine_chain *chain, const struct uring_sl
 	return false;
 }
 
+/*
+ * What comes back cancelled with no failure before it was cancelled by the kernel, which
+ * got no thread for it (RLIMIT_NPROC, or the pids of a container): nobody asked for that.
+ */
+static void tell_refused(struct engine_chain *chain)
+{
+	for (uint32_t i = 0; i < chain->op_count; i++) {
+		if (!engine_op_fails_chain(&chain->ops[i]))
+			continue;
+		if (chain->ops[i].result == -ECANCELED)
+			chain->ops[i].result = -EAGAIN;
+		return;
+	}
+}
+
 static void end_chain(struct engine *engine, struct uring_slot *slot)
 {
 	struct engine_chain *chain = slot->chain;
@@ -565,6 +580,7 @@ static void end_chain(struct engine *engine, struct uring_slot *slot)
 
 	if (opened && slot->close_result != 0)
 		io_uring_register_files_update(&engine->ring, index, &none, 1);
+	tell_refused(chain);
 	/* Cancelled, or never sent: there was a failure before it, which counts. */
 	chain_settle(chain, slot->close_result == -ECANCELED ? 0 : slot->close_result);
 	finish(engine, chain);

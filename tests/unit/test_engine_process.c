@@ -45,6 +45,50 @@ static void little_memory_may_be_registered(void **state)
 	}
 }
 
+static int run_without_threads(struct fixture *fixture)
+{
+	const struct rlimit limit = {1, 1};
+	struct job job;
+
+	if (setrlimit(RLIMIT_NPROC, &limit) < 0 ||
+	    (geteuid() == 0 && setresuid(65534, 65534, 65534) < 0))
+		return 2;
+	if (engine_start(fixture) < 0)
+		return 3;
+	job_init(&job, fixture);
+	add_path(&job, OP_MKDIRAT, "made")->mode = 0700;
+	add_path(&job, OP_UNLINKAT, "made")->flags = AT_REMOVEDIR;
+	job_run(&job);
+	engine_end(fixture);
+	/* Kernels that find a thread all the same are right, too. */
+	if (job.ops[0].result == 0)
+		return job.chain.result == 0 ? 0 : 4;
+	return job.chain.result < 0 && job.chain.result != -ECANCELED &&
+			       job.ops[0].result == job.chain.result &&
+			       job.ops[1].result == -ECANCELED
+		       ? 0
+		       : 5;
+}
+
+/* What the kernel cancels for want of a thread was refused: nobody cancelled it. */
+static void no_threads_may_be_made(void **state)
+{
+	struct fixture fixture;
+	int status;
+	pid_t child;
+
+	(void)state;
+	fixture_open(&fixture, &configs[0]);
+	assert_int_equal(fchmod(fixture.dir, 0777), 0);
+	child = fork();
+	assert_true(child >= 0);
+	if (child == 0)
+		_exit(run_without_threads(&fixture));
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+	fixture_close(&fixture);
+}
+
 /* Chains that open find fewer places than there are chains. */
 static void few_files_may_be_open(void **state)
 {
@@ -223,7 +267,7 @@ static void a_guard_outlives_its_process(void **state)
 
 int main(void)
 {
-	static struct CMUnitTest tests[CONFIG_COUNT + 3];
+	static struct CMUnitTest tests[CONFIG_COUNT + 4];
 	static char names[CONFIG_COUNT][96];
 	bool uring = have_uring();
 	size_t count = 0;
@@ -247,6 +291,7 @@ int main(void)
 		tests[count++] =
 			(struct CMUnitTest)cmocka_unit_test(little_memory_may_be_registered);
 		tests[count++] = (struct CMUnitTest)cmocka_unit_test(few_files_may_be_open);
+		tests[count++] = (struct CMUnitTest)cmocka_unit_test(no_threads_may_be_made);
 	}
 	tests[count++] = (struct CMUnitTest)cmocka_unit_test(without_io_uring_the_others_carry);
 	return _cmocka_run_group_tests("engine_process", tests, count, NULL, NULL);
