@@ -29,7 +29,10 @@ int option_store_load(const char *name, const struct option_store *store)
 
 	if (!store->pipelines || cairn_pipeline_define_file(store->pipelines, &error) >= 0)
 		return CLI_OK;
-	out_error(name, "%s: %s", store->pipelines, error.text);
+	if (error.line) /* else it names the file itself */
+		out_error(name, "%s: %s", store->pipelines, error.text);
+	else
+		out_error(name, "%s", error.text);
 	return CLI_CANNOT;
 }
 

@@ -364,6 +364,15 @@ static int take_option(struct suite *suite, int option, const char *argument)
 	}
 }
 
+/* @status, if what was said went where it should. */
+static int all_written(int status)
+{
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return status;
+	fprintf(stderr, "cairn-conformance: stdout: could not write everything\n");
+	return 2;
+}
+
 int main(int argc, char **argv)
 {
 	struct suite suite = {.max_bytes = MAX_BYTES, .case_ns = CASE_SECONDS * SECOND};
@@ -380,5 +389,5 @@ int main(int argc, char **argv)
 				   NULL);
 	suite.pipeline = optind < argc ? argv[optind] : "";
 	end = suite.list ? 0 : try_open_apart(&suite);
-	return end ? end : run_all(&suite);
+	return end ? end : all_written(run_all(&suite));
 }
