@@ -8,9 +8,10 @@
 Run by the interpreter that `tools/test-engines.sh --env lmcache` prints, with
 PYTHONPATH=build/python. In each pair both sides put the same objects, get them, and look them up,
 in turns; who is first alternates. Each side has moved some objects both ways before, as a server
-has that runs. Neither side syncs what it put; cairn sums what it puts and checks what it gets. Each side has two threads for I/O. A log of flash is one file for all pairs,
-written over once before. Objects are LMCache's own allocator's, whose memory is registered in the
-rows of that name: by CairnL2Adapter.
+has that runs. Neither side syncs what it put; cairn sums what it puts and checks what it gets.
+Each side has two threads for I/O. A log of flash is one file for all pairs, written over once
+before. Objects are LMCache's own allocator's, whose memory is registered in the rows of that name:
+by CairnL2Adapter.
 """
 
 from __future__ import annotations
