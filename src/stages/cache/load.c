@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/crc32c.h"
+#include "base/iov.h"
 #include "stages/cache/cache.h"
 #include "stages/cache/slots.h"
 
@@ -133,8 +134,8 @@ static bool fill_end(struct cache_stage *stage, struct cache_io *own, struct cai
 		tail_seal(stage, part, payload);
 	kept = kept && shard_publish(stage->map, place, (uint32_t)part->raw_length,
 				     (uint32_t)part->stored_length, part->meta_length);
-	if (part->status == 0 && straight)
-		copy_to_iov(own->saved[i].iov, own->saved[i].iov_count,
+	if (part->status == 0 && straight) /* the tier below has just summed it: it is not cold */
+		iov_scatter(own->saved[i].iov, own->saved[i].iov_count, 0, own->saved[i].length,
 			    payload + own->saved[i].offset);
 	if (!kept)
 		shard_abandon(stage->map, place);
