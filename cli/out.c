@@ -173,8 +173,11 @@ static void stop_ask(int number)
 
 void out_stop_catch(void)
 {
-	struct sigaction action = {.sa_handler = stop_ask};
+	struct sigaction action = {.sa_handler = stop_ask}, before;
 
+	/* Of a terminal that is gone; nohup(1) has it ignored, and so it stays. */
+	if (sigaction(SIGHUP, NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+		sigaction(SIGHUP, &action, NULL);
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
 }

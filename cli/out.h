@@ -44,7 +44,7 @@ void out_json_number(json_t *object, const char *name, double value);
 /* Text that may not be UTF-8, made so: what is not becomes '?'. */
 json_t *out_json_text(const char *text);
 
-/* Catches SIGINT and SIGTERM: the first asks, one that comes later ends the process. */
+/* Catches SIGINT, SIGTERM and SIGHUP: the first asks, one that comes later ends the process. */
 void out_stop_catch(void);
 bool out_stop_asked(void);
 

@@ -275,10 +275,10 @@ class Real(unittest.TestCase):
             run.stderr.close()
             os.close(primary)
 
-    def asked_to_stop(self, pipeline, begun):
-        """A replay that was sent one SIGTERM, @begun seconds after it catches them."""
-        run = subprocess.Popen([PROGRAM, "replay", pipeline, "--generate", "chat", "--limit",
-                                "1000000", "--json"], stdout=subprocess.PIPE,
+    def asked_to_stop(self, pipeline, begun, by=signal.SIGTERM, wrapper=()):
+        """A replay that was sent one signal, @begun seconds after it catches SIGTERM."""
+        run = subprocess.Popen([*wrapper, PROGRAM, "replay", pipeline, "--generate", "chat",
+                                "--limit", "1000000", "--json"], stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE)
         self.addCleanup(run.stdout.close)
         self.addCleanup(run.stderr.close)
@@ -286,8 +286,20 @@ class Real(unittest.TestCase):
         while int(self.status_of(run.pid)["SigCgt"], 16) >> (signal.SIGTERM - 1) & 1 == 0:
             self.assertLess(time.monotonic(), until)
         time.sleep(begun)
-        run.send_signal(signal.SIGTERM)
+        run.send_signal(by)
         return run
+
+    def test_a_terminal_that_is_gone(self):
+        """A shell that ends says so, and what was done is told; nohup has that ignored."""
+        run = self.asked_to_stop("null", 0, signal.SIGHUP)
+        said = run.communicate(timeout=60)
+        self.assertEqual((run.returncode, said[1]), (130, b""))
+        self.assertIn("requests", json.loads(said[0]))
+        run = self.asked_to_stop("null", 0, signal.SIGHUP, ["nohup"])
+        ignored = int(self.status_of(run.pid)["SigIgn"], 16)
+        self.assertEqual(ignored >> (signal.SIGHUP - 1) & 1, 1)
+        run.send_signal(signal.SIGTERM)
+        self.assertEqual((run.communicate(timeout=60)[0][:1], run.returncode), (b"{", 130))
 
     def test_a_signal_that_comes_twice(self):
         """At once, as from timeout(1): it is told what was done till then. Later: it ends."""
