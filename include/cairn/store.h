@@ -333,9 +333,10 @@ CAIRN_API int cairn_check(const char *spec, const struct cairn_store_opts *opts,
  * other one; a region's table, from its records; what was open at a crash is
  * sealed, and a file that was cut short is made as long as it was. Records that do
  * not check are marked as dead, and a region whose header does not check is given up.
- * Nothing is written to a file of a newer version (-EPROTO) or to one that is not
- * known to be a store (-EPROTO, -ENOENT), and no step leaves a store that an open
- * would not take: a repair may be ended at any time and begun again.
+ * Nothing is written to a file of a newer version (-EPROTO), to one that is not
+ * known to be a store (-EPROTO, -ENOENT) or to a device that is smaller than the store
+ * was made, and no step leaves a store that an open would not take: a repair may be
+ * ended at any time and begun again.
  *
  * Returns the worst that is left: 0 sound, or mended without a loss; 1 something that
  * the next open, or a repair when the device can be read again, mends; 2 something

@@ -378,6 +378,34 @@ static void cut_at(uint64_t at, uint32_t from, uint32_t to)
 	sound();
 }
 
+static int fallocate_full(int fd, int mode, off_t offset, off_t length)
+{
+	(void)fd;
+	(void)mode;
+	(void)offset;
+	(void)length;
+	return -ENOSPC;
+}
+
+/* An open wants room for all of the file: where there is none, nothing is written. */
+static void cut_short_on_a_full_disk(void **state)
+{
+	struct sys sys = sys_native;
+	struct stat st;
+
+	(void)state;
+	sys.fallocate = fallocate_full;
+	assert_int_equal(ftruncate(image.fd, FILE_BYTES - 512), 0);
+	writes = 0;
+	sys.pwritev = counting_pwritev;
+	opts.sys = &sys;
+	refuses(-ENOSPC, "nothing was changed");
+	opts.sys = &sys_native;
+	assert_int_equal(fstat(image.fd, &st), 0);
+	assert_int_equal(st.st_size, FILE_BYTES - 512);
+	cut_at(FILE_BYTES - 512, 0, 0);
+}
+
 /* An open takes no file that is shorter than it was made; after a repair it does. */
 static void cut_short(void **state)
 {
@@ -553,6 +581,7 @@ int main(void)
 		CASE(a_store_that_was_not_closed),
 		CASE(what_is_left_alone),
 		CASE(cut_short),
+		CASE(cut_short_on_a_full_disk),
 		CASE(the_power_may_go),
 		CASE(may_end_anywhere),
 	};

@@ -242,7 +242,7 @@ int rest_length(const struct rest *rest, struct rest_length *ret_length)
 
 static int check_length(struct rest *rest)
 {
-	struct rest_length length;
+	struct rest_length length = {0};
 	char text[160];
 	int rc = rest_length(rest, &length);
 

@@ -308,8 +308,7 @@ static void walk_on(struct walk *walk)
 	walk->entered = false;
 }
 
-/* [m] What is left of a region that it is in, as writes. False: @max are there, and some is left.
- */
+/* [m] What is left of a region that it is in, as writes. False: @max are there, and not all. */
 static bool walk_take(struct commit *commit, struct walk *walk, uint32_t *count, uint32_t max)
 {
 	struct flash *tier = commit->tier;

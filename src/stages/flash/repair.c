@@ -12,6 +12,8 @@
  *  4. What is dropped is said; nothing comes back that was removed: a region
  *     whose header is lost stays lost, since nobody knows what followed its trailer.
  *  5. `closed cleanly` is written last, after a flush, and only when nothing is left.
+ *  6. A file that was cut short is made as long as it was before all else, with room for all of it;
+ *     where that cannot be had, and to a device that is too small, nothing is written.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -295,7 +297,7 @@ static int super_close(struct repair *repair)
 static int length_look(struct repair *repair)
 {
 	struct rest *rest = &repair->rest;
-	struct rest_length length;
+	struct rest_length length = {0};
 	int rc = rest_length(rest, &length);
 
 	if (rc < 0 || !length.shorter || !length.device)
@@ -309,16 +311,22 @@ static int length_look(struct repair *repair)
 /* As long as it was made: regions that lay behind the end are unused, or end early, from now on. */
 static int length_mend(struct rest *rest)
 {
-	struct rest_length length;
+	struct rest_length length = {0};
 	int rc = rest_length(rest, &length);
 
 	if (rc < 0 || !length.shorter)
 		return rc;
-	rc = rest->sys->ftruncate(rest->fd, (off_t)rest->super.super.file_bytes);
+	/* An open takes no file without room for all of it. */
+	rc = rest->sys->fallocate(rest->fd, 0, 0, (off_t)rest->super.super.file_bytes);
+	if (rc == -EOPNOTSUPP)
+		rc = rest->sys->ftruncate(rest->fd, (off_t)rest->super.super.file_bytes);
 	if (rc == 0)
 		rc = rest->sys->fdatasync(rest->fd);
 	if (rc < 0)
-		return rest_error(rest, rc, "cannot be made as long as it was: %s", strerror(-rc));
+		return rest_error(rest, rc,
+				  "it was cut short, and cannot be made as long as it was, %llu "
+				  "bytes: %s; nothing was changed",
+				  (unsigned long long)rest->super.super.file_bytes, strerror(-rc));
 	return rest_report(rest, CAIRN_FINDING_DAMAGED, length.bytes,
 			   "the file was cut short here, and is as long again as it was made: what "
 			   "was written behind is lost");
