@@ -412,6 +412,6 @@ int cli_bench(int argc, char **argv)
 	rc = option_store_load("bench", &plan.store);
 	if (rc != CLI_OK)
 		return rc;
-	out_stop_catch();
+	out_stop_catch_work();
 	return bench(&plan);
 }

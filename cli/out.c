@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -154,9 +154,15 @@ json_t *out_json_text(const char *text)
 #define STOP_SAME_NS 100000000ull
 
 static volatile sig_atomic_t stop_asked;
-static _Atomic uint64_t stop_asked_ns;
+static _Atomic uint64_t stop_asked_ns; /* atomic: two threads may have handlers at once */
 
 static void stop_ask(int number)
+{
+	(void)number;
+	stop_asked = 1;
+}
+
+static void stop_ask_work(int number)
 {
 	struct timespec now = {0};
 	uint64_t now_ns, first = 0;
@@ -164,7 +170,7 @@ static void stop_ask(int number)
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	now_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 	stop_asked = 1;
-	if (atomic_compare_exchange_strong(&stop_asked_ns, &first, now_ns) ||
+	if (atomic_compare_exchange_strong(&stop_asked_ns, &first, now_ns) || now_ns <= first ||
 	    now_ns - first < STOP_SAME_NS)
 		return;
 	signal(number, SIG_DFL); /* whoever asks twice is obeyed at once */
@@ -173,7 +179,16 @@ static void stop_ask(int number)
 
 void out_stop_catch(void)
 {
-	struct sigaction action = {.sa_handler = stop_ask}, before;
+	/* SA_RESETHAND: whoever asks twice is obeyed at once */
+	struct sigaction action = {.sa_handler = stop_ask, .sa_flags = (int)SA_RESETHAND};
+
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+}
+
+void out_stop_catch_work(void)
+{
+	struct sigaction action = {.sa_handler = stop_ask_work}, before;
 
 	/* Of a terminal that is gone; nohup(1) has it ignored, and so it stays. */
 	if (sigaction(SIGHUP, NULL, &before) == 0 && before.sa_handler != SIG_IGN)

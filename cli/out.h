@@ -44,8 +44,13 @@ void out_json_number(json_t *object, const char *name, double value);
 /* Text that may not be UTF-8, made so: what is not becomes '?'. */
 json_t *out_json_text(const char *text);
 
-/* Catches SIGINT, SIGTERM and SIGHUP: the first asks, one that comes later ends the process. */
+/* Catches SIGINT and SIGTERM: the first asks, the second ends the process. */
 void out_stop_catch(void);
+/*
+ * The same for who looks often whether he is asked, and has something to close and to tell: SIGHUP
+ * too, unless it was ignored, and what comes within 100 ms of the first is the same question.
+ */
+void out_stop_catch_work(void);
 bool out_stop_asked(void);
 
 #endif

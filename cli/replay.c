@@ -474,7 +474,7 @@ int cli_replay(int argc, char **argv)
 	else
 		goto out;
 	if (rc == CLI_OK) {
-		out_stop_catch();
+		out_stop_catch_work();
 		rc = replay(&o, &trace);
 	}
 out:

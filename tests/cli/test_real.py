@@ -303,12 +303,12 @@ class Real(unittest.TestCase):
 
     def test_a_signal_that_comes_twice(self):
         """At once, as from timeout(1): it is told what was done till then. Later: it ends."""
-        run = self.asked_to_stop("null", 0)
-        run.send_signal(signal.SIGTERM)
+        run = self.asked_to_stop("null", 0, 0)
+        subprocess.run(["sh", "-c", 'kill -TERM "$0"; kill -TERM "$0"', str(run.pid)], check=True)
         said = run.communicate(timeout=60)
         self.assertEqual((run.returncode, said[1]), (130, b""))
         self.assertIn("requests", json.loads(said[0]))
-        for begun in 0.2, 1, 5, 20: # one that waits for its store by then
+        for begun in 0.2, 1, 5, 20:  # one that waits for its store by then
             run = self.asked_to_stop("delay(read=1h, write=1h) | null", begun)
             time.sleep(0.3)
             if run.poll() is None:
