@@ -558,7 +558,8 @@ static bool piece_failed(const struct engine_chain *chain, const struct uring_sl
 
 /*
  * What comes back cancelled with no failure before it was cancelled by the kernel, which
- * got no thread for it (RLIMIT_NPROC, or the pids of a container): nobody asked for that.
+ * got no thread for it (RLIMIT_NPROC, the pids of a container, or a signal at each try): nobody
+ * asked for that. Kernels before 6.11 try for ever instead.
  */
 static void tell_refused(struct engine_chain *chain)
 {

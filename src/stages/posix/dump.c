@@ -254,7 +254,8 @@ static bool publish_tried(const struct pio *p)
 
 	for (uint32_t i = 0; i < chain->op_count; i++)
 		if (chain->ops[i].code == OP_RENAMEAT)
-			return chain->ops[i].result != -ECANCELED;
+			return chain->ops[i].result != -ECANCELED &&
+			       chain->ops[i].result != -EAGAIN; /* refused by the engine */
 	return false;
 }
 
