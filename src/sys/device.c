@@ -49,3 +49,10 @@ int sys_in_place(const struct sys *sys, int fd)
 	}
 	return rc == 0 && (flags & FS_NOCOW_FL) ? 0 : -EOPNOTSUPP;
 }
+
+int sys_allocate(const struct sys *sys, int fd, uint64_t bytes)
+{
+	int rc = sys->fallocate(fd, 0, 0, (off_t)bytes);
+
+	return rc == -EOPNOTSUPP ? sys->ftruncate(fd, (off_t)bytes) : rc;
+}

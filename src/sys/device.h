@@ -20,4 +20,10 @@ int sys_device_look(const struct sys *sys, int fd, struct sys_device *ret_device
  */
 int sys_in_place(const struct sys *sys, int fd);
 
+/*
+ * Makes a file at least so long, with room for all of it; where its file system has no such call,
+ * it grows as it is written.
+ */
+int sys_allocate(const struct sys *sys, int fd, uint64_t bytes);
+
 #endif

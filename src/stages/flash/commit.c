@@ -429,10 +429,10 @@ static void header_void(struct commit *commit, uint32_t number, uint32_t at)
 /* [m] The pages of a region that are to be written in this pass. */
 static uint64_t region_take(struct commit *commit, struct region *region)
 {
-	uint64_t pages = !region_counts(region) ? 0
-			 : commit->second	? region->kill_single
-						: region->kill_dirty;
+	uint64_t pages = commit->second ? region->kill_single : region->kill_dirty;
 
+	if (!region_counts(region))
+		pages = 0;
 	if (commit->second) {
 		region->kill_single = 0;
 		return pages;

@@ -313,15 +313,6 @@ bool flash_file_reads(struct flash *tier, uint32_t unit)
 	return got > 0;
 }
 
-static int allocate(struct flash *tier, uint64_t bytes)
-{
-	int rc = tier->sys->fallocate(tier->fd, 0, 0, (off_t)bytes);
-
-	if (rc == -EOPNOTSUPP) /* then the file grows as it is written */
-		rc = tier->sys->ftruncate(tier->fd, (off_t)bytes);
-	return rc;
-}
-
 static int no_room(struct flash *tier, uint64_t bytes, struct cairn_error *reterr)
 {
 	struct statvfs st;
@@ -349,7 +340,7 @@ int flash_file_make(struct flash *tier, uint64_t bytes, struct cairn_error *rete
 				   tier->there_bytes ? "remove the file, it is made anew"
 						     : "use ext4, XFS, Btrfs or a block device");
 	if (rc == 0 && !tier->device)
-		rc = allocate(tier, bytes);
+		rc = sys_allocate(tier->sys, tier->fd, bytes);
 	if (rc < 0 && !tier->there_bytes) /* what was taken before it failed */
 		tier->sys->ftruncate(tier->fd, 0);
 	if (rc == -ENOSPC || rc == -EDQUOT)

@@ -21,6 +21,7 @@
 #include <string.h>
 
 #include "stages/flash/rest.h"
+#include "sys/device.h"
 
 /* Beyond what was found: submissions and uses of regions that left nothing behind. */
 #define SEQUENCE_AHEAD	 (1ull << 44)
@@ -28,10 +29,11 @@
 
 struct repair {
 	struct rest rest;
-	bool rebuilt;	 /* both copies of the superblock were lost */
-	bool one;	 /* one was */
-	bool left;	 /* something stays as it is: the store is not called clean */
-	uint32_t sealed; /* regions that were open */
+	struct rest_length length; /* before anything is written */
+	bool rebuilt;		   /* both copies of the superblock were lost */
+	bool one;		   /* one was */
+	bool left;		   /* something stays as it is: the store is not called clean */
+	uint32_t sealed;	   /* regions that were open */
 };
 
 /* Mended without a loss. */
@@ -297,29 +299,26 @@ static int super_close(struct repair *repair)
 static int length_look(struct repair *repair)
 {
 	struct rest *rest = &repair->rest;
-	struct rest_length length = {0};
-	int rc = rest_length(rest, &length);
+	int rc = rest_length(rest, &repair->length);
 
-	if (rc < 0 || !length.shorter || !length.device)
+	if (rc < 0 || !repair->length.shorter || !repair->length.device)
 		return rc;
 	repair->left = true;
-	return rest_report(rest, CAIRN_FINDING_DAMAGED, length.bytes,
+	return rest_report(rest, CAIRN_FINDING_DAMAGED, repair->length.bytes,
 			   "the device ends here, and the store was made on a larger one: nothing "
 			   "was changed, copy it to one of that size");
 }
 
 /* As long as it was made: regions that lay behind the end are unused, or end early, from now on. */
-static int length_mend(struct rest *rest)
+static int length_mend(struct repair *repair)
 {
-	struct rest_length length = {0};
-	int rc = rest_length(rest, &length);
+	struct rest *rest = &repair->rest;
+	int rc;
 
-	if (rc < 0 || !length.shorter)
-		return rc;
+	if (!repair->length.shorter)
+		return 0;
 	/* An open takes no file without room for all of it. */
-	rc = rest->sys->fallocate(rest->fd, 0, 0, (off_t)rest->super.super.file_bytes);
-	if (rc == -EOPNOTSUPP)
-		rc = rest->sys->ftruncate(rest->fd, (off_t)rest->super.super.file_bytes);
+	rc = sys_allocate(rest->sys, rest->fd, rest->super.super.file_bytes);
 	if (rc == 0)
 		rc = rest->sys->fdatasync(rest->fd);
 	if (rc < 0)
@@ -327,7 +326,7 @@ static int length_mend(struct rest *rest)
 				  "it was cut short, and cannot be made as long as it was, %llu "
 				  "bytes: %s; nothing was changed",
 				  (unsigned long long)rest->super.super.file_bytes, strerror(-rc));
-	return rest_report(rest, CAIRN_FINDING_DAMAGED, length.bytes,
+	return rest_report(rest, CAIRN_FINDING_DAMAGED, repair->length.bytes,
 			   "the file was cut short here, and is as long again as it was made: what "
 			   "was written behind is lost");
 }
@@ -603,7 +602,7 @@ static int repair_region(struct repair *repair, uint32_t region)
 static int repair_all(struct repair *repair)
 {
 	struct rest *rest = &repair->rest;
-	int rc = length_mend(rest);
+	int rc = length_mend(repair);
 
 	if (rc == 0)
 		rc = super_mend(repair);
