@@ -43,7 +43,7 @@ def make_adapter(path: Path, seed: int) -> str:
     return str(path)
 
 
-class Adapters(harness.Case):
+class Adapters(harness.ConnectorCase):
     prompts, blocks, saved = harness.shared_prompts()
     options: ClassVar[dict[str, Any]] = {
         "enable_lora": True, "max_lora_rank": RANK, "max_loras": 1, "max_cpu_loras": 4,
@@ -54,14 +54,9 @@ class Adapters(harness.Case):
 
         return LoRARequest(name, number, path)
 
-    def round(self, lora: Any) -> tuple[list[list[int]], int]:
-        """The tokens, and how many blocks came out of the store."""
-        harness.reset(self.llm)
-        before = harness.stored(self.llm)["load_blocks"]
-        tokens = harness.generate(self.llm, self.prompts, lora_request=lora)
-        harness.settle(self.llm)
-        harness.generate(self.llm, [harness.prompt(99, 4)], 1)  # a step more: its counts
-        return tokens, harness.stored(self.llm)["load_blocks"] - before
+    def round_with(self, lora: Any, expected: list[list[int]]) -> dict[str, int]:
+        type(self).expected = expected
+        return self.round(lora_request=lora)
 
     def test_adapters(self) -> None:
         one = make_adapter(self.here / "one", 1)
@@ -73,35 +68,33 @@ class Adapters(harness.Case):
         for name, lora in asked.items():
             harness.reset(self.llm)
             expected[name] = harness.generate(self.llm, self.prompts, lora_request=lora)
-        self.assertEqual(expected["none"], self.expected)
+        unadapted = self.expected
+        self.assertEqual(expected["none"], unadapted)
         self.assertEqual(expected["two"], expected["another by that name"])
         for name in ("one", "two"):
-            self.assertNotEqual(expected[name], self.expected)
+            self.assertNotEqual(expected[name], unadapted)
         self.assertNotEqual(expected["one"], expected["two"])
 
         pipeline = harness.flash(self.here / "kv")
         self.open(pipeline, **self.options)
         for name, lora in asked.items():
             with self.subTest(first=name):
-                self.assertEqual(self.round(lora), (expected[name], 0))
+                self.assert_misses(self.round_with(lora, expected[name]))
         for name, lora in asked.items():
             with self.subTest(again=name):
-                tokens, loaded = self.round(lora)
-                self.assertEqual(tokens, expected[name])
-                self.assertGreaterEqual(loaded, self.blocks)
-
+                self.assert_hits(self.round_with(lora, expected[name]))
         self.open(pipeline, **self.options)
         with self.subTest("after a restart"):
-            tokens, loaded = self.round(asked["one"])
-            self.assertEqual(tokens, expected["one"])
-            self.assertGreaterEqual(loaded, self.blocks)
+            self.assert_hits(self.round_with(asked["one"], expected["one"]))
+
         shutil.rmtree(two)
         make_adapter(Path(two), 3)
+        self.open(None, **self.options)
+        other = harness.generate(self.llm, self.prompts, lora_request=asked["two"])
+        self.assertNotIn(other, (expected["two"], unadapted))
         self.open(pipeline, **self.options)
         with self.subTest("other weights in that folder"):
-            tokens, loaded = self.round(asked["two"])
-            self.assertNotIn(tokens, (expected["two"], self.expected))
-            self.assertEqual(loaded, 0)
+            self.assert_misses(self.round_with(asked["two"], other))
 
 
 if __name__ == "__main__":
