@@ -55,6 +55,18 @@ def through(f, op, size, words, block, registered="yes"):
         return f.turns_figure(b, ours, alone)
 
 
+def lone_shards(f):
+    @f.row("cache-dump-shards", "one block of 16 MiB in 64 shards at a time, dumped through cache "
+           "| flash, against flash alone", f.Target(">=", 0.95), group="cache")
+    def measure(b):
+        block = 16 << 20
+        ours, alone = (f.Turns(b, spec, "dump", block, b.bytes // 2, "--shards", 64, "--depth", 1,
+                               "--durability", "written")
+                       for spec in (b.flash("uring").replace("| flash", "| cache | flash"),
+                                    b.flash()))
+        return f.turns_figure(b, ours, alone)
+
+
 def trace(f, name, blocks):
     @f.row(f"cache-{name}-{blocks}",
            f"cache, policy=lru, the {name} trace in {blocks:,} blocks of 4 KiB: leading hits",
@@ -79,5 +91,6 @@ def add(f):
             through(f, op, *each)
     for each in f.SIZES:
         through(f, "load", *each, registered="no")
+    lone_shards(f)
     for each in LRU_HITS:
         trace(f, *each)

@@ -31,6 +31,11 @@ static int env_guard(const struct cairn_stage_env *env, int fd)
 	return 0;
 }
 
+static void env_split_dumps(const struct cairn_stage_env *env)
+{
+	store_of_env(env)->split_dumps = true;
+}
+
 static void env_lend(const struct cairn_stage_env *env, void *base, size_t bytes)
 {
 	struct cairn_store *store = store_of_env(env);
@@ -145,6 +150,7 @@ static int open_stages(struct cairn_store *store, struct cairn_error *reterr)
 		level->internal.engine_early_end = env_engine_early_end;
 		level->internal.guard = env_guard;
 		level->internal.lend = env_lend;
+		level->internal.split_dumps = env_split_dumps;
 		level->internal.fork_close = env_fork_close;
 		level->internal.reactors_ask = env_reactors_ask;
 		level->internal.sequence_raise = env_sequence_raise;

@@ -175,25 +175,41 @@ static bool must_bounce(const struct task *task, const struct cairn_xfer *xfer)
 	return (task->flags & CAIRN_TASK_DETACH) || io_segments(xfer) > IO_IOVS_MAX;
 }
 
+/*
+ * What several parts of one io may have together. Of a dump that is to be written, what starts in
+ * one turn: while it is copied and summed the device has another one. One that may stay in memory
+ * goes whole, since it is held back whole; and a load, since what one io loads is of one life of
+ * the block.
+ */
+static uint64_t bytes_max(const struct task *task, bool bounce, uint64_t bounce_max)
+{
+	uint64_t most = bounce ? BOUNCE_IO_MAX : UINT64_MAX;
+
+	if (bounce && most > bounce_max)
+		most = bounce_max;
+	if (task->op == CAIRN_OP_DUMP && task->store->split_dumps &&
+	    task->durability > CAIRN_MEMORY && most > DUMP_TURN_BYTES)
+		most = DUMP_TURN_BYTES;
+	return most;
+}
+
 /* How many items from the cursor on become one io, and what they bounce. */
 static uint32_t measure(const struct task *task, uint32_t first, uint64_t bounce_max,
 			bool *ret_bounce, uint64_t *ret_bytes)
 {
 	const struct cairn_xfer *xfers = task->xfers;
-	uint64_t segments = io_segments(&xfers[first]);
+	uint64_t segments = io_segments(&xfers[first]), most;
 	uint32_t n = 1;
 
-	if (bounce_max > BOUNCE_IO_MAX)
-		bounce_max = BOUNCE_IO_MAX;
 	*ret_bounce = must_bounce(task, &xfers[first]);
 	*ret_bytes = xfers[first].length;
+	most = bytes_max(task, *ret_bounce, bounce_max);
 	while (n < CAIRN_PARTS_MAX && first + n < task->count &&
 	       same_key(&xfers[first].key, &xfers[first + n].key)) {
 		const struct cairn_xfer *xfer = &xfers[first + n];
 
 		segments += io_segments(xfer);
-		if (must_bounce(task, xfer) != *ret_bounce ||
-		    (*ret_bounce && *ret_bytes + xfer->length > bounce_max) ||
+		if (must_bounce(task, xfer) != *ret_bounce || *ret_bytes + xfer->length > most ||
 		    (!*ret_bounce && segments > IO_IOVS_MAX) ||
 		    xfer->shard_count != xfers[first].shard_count ||
 		    xfer->shard_bytes != xfers[first].shard_bytes)

@@ -137,6 +137,7 @@ struct cairn_store {
 	bool persists;
 	const struct stage_back *back; /* NULL: the first stage does not hold dumps back ... */
 	bool back_preset;	       /* ... of all tasks that do not say otherwise */
+	bool split_dumps;	       /* into ios of DUMP_TURN_BYTES: a tier asks for it */
 	size_t scratch_bytes;
 	struct cairn_stage_host host;
 

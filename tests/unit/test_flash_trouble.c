@@ -122,7 +122,7 @@ static void a_clear_of_a_block_that_is_being_written(void **state)
 /* Removed while it is written, and gone on with: never two blocks of one birth. */
 static void a_birth_is_used_once(void **state)
 {
-	enum { SHARDS = 3, BYTES = 600000 };
+	enum { SHARDS = 2, BYTES = 1 << 19 }; /* one io, and a write for each record */
 	static uint8_t memory[SHARDS * BYTES];
 	struct cairn_xfer xfers[SHARDS];
 	struct cairn_key key;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Dumps and removes. An io has up to CAIRN_PARTS_MAX shards of one block: all are copied into
- * slots, then the io goes below, which writes them out of the caller's memory. So it is ios
- * that overlap: while one is written the next is copied. A shard is there, for all processes,
+ * Dumps and removes. An io has some shards of one block: all are copied into slots, then the io
+ * goes below, which writes them out of the caller's memory. So it is ios that overlap: while one
+ * is written the next is copied, of the same block where the tier below asks for small ones
+ * (split_dumps() of core/stage_env.h). A shard is there, for all processes,
  * when the tier below has taken it: blocks are written once, and who came first is decided
  * there. A dump that is held back is there when it is copied; flush.c writes it below.
  */

@@ -295,6 +295,8 @@ static int open_steps(struct flash *tier, struct cairn_error *reterr)
 		rc = internal->guard(tier->env, tier->fd);
 	if (rc == 0 && internal->lend)
 		internal->lend(tier->env, tier->span_memory, (size_t)SPANS * SPAN_BYTES);
+	if (rc == 0 && internal->split_dumps)
+		internal->split_dumps(tier->env);
 	return rc;
 }
 
