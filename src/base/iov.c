@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "base/copy.h"
+
 bool iov_next(struct iov_walk *walk, uint8_t **ret_base, uint64_t *ret_bytes)
 {
 	while (walk->count && walk->skip >= walk->iov->iov_len) {
@@ -30,6 +32,19 @@ void iov_gather(const struct iovec *iov, uint32_t count, uint64_t skip, uint64_t
 
 	while (iov_next(&walk, &base, &bytes)) {
 		memcpy(memory, base, bytes);
+		memory += bytes;
+	}
+}
+
+void iov_gather_cold(const struct iovec *iov, uint32_t count, uint64_t skip, uint64_t length,
+		     uint8_t *memory)
+{
+	struct iov_walk walk = {iov, count, skip, length};
+	uint64_t bytes;
+	uint8_t *base;
+
+	while (iov_next(&walk, &base, &bytes)) {
+		copy_cold(memory, base, bytes);
 		memory += bytes;
 	}
 }

@@ -227,9 +227,8 @@ uint64_t cache_tick(struct cache_stage *stage);
 bool cache_expired(const struct cache_stage *stage, uint32_t entry);
 /* A block whose bytes do not check is not served again. */
 void cache_damaged(struct cache_stage *stage, uint32_t entry, uint32_t life);
-/* Bytes of a shard to the io, or from it. */
+/* Bytes of a shard to the io. */
 void copy_to_iov(const struct iovec *iov, uint32_t iov_count, const uint8_t *from);
-void copy_from_iov(uint8_t *to, const struct iovec *iov, uint32_t iov_count);
 /* What lies behind the payload of a part that is to be published, where anything does. */
 /* ---- tail.c ---- */
 

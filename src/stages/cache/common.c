@@ -246,14 +246,6 @@ void copy_to_iov(const struct iovec *iov, uint32_t iov_count, const uint8_t *fro
 	}
 }
 
-void copy_from_iov(uint8_t *to, const struct iovec *iov, uint32_t iov_count)
-{
-	for (uint32_t i = 0; i < iov_count; i++) {
-		copy_cold(to, iov[i].iov_base, iov[i].iov_len);
-		to += iov[i].iov_len;
-	}
-}
-
 bool io_late(const struct cache_stage *stage, const struct cairn_io *io)
 {
 	return io->deadline_ns != UINT64_MAX && stage->host->now_ns() >= io->deadline_ns;

@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 
+#include "base/iov.h"
 #include "stages/cache/cache.h"
 #include "stages/cache/slots.h"
 #include "stages/dump_check.h"
@@ -73,7 +74,7 @@ static int take_in(struct cache_stage *stage, struct cache_io *own, struct cairn
 	}
 	payload = map_payload(stage->map, place->slot);
 	if (!(own->in_place & BIT(i)))
-		copy_from_iov(payload, part->iov, part->iov_count);
+		iov_gather_cold(part->iov, part->iov_count, 0, part->stored_length, payload);
 	tail_seal(stage, part, payload);
 	own->own[i] = (struct iovec){payload, part->stored_length};
 	return 0;

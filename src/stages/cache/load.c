@@ -129,7 +129,7 @@ static bool fill_end(struct cache_stage *stage, struct cache_io *own, struct cai
 	bool straight = own->straight & BIT(i);
 
 	if (kept && !straight)
-		copy_from_iov(payload, part->iov, part->iov_count);
+		iov_gather_cold(part->iov, part->iov_count, 0, part->length, payload);
 	if (kept)
 		tail_seal(stage, part, payload);
 	kept = kept && shard_publish(stage->map, place, (uint32_t)part->raw_length,

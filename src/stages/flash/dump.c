@@ -232,13 +232,20 @@ static void record_fill(struct fio *f, const struct record_claim *claim, uint8_t
 	uint32_t pieces = flash_pieces(part->stored_length), *crcs = crcs_of(memory);
 	bool told = part->crc && part->crc_count >= pieces;
 
-	/* A piece at a time: what has been copied is still in the cache when it is summed. */
+	/*
+	 * A piece at a time: what was summed is copied out of the cache, and past it, since the
+	 * device alone reads the span.
+	 */
 	for (uint32_t i = 0; i < pieces; i++) {
 		uint64_t at = (uint64_t)i * CAIRN_PIECE, left = part->stored_length - at;
 		uint64_t length = left < CAIRN_PIECE ? left : CAIRN_PIECE;
 
-		iov_gather(part->iov, part->iov_count, at, length, payload + at);
-		crcs[i] = told ? part->crc[i] : crc32c(0, payload + at, length);
+		if (told)
+			crcs[i] = part->crc[i];
+		else
+			crc32c_pieces(part->iov, part->iov_count, at, length, CAIRN_PIECE,
+				      &crcs[i]);
+		iov_gather_cold(part->iov, part->iov_count, at, length, payload + at);
 	}
 	memset(payload + part->stored_length, 0, room - part->stored_length);
 	head_fill(f, claim, memory);
@@ -319,7 +326,7 @@ static void large_copy(struct fio *f, uint8_t *memory, uint64_t from, uint64_t l
 		length -= head_bytes;
 	}
 	stored = part->stored_length - at < length ? part->stored_length - at : length;
-	iov_gather(part->iov, part->iov_count, at, stored, memory);
+	iov_gather_cold(part->iov, part->iov_count, at, stored, memory);
 	memset(memory + stored, 0, length - stored);
 }
 
