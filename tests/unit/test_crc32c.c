@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "base/crc32c.h"
+#include "base/crc32c_fold.h"
 #include "random.h"
 
 /* Bit by bit, from the definition. */
@@ -70,9 +71,39 @@ static void pieces(void **state)
 	}
 }
 
+/* Lengths about which one way gives place to the other, and long ones; each way by itself. */
+static void long_ones(void **state)
+{
+	static uint8_t data[70000];
+	struct random random = {2};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(data); i++)
+		data[i] = (uint8_t)random_next(&random);
+	for (int round = 0; round < 2000; round++) {
+		size_t most = round % 20 ? 1500 : sizeof(data) - 64;
+		size_t bytes = random_below(&random, (uint32_t)most), skip = (size_t)round % 64;
+		size_t first = bytes ? random_below(&random, (uint32_t)bytes) : 0;
+		uint32_t crc = naive(data + skip, bytes);
+
+		assert_int_equal(crc32c(0, data + skip, bytes), crc);
+		assert_int_equal(
+			crc32c(crc32c(0, data + skip, first), data + skip + first, bytes - first),
+			crc);
+		bytes = bytes / 64 * 64;
+		if (bytes && crc32c_fold_can())
+			assert_int_equal(~crc32c_fold(UINT32_MAX, data + skip, bytes),
+					 naive(data + skip, bytes));
+	}
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(known), cmocka_unit_test(pieces)};
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(known),
+		cmocka_unit_test(pieces),
+		cmocka_unit_test(long_ones),
+	};
 
 	return cmocka_run_group_tests_name("crc32c", tests, NULL, NULL);
 }
