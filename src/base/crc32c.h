@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* CRC-32C (Castagnoli, reflected, init and xorout all ones: RFC 3720, B.4), by ISA-L. Pure. */
+/*
+ * CRC-32C (Castagnoli, reflected, init and xorout all ones: RFC 3720, B.4), by ISA-L, or by
+ * crc32c_fold.h where that is faster. Pure.
+ */
 #ifndef BASE_CRC32C_H
 #define BASE_CRC32C_H
 

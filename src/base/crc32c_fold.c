@@ -31,7 +31,8 @@ bool crc32c_fold_can(void)
 
 bool crc32c_fold_faster(void)
 {
-	return crc32c_fold_can() && __builtin_cpu_is("amd") && !__builtin_cpu_supports("avx512f");
+	return crc32c_fold_can() && __builtin_cpu_is("amd") && __builtin_cpu_supports("avx2") &&
+	       !__builtin_cpu_supports("avx512f"); /* Zen, to the third */
 }
 
 __attribute__((target("pclmul,sse4.2"))) static inline __m128i moved(__m128i lane, __m128i factors,

@@ -21,7 +21,7 @@ bool iov_next(struct iov_walk *walk, uint8_t **ret_base, uint64_t *ret_bytes);
 /* Copies @length bytes that start @skip into @iov to or from @memory. */
 void iov_gather(const struct iovec *iov, uint32_t count, uint64_t skip, uint64_t length,
 		uint8_t *memory);
-/* By copy_cold(): nobody reads @memory soon. */
+/* By copy_cold(): this processor does not read @memory soon. */
 void iov_gather_cold(const struct iovec *iov, uint32_t count, uint64_t skip, uint64_t length,
 		     uint8_t *memory);
 void iov_scatter(const struct iovec *iov, uint32_t count, uint64_t skip, uint64_t length,

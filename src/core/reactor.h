@@ -31,8 +31,8 @@
 #define STARTS_MAX	64u /* ios started in one turn: then deadlines and messages are looked at */
 /*
  * Bytes of dumps started in one turn, or one io: a tier sums and perhaps copies
- * them at once, and the device must not stand still until all have been. And of one io, but for
- * a single part.
+ * them at once, and the device must not stand still until all have been. And of one io that has
+ * more than one part, where a tier asks for it (split_dumps() of core/stage_env.h).
  */
 #define DUMP_TURN_BYTES (1u << 20)
 /*

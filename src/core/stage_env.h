@@ -68,8 +68,9 @@ struct stage_env {
 	void (*lend)(const struct cairn_stage_env *env, void *base, size_t bytes);
 	/*
 	 * From open() of a tier that writes what an io brings in one piece after another: that
-	 * ios of dumps which are to be written bring 1 MiB, or one part. So more than one
+	 * ios of callers' dumps which are to be written bring 1 MiB, or one part. So more than one
 	 * is under way of a large block, and what one of them costs is beside the others' writes.
+	 * All stages of the pipeline get them so.
 	 */
 	void (*split_dumps)(const struct cairn_stage_env *env);
 	/*

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From the items of a task to ios: runs of one key become one io. */
+/* From the items of a task to ios: runs of one key become one io, or a few. */
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
@@ -178,8 +178,8 @@ static bool must_bounce(const struct task *task, const struct cairn_xfer *xfer)
 /*
  * What several parts of one io may have together. Of a dump that is to be written, what starts in
  * one turn: while it is copied and summed the device has another one. One that may stay in memory
- * goes whole, since it is held back whole; and a load, since what one io loads is of one life of
- * the block.
+ * goes whole, since it is held back whole, and so does what was held back, for its stage asks
+ * whether the block is below; and a load, since what one io loads is of one life of the block.
  */
 static uint64_t bytes_max(const struct task *task, bool bounce, uint64_t bounce_max)
 {
@@ -187,7 +187,7 @@ static uint64_t bytes_max(const struct task *task, bool bounce, uint64_t bounce_
 
 	if (bounce && most > bounce_max)
 		most = bounce_max;
-	if (task->op == CAIRN_OP_DUMP && task->store->split_dumps &&
+	if (task->op == CAIRN_OP_DUMP && task->store->split_dumps && !task_own(task) &&
 	    task->durability > CAIRN_MEMORY && most > DUMP_TURN_BYTES)
 		most = DUMP_TURN_BYTES;
 	return most;

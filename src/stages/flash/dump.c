@@ -222,6 +222,16 @@ static uint32_t *crcs_of(void *head)
 	return (uint32_t *)(void *)((uint8_t *)head + sizeof(struct flash_record));
 }
 
+/* Bytes of a part into a span: past the caches where the device alone reads that. */
+static void part_copy(const struct fio *f, const struct cairn_part *part, uint64_t at,
+		      uint64_t length, uint8_t *memory)
+{
+	if (f->tier->direct)
+		iov_gather_cold(part->iov, part->iov_count, at, length, memory);
+	else
+		iov_gather(part->iov, part->iov_count, at, length, memory);
+}
+
 /* A whole record into memory. */
 static void record_fill(struct fio *f, const struct record_claim *claim, uint8_t *memory)
 {
@@ -232,10 +242,7 @@ static void record_fill(struct fio *f, const struct record_claim *claim, uint8_t
 	uint32_t pieces = flash_pieces(part->stored_length), *crcs = crcs_of(memory);
 	bool told = part->crc && part->crc_count >= pieces;
 
-	/*
-	 * A piece at a time: what was summed is copied out of the cache, and past it, since the
-	 * device alone reads the span.
-	 */
+	/* A piece at a time: what has been summed is still in the cache when it is copied. */
 	for (uint32_t i = 0; i < pieces; i++) {
 		uint64_t at = (uint64_t)i * CAIRN_PIECE, left = part->stored_length - at;
 		uint64_t length = left < CAIRN_PIECE ? left : CAIRN_PIECE;
@@ -245,7 +252,7 @@ static void record_fill(struct fio *f, const struct record_claim *claim, uint8_t
 		else
 			crc32c_pieces(part->iov, part->iov_count, at, length, CAIRN_PIECE,
 				      &crcs[i]);
-		iov_gather_cold(part->iov, part->iov_count, at, length, payload + at);
+		part_copy(f, part, at, length, payload + at);
 	}
 	memset(payload + part->stored_length, 0, room - part->stored_length);
 	head_fill(f, claim, memory);
@@ -326,7 +333,7 @@ static void large_copy(struct fio *f, uint8_t *memory, uint64_t from, uint64_t l
 		length -= head_bytes;
 	}
 	stored = part->stored_length - at < length ? part->stored_length - at : length;
-	iov_gather_cold(part->iov, part->iov_count, at, stored, memory);
+	part_copy(f, part, at, stored, memory);
 	memset(memory + stored, 0, length - stored);
 }
 
