@@ -10,7 +10,6 @@
 /* ISA-L counts bytes in an int; a multiple of its block keeps each call fast. */
 #define CRC_CALL_MAX (1u << 30)
 #define FOLD_MIN     512u /* below, what it takes to begin and to end counts */
-#define FOLD_STEP    64u
 
 uint32_t crc32c(uint32_t crc, const void *data, size_t bytes)
 {
@@ -20,7 +19,7 @@ uint32_t crc32c(uint32_t crc, const void *data, size_t bytes)
 	/* ISA-L neither inverts at the start nor at the end: the register itself. */
 	crc = ~crc;
 	if (bytes >= FOLD_MIN && crc32c_fold_faster()) {
-		size_t n = bytes / FOLD_STEP * FOLD_STEP;
+		size_t n = bytes / CRC32C_FOLD_STEP * CRC32C_FOLD_STEP;
 
 		crc = crc32c_fold(crc, at, n);
 		at += n;

@@ -16,8 +16,7 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
-#define LANES 4u
-#define STEP  (LANES * 16u)
+#define LANES (CRC32C_FOLD_STEP / 16)
 
 #define X_575 0x1c19243b00000000ll /* the first half by 512 bits, which is 64 further on */
 #define X_511 0x75bba45b00000000ll /* the second */
@@ -53,11 +52,11 @@ __attribute__((target("pclmul,sse4.2"))) uint32_t crc32c_fold(uint32_t crc, cons
 	__m128i lanes[LANES];
 	uint64_t rest;
 
-	assert(bytes > 0 && bytes % STEP == 0);
+	assert(bytes > 0 && bytes % CRC32C_FOLD_STEP == 0);
 	for (unsigned i = 0; i < LANES; i++)
 		lanes[i] = _mm_loadu_si128(at++);
 	lanes[0] = _mm_xor_si128(lanes[0], _mm_cvtsi32_si128((int)crc));
-	while (bytes -= STEP)
+	while (bytes -= CRC32C_FOLD_STEP)
 		for (unsigned i = 0; i < LANES; i++)
 			lanes[i] = moved(lanes[i], by_step, _mm_loadu_si128(at++));
 	for (unsigned i = 1; i < LANES; i++)

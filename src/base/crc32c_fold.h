@@ -11,13 +11,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define CRC32C_FOLD_STEP 64u /* bytes */
+
 /* Whether this processor can; and whether it should. */
 bool crc32c_fold_can(void);
 bool crc32c_fold_faster(void);
 
 /*
  * Takes @bytes at @data into @crc, the register itself: neither inverted before nor after. A
- * multiple of 64, and not 0. Only where crc32c_fold_can().
+ * multiple of CRC32C_FOLD_STEP, and not 0. Only where crc32c_fold_can().
  */
 uint32_t crc32c_fold(uint32_t crc, const void *data, size_t bytes);
 

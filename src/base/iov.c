@@ -23,30 +23,30 @@ bool iov_next(struct iov_walk *walk, uint8_t **ret_base, uint64_t *ret_bytes)
 	return true;
 }
 
-void iov_gather(const struct iovec *iov, uint32_t count, uint64_t skip, uint64_t length,
-		uint8_t *memory)
+static void gather(struct iov_walk walk, uint8_t *memory, bool cold)
 {
-	struct iov_walk walk = {iov, count, skip, length};
 	uint64_t bytes;
 	uint8_t *base;
 
 	while (iov_next(&walk, &base, &bytes)) {
-		memcpy(memory, base, bytes);
+		if (cold)
+			copy_cold(memory, base, bytes);
+		else
+			memcpy(memory, base, bytes);
 		memory += bytes;
 	}
+}
+
+void iov_gather(const struct iovec *iov, uint32_t count, uint64_t skip, uint64_t length,
+		uint8_t *memory)
+{
+	gather((struct iov_walk){iov, count, skip, length}, memory, false);
 }
 
 void iov_gather_cold(const struct iovec *iov, uint32_t count, uint64_t skip, uint64_t length,
 		     uint8_t *memory)
 {
-	struct iov_walk walk = {iov, count, skip, length};
-	uint64_t bytes;
-	uint8_t *base;
-
-	while (iov_next(&walk, &base, &bytes)) {
-		copy_cold(memory, base, bytes);
-		memory += bytes;
-	}
+	gather((struct iov_walk){iov, count, skip, length}, memory, true);
 }
 
 void iov_scatter(const struct iovec *iov, uint32_t count, uint64_t skip, uint64_t length,
