@@ -200,14 +200,14 @@ static void slices(void **state)
 	for (uint32_t count = 1; count <= REGIONS + 1; count++) {
 		uint32_t turns = 1;
 
-		policy_scan_begin(&scan, false);
+		policy_scan_begin(&scan, false, true);
 		while (!policy_scan(&m->policy, &scan, count))
 			turns++;
 		assert_int_equal(turns, (REGIONS + count - 1) / count);
 		assert_true(policy_scan_end(&m->policy, &scan, &victim));
 		assert_int_equal(victim.region, 0);
 	}
-	policy_scan_begin(&scan, false);
+	policy_scan_begin(&scan, false, true);
 	assert_false(policy_scan(&m->policy, &scan, 2));
 	policy_hold(&m->policy, 0, 50); /* which was looked at */
 	assert_true(policy_scan(&m->policy, &scan, REGIONS));
@@ -217,7 +217,7 @@ static void slices(void **state)
 	policy_hold(&m->policy, 0, UNITS - 50); /* nothing of it would be freed */
 	assert_false(policy_scan_end(&m->policy, &scan, &victim));
 	assert_int_equal(victim.region, POLICY_NONE);
-	policy_scan_begin(&scan, false);
+	policy_scan_begin(&scan, false, true);
 	for (uint32_t region = 0; region < REGIONS; region++)
 		policy_candidate(&m->policy, region, false);
 	assert_true(policy_scan(&m->policy, &scan, REGIONS));
@@ -344,6 +344,34 @@ static void fill(struct model *m, uint32_t region)
 	policy_candidate(&m->policy, region, true);
 }
 
+/* Where there is no place for what would be carried. */
+static struct policy_victim choose_bare(const struct model *m)
+{
+	struct policy_victim victim;
+	struct policy_scan scan;
+
+	policy_scan_begin(&scan, false, false);
+	assert_true(policy_scan(&m->policy, &scan, REGIONS));
+	assert_true(policy_scan_end(&m->policy, &scan, &victim));
+	return victim;
+}
+
+static void a_victim_that_needs_no_place(struct model *m)
+{
+	uint32_t first = choose_bare(m).region;
+
+	for (uint32_t region = 0; region < REGIONS; region++) {
+		struct policy_victim victim = choose_bare(m);
+
+		assert_int_not_equal(victim.region, POLICY_NONE);
+		assert_int_equal(victim.carried, 0);
+		policy_hold(&m->policy, (first + region) % REGIONS, 1);
+	}
+	assert_int_equal(choose_bare(m).region, POLICY_NONE);
+	for (uint32_t region = 0; region < REGIONS; region++)
+		policy_unhold(&m->policy, region, 1);
+}
+
 /* Whatever is used, the log is never copied more than promised, and there is always a victim. */
 static void bounded_by(enum policy_kind kind)
 {
@@ -363,6 +391,7 @@ static void bounded_by(enum policy_kind kind)
 				policy_touch(&m->policy, region, (uint16_t)(m->policy.epoch - 63),
 					     random_below(&random, UNITS / (1 + (uint32_t)seed)));
 			model_advance(m, random_below(&random, 12));
+			a_victim_that_needs_no_place(m);
 			victim = policy_choose(&m->policy, false);
 			assert_int_not_equal(victim.region, POLICY_NONE);
 			assert_true(victim.carried <= UNITS * POLICY_CARRY_SHARE);

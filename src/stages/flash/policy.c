@@ -180,15 +180,23 @@ static void offer(const struct policy *policy, uint32_t region, uint32_t age, ui
 	best->victim.age = (uint16_t)age;
 }
 
-static bool too_much(const struct policy *policy, uint32_t carried, uint32_t all)
+static bool too_much(const struct policy *policy, const struct policy_scan *scan, uint32_t carried,
+		     uint32_t all)
 {
-	return carried &&
-	       (all > policy->region_units * POLICY_CARRY_SHARE || carried > policy->credit);
+	return carried && (!scan->carry || all > policy->region_units * POLICY_CARRY_SHARE ||
+			   carried > policy->credit);
+}
+
+/* Whether a region of which @all is carried and @live is live is any use as a victim. */
+static bool of_use(const struct policy *policy, const struct policy_scan *scan, uint32_t all,
+		   uint32_t live)
+{
+	return all < policy->region_units && !(scan->evict && all == live) && (scan->carry || !all);
 }
 
 /* Its thresholds, from the youngest: everything is evicted, then less and less. */
-static void consider_cost(const struct policy *policy, uint32_t region, bool evict,
-			  struct policy_choice *best)
+static void consider_cost(const struct policy *policy, const struct policy_scan *scan,
+			  uint32_t region, struct policy_choice *best)
 {
 	struct policy_region *r = region_of(policy, region);
 	double units = policy->region_units;
@@ -199,10 +207,10 @@ static void consider_cost(const struct policy *policy, uint32_t region, bool evi
 		uint32_t bin = age < POLICY_BINS ? *bin_of(policy, r, age) : 0;
 		double freed = units - all;
 
-		if (too_much(policy, carried, all))
+		if (too_much(policy, scan, carried, all))
 			return;
 		/* A threshold between two bins that hold something is as good as the older one. */
-		if (freed > 0 && (bin || age == POLICY_BINS) && !(evict && all == r->live))
+		if ((bin || age == POLICY_BINS) && of_use(policy, scan, all, r->live))
 			offer(policy, region, age, all, policy->price * all / freed - age, best);
 		carried += bin;
 	}
@@ -217,8 +225,8 @@ static double mean_age(const struct policy *policy, struct policy_region *r)
 	return sum / policy->region_units;
 }
 
-static void consider_lru(const struct policy *policy, uint32_t region, bool evict,
-			 struct policy_choice *best)
+static void consider_lru(const struct policy *policy, const struct policy_scan *scan,
+			 uint32_t region, struct policy_choice *best)
 {
 	struct policy_region *r = region_of(policy, region);
 	uint32_t carried = 0, age = 0, all;
@@ -226,41 +234,41 @@ static void consider_lru(const struct policy *policy, uint32_t region, bool evic
 	for (; age < POLICY_HOT_AGE; age++) {
 		uint32_t more = carried + *bin_of(policy, r, age);
 
-		if (too_much(policy, more, with_held(r, more)))
+		if (too_much(policy, scan, more, with_held(r, more)))
 			break;
 		carried = more;
 	}
 	all = with_held(r, carried);
-	if (evict && all == r->live) {
+	if (scan->evict && all == r->live) {
 		age = 0;
 		all = with_held(r, 0);
 	}
-	if (all < policy->region_units && !(evict && all == r->live))
+	if (of_use(policy, scan, all, r->live))
 		offer(policy, region, age, all, -mean_age(policy, r), best);
 }
 
-static void consider_fifo(const struct policy *policy, uint32_t region, bool evict,
-			  struct policy_choice *best)
+static void consider_fifo(const struct policy *policy, const struct policy_scan *scan,
+			  uint32_t region, struct policy_choice *best)
 {
 	struct policy_region *r = region_of(policy, region);
 	uint32_t all = with_held(r, 0);
 
-	if (all < policy->region_units && !(evict && all == r->live))
+	if (of_use(policy, scan, all, r->live))
 		offer(policy, region, 0, all, -(double)(policy->seq - r->seq), best);
 }
 
-static void consider(const struct policy *policy, uint32_t region, bool evict,
+static void consider(const struct policy *policy, const struct policy_scan *scan, uint32_t region,
 		     struct policy_choice *best)
 {
 	switch (policy->kind) {
 	case POLICY_COST:
-		consider_cost(policy, region, evict, best);
+		consider_cost(policy, scan, region, best);
 		return;
 	case POLICY_LRU:
-		consider_lru(policy, region, evict, best);
+		consider_lru(policy, scan, region, best);
 		return;
 	case POLICY_FIFO:
-		consider_fifo(policy, region, evict, best);
+		consider_fifo(policy, scan, region, best);
 		return;
 	}
 }
@@ -273,9 +281,10 @@ void policy_suspect(struct policy *policy, uint32_t region)
 
 static const struct policy_choice none = {.victim = {.region = POLICY_NONE}};
 
-void policy_scan_begin(struct policy_scan *scan, bool evict)
+void policy_scan_begin(struct policy_scan *scan, bool evict, bool carry)
 {
-	*scan = (struct policy_scan){.evict = evict, .best = none, .best_suspect = none};
+	*scan = (struct policy_scan){
+		.evict = evict, .carry = carry, .best = none, .best_suspect = none};
 }
 
 bool policy_scan(const struct policy *policy, struct policy_scan *scan, uint32_t count)
@@ -284,7 +293,7 @@ bool policy_scan(const struct policy *policy, struct policy_scan *scan, uint32_t
 		const struct policy_region *r = &policy->regions[scan->next];
 
 		if (r->candidate)
-			consider(policy, scan->next, scan->evict,
+			consider(policy, scan, scan->next,
 				 r->suspect ? &scan->best_suspect : &scan->best);
 	}
 	return scan->next == policy->region_count;
@@ -298,7 +307,7 @@ static struct policy_victim as_it_is(const struct policy *policy, const struct p
 	uint32_t region = choice->victim.region;
 
 	if (region != POLICY_NONE && policy->regions[region].candidate)
-		consider(policy, region, scan->evict, &now);
+		consider(policy, scan, region, &now);
 	return now.victim;
 }
 
@@ -319,7 +328,7 @@ struct policy_victim policy_choose(struct policy *policy, bool evict)
 	struct policy_victim victim;
 	struct policy_scan scan;
 
-	policy_scan_begin(&scan, evict);
+	policy_scan_begin(&scan, evict, true);
 	policy_scan(policy, &scan, policy->region_count);
 	policy_scan_end(policy, &scan, &victim);
 	return victim;

@@ -720,7 +720,8 @@ static void reclaim_step(struct reclaim *r)
 		tier_unlock(tier);
 		return;
 	}
-	policy_scan_begin(&r->scan, r->entries_wanted);
+	/* None is free where a store was killed before the victim of the last one was. */
+	policy_scan_begin(&r->scan, r->entries_wanted, tier->free_count > 0);
 	r->room_events = tier->room_events;
 	r->entries_wanted = false;
 	if (r->barren > tier->layout.region_count)
