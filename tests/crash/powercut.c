@@ -9,6 +9,7 @@
  *  2. what was durably removed or cleared stays away, and no older content comes
  *     back in place of newer;
  *  3. anything else is whole or absent, and never a wrong byte.
+ * And whatever is left of it, the image takes new blocks.
  * Then the work goes on from one of the images: cuts of cuts.
  *
  * Until somebody asks for something to be durable nothing is promised, and little flushed: then
@@ -36,7 +37,9 @@
 #define BYTES	 200000u /* of a block */
 #define VERSIONS 64u
 #define NONE	 0xff
-#define BORDER	 24u  /* keys removed by one task */
+#define BORDER	 24u /* keys removed by one task */
+#define LARGE	 3u
+#define NEW_ID	 1000000000u /* on from there no block is of the model */
 #define HOLD_MS	 100u /* a hold goes on beside tasks of a wave; a guess at when one waits for it */
 
 static const struct kit_shape shapes[SPACES] = {{1, 6000}, {5, 20000}, {16, 3000}, {2, 100000}};
@@ -64,13 +67,15 @@ struct variant {
 	uint32_t waves; /* of a session */
 	bool roomy;	/* nothing is evicted */
 	bool late;	/* nothing is durable for a while, or ever */
+	bool carries;	/* few blocks, in use, among many that are dumped once */
 };
 
 static const struct variant variants[] = {
-	{"tight", "region=256KiB", 8u << 20, 256u << 10, KEYS, 150, false, false},
-	{"roomy", "region=256KiB", 16u << 20, 256u << 10, 6, 40, true, false},
-	{"each", "region=512KiB, sync=each", 8u << 20, 512u << 10, KEYS, 100, false, false},
-	{"late", "region=256KiB", 8u << 20, 256u << 10, KEYS, 150, false, true},
+	{"tight", "region=256KiB", 8u << 20, 256u << 10, KEYS, 150, false, false, false},
+	{"roomy", "region=256KiB", 16u << 20, 256u << 10, 6, 40, true, false, false},
+	{"each", "region=512KiB, sync=each", 8u << 20, 512u << 10, KEYS, 100, false, false, false},
+	{"late", "region=256KiB", 8u << 20, 256u << 10, KEYS, 150, false, true, false},
+	{"carries", "region=256KiB", 8u << 20, 256u << 10, 4, 100, false, false, true},
 };
 #define VARIANTS (sizeof(variants) / sizeof(variants[0]))
 
@@ -94,6 +99,8 @@ static struct {
 	struct promise kept_promises[SPACES][KEYS];
 	/* figures */
 	uint64_t cuts, promised, demanded, survived, extra, evicted, reclaimed, waves;
+	uint64_t carried; /* bytes */
+	uint64_t others;  /* blocks beside the model's */
 } world;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -459,11 +466,26 @@ static void load_some(void)
 	      models[space], key);
 }
 
+/* Blocks that nobody asks for again, so that regions are reclaimed in which others are in use. */
+static void dump_others(void)
+{
+	for (uint32_t i = 0; i < 6; i++) {
+		uint32_t space = (uint32_t)kit_below(&world.rng, SPACES);
+		int ret = kit_dump(world.ns[space], shapes[space], NEW_ID + world.others++, 0,
+				   shapes[space].shards, CAIRN_WRITTEN);
+
+		CHECK(ret >= 0, "dump: %d", ret);
+		load_some();
+	}
+}
+
 static void wave(void)
 {
 	uint32_t count = 1 + (uint32_t)kit_below(&world.rng, WAVE), sent = 0;
 
 	world.waves++;
+	if (world.variant->carries)
+		dump_others();
 	for (uint32_t i = 0; i < count; i++)
 		sent += op_send(&ops[sent]);
 	for (uint32_t i = 0; i < sent; i++)
@@ -528,16 +550,28 @@ static const struct sys *image_sys(void)
 	return &table;
 }
 
+/* A store that opens takes dumps, however full a cut has left it: several regions of them. */
+static void image_takes(struct cairn_namespace *ns)
+{
+	struct kit_shape shape = shapes[LARGE];
+
+	for (uint64_t i = 0; i < 8; i++) {
+		uint64_t id = 2 * NEW_ID + i;
+
+		CHECK(kit_dump(ns, shape, id, 0, shape.shards, CAIRN_WRITTEN) >= 0);
+		CHECK(kit_load(ns, shape, id) == 0, "block %lu after the cut", (unsigned long)i);
+	}
+}
+
 /* What is left of the promises in an image. */
 static void image_verify(void)
 {
 	struct cairn_store *store;
 	struct cairn_namespace *ns[SPACES];
 	char spec[256];
-	bool live;
+	bool live = world.unsure;
 
 	write_file(world.image_path, world.kept);
-	live = world.unsure;
 	world.unsure = !world.asked_kept;
 	open_store(image_sys(), world.image_path, 1, &store, ns);
 	for (uint32_t space = 0; space < SPACES; space++) {
@@ -555,12 +589,15 @@ static void image_verify(void)
 	}
 	CHECK(world.unsure || kit_counter(store, "flash", "damaged_blocks") == 0);
 	CHECK(kit_counter(store, "flash", "regions_suspect") == 0);
+	image_takes(ns[LARGE]);
 	CHECK(cairn_store_close(store, UINT64_MAX) == 0);
 	world.unsure = live;
 	if (world.cuts % 16)
 		return;
 	snprintf(spec, sizeof(spec), "flash(path=%s)", world.image_path);
-	CHECK(kit_check(spec) == CAIRN_FINDING_NOTE);
+	/* Where nothing was flushed there may be tables of records that never came. */
+	CHECK(kit_check(spec) <=
+	      (world.asked_kept ? CAIRN_FINDING_NOTE : CAIRN_FINDING_REPAIRABLE));
 }
 
 /*
@@ -670,6 +707,7 @@ static void session(uint64_t seed, uint64_t cuts)
 	hold_none();
 	world.evicted = kit_counter(world.store, "flash", "evicted_blocks");
 	world.reclaimed += kit_counter(world.store, "flash", "reclaimed_regions");
+	world.carried += kit_counter(world.store, "flash", "carried_bytes");
 	device_cut_in(1 + kit_below(&world.rng, kit_below(&world.rng, 2) ? 120 : 12));
 	met.phase = PHASE_CLOSE;
 	CHECK(cairn_store_close(world.store, UINT64_MAX) == 0);
@@ -723,9 +761,7 @@ static void cuts_tell(uint64_t wanted)
 		printf("%s %s %lu", i ? "," : "", kinds[i], (unsigned long)met.kinds[i]);
 	printf("\n");
 	for (uint32_t i = 0; wanted >= 500 && i < CUT_KINDS; i++)
-		CHECK(met.kinds[i], "no cut met %s", kinds[i]);
-	for (uint32_t i = 0; wanted >= 500 && i < PHASES; i++)
-		CHECK(met.phases[i]);
+		CHECK(met.kinds[i] && met.phases[i % PHASES], "no cut met %s", kinds[i]);
 }
 
 int main(int argc, char **argv)
@@ -749,11 +785,11 @@ int main(int argc, char **argv)
 			if (!name || strcmp(name, variants[i].name) == 0)
 				chain(&variants[i], seed, each);
 	device_figures(figures);
-	printf("powercut: %lu cuts in %lu waves, %lu regions reclaimed; of %lu writes not flushed "
-	       "%lu were torn, %lu dropped\n",
+	printf("powercut: %lu cuts in %lu waves, %lu regions reclaimed, %lu KiB carried; of %lu "
+	       "writes not flushed %lu were torn, %lu dropped\n",
 	       (unsigned long)world.cuts, (unsigned long)world.waves,
-	       (unsigned long)world.reclaimed, (unsigned long)figures[0], (unsigned long)figures[1],
-	       (unsigned long)figures[2]);
+	       (unsigned long)world.reclaimed, (unsigned long)(world.carried >> 10),
+	       (unsigned long)figures[0], (unsigned long)figures[1], (unsigned long)figures[2]);
 	printf("powercut: %lu blocks promised, %lu demanded, %lu survived; %lu more were there\n",
 	       (unsigned long)world.promised, (unsigned long)world.demanded,
 	       (unsigned long)world.survived, (unsigned long)world.extra);
