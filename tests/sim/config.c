@@ -108,6 +108,14 @@ static uint32_t policy_draw(const struct kit_rng *all)
 	return ONE_OF(&rng, POLICY_COST, POLICY_COST, POLICY_LRU, POLICY_FIFO);
 }
 
+/* How long a dump waits for room until others are declined; 0, in some runs: not at all. */
+static uint64_t shed_draw(const struct kit_rng *all)
+{
+	struct kit_rng rng = {.state = all->state ^ 0x73686564};
+
+	return (uint64_t)ONE_OF(&rng, 0, 5, 5000, 5000, 5000, 5000) * 1000000;
+}
+
 static void stage_draw(struct config *config, struct kit_rng *rng)
 {
 	static const char *const names[] = {"group", "each", "none"};
@@ -117,10 +125,12 @@ static void stage_draw(struct config *config, struct kit_rng *rng)
 	int at;
 
 	config->model.undurable = sync == 2;
+	config->shed_ns = shed_draw(rng);
 	at = snprintf(config->options, sizeof(config->options),
-		      "size=%lu;region=%u;sync=%u;direct=%u;policy=%u",
+		      "size=%lu;region=%u;sync=%u;direct=%u;policy=%u;shed=%lu",
 		      (unsigned long)config->bytes, config->region, sync,
-		      config->watched_by_answers ? DIRECT_NO : DIRECT_YES, policy);
+		      config->watched_by_answers ? DIRECT_NO : DIRECT_YES, policy,
+		      (unsigned long)config->shed_ns);
 	if (kit_below(rng, 3) == 0) {
 		entries = 16 + (uint32_t)kit_below(rng, config->model.keys);
 		at += snprintf(config->options + at, sizeof(config->options) - (size_t)at,
@@ -134,14 +144,15 @@ static void stage_draw(struct config *config, struct kit_rng *rng)
 	snprintf(config->text, sizeof(config->text),
 		 "%lu MiB, region %u KiB, unit %u, sync %s, %s, entries %u, shards %u, %u keys, %u "
 		 "reactors, depth %u, leave %u, dumps %u, removes %u, faults %u/%u/%u, bad %lu, "
-		 "rot %u, hangs %u, of %lu ms, fail %u%s",
+		 "rot %u, hangs %u, of %lu ms, fail %u%s, shed %lu ms",
 		 (unsigned long)(config->bytes / MIB), config->region / 1024, layout.unit,
 		 names[sync], policies[policy], entries, shards, config->model.keys,
 		 config->host.reactors, config->depth, config->host.leave_per_mille, config->dump,
 		 config->remove, config->faults.read_ppm, config->faults.write_ppm,
 		 config->faults.flush_ppm, (unsigned long)config->faults.bad_bytes, config->rot,
 		 config->hangs, (unsigned long)(config->host.hang_ns / 1000000), config->hang_fails,
-		 config->watched_by_answers ? ", no probe" : "");
+		 config->watched_by_answers ? ", no probe" : "",
+		 (unsigned long)(config->shed_ns / 1000000));
 }
 
 void config_draw(struct config *config, struct kit_rng *rng)

@@ -20,11 +20,13 @@
 #include "stages/flash/tier.h"
 #include "stages/flash/tier_check.h"
 
-#define HOLDS_MAX    24u
-#define KEYS_AT_ONCE 8u
-#define LONG_SEED    4u	       /* many dumps into a small log, and a device that does not fail */
-#define STUCK_STEPS  20000000u /* without the end of an io: nobody makes any progress */
-#define LOST_STEPS   20000u    /* with operations that are never answered: then the power goes */
+#define HOLDS_MAX     24u
+#define KEYS_AT_ONCE  8u
+#define LONG_SEED     4u	/* many dumps into a small log, and a device that does not fail */
+#define STUCK_STEPS   20000000u /* without the end of an io: nobody makes any progress */
+#define DUMPS_ALONE   4u
+#define REGIONS_LEAST 8u     /* fewer may all be open, free or the next to be written */
+#define LOST_STEPS    20000u /* with operations that are never answered: then the power goes */
 
 struct hold {
 	uint32_t space, key;
@@ -611,8 +613,34 @@ static void hang(void)
 	sim_hang(which, ns, world.config.hang_fails);
 }
 
+/*
+ * Whatever has happened to it, the store takes blocks while nothing is held and the disk works,
+ * if some regions are left. False: the power went.
+ */
+static bool takes_dumps(void)
+{
+	struct disk_faults none = {0};
+	uint32_t left = 0;
+
+	for (uint32_t i = 0; i < sim_tier->layout.region_count; i++)
+		left += sim_tier->regions[i].state != REGION_RETIRED;
+	disk_set_faults(&none);
+	for (uint32_t i = 0; i < DUMPS_ALONE && left >= REGIONS_LEAST; i++) {
+		uint64_t refused = world.figures.refused;
+
+		dump_send((uint32_t)below(MODEL_SPACES), key_draw());
+		if (!quiet())
+			return false;
+		CHECK(world.figures.refused == refused || !world.config.shed_ns,
+		      "a dump is declined");
+	}
+	return true;
+}
+
 static bool session_work(uint64_t until)
 {
+	if (!takes_dumps())
+		return false;
 	disk_set_faults(&world.config.faults);
 	world.lost_for = 0;
 	while (world.ops < until) {
@@ -631,7 +659,7 @@ static bool session_work(uint64_t until)
 		unhold(world.hold_count - 1);
 	check_tier(true);
 	resident_note();
-	return true;
+	return takes_dumps();
 }
 
 static void session_close(void)

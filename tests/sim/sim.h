@@ -11,18 +11,19 @@ struct config {
 	struct disk_faults faults;
 	uint64_t bytes; /* of the file */
 	uint32_t region;
-	char options[160];	 /* of the stage */
-	char text[480];		 /* all of it, for people */
-	uint32_t depth;		 /* ios at once */
-	uint32_t eager;		 /* of 100 steps: those that send an operation if there is room */
-	uint32_t dump, remove;	 /* of 1000 operations */
-	uint32_t clear;		 /* of the loads, one in so many is a clear; 0: none */
-	uint32_t durable;	 /* of dumps and removes one in so many */
-	uint32_t deadlines;	 /* of ios one in so many has a short one; 0: none */
-	uint32_t holds;		 /* at once */
-	uint32_t chain;		 /* blocks that continue one another */
-	uint32_t rot;		 /* a bit turns in one of so many steps; 0: never */
-	uint32_t hangs;		 /* the device hangs in one of so many steps; 0: never */
+	char options[160];     /* of the stage */
+	char text[480];	       /* all of it, for people */
+	uint32_t depth;	       /* ios at once */
+	uint32_t eager;	       /* of 100 steps: those that send an operation if there is room */
+	uint32_t dump, remove; /* of 1000 operations */
+	uint32_t clear;	       /* of the loads, one in so many is a clear; 0: none */
+	uint32_t durable;      /* of dumps and removes one in so many */
+	uint32_t deadlines;    /* of ios one in so many has a short one; 0: none */
+	uint32_t holds;	       /* at once */
+	uint32_t chain;	       /* blocks that continue one another */
+	uint32_t rot;	       /* a bit turns in one of so many steps; 0: never */
+	uint32_t hangs;	       /* the device hangs in one of so many steps; 0: never */
+	uint64_t shed_ns;
 	uint32_t hang_fails;	 /* of what it answers late: failed, of 100 */
 	bool watched_by_answers; /* direct=no: there is no probe */
 	uint64_t session;	 /* operations at most */
