@@ -69,7 +69,7 @@ struct policy_victim __wrap_policy_choose(struct policy *policy, bool evict)
 	struct policy_scan scan;
 	struct policy_victim victim;
 
-	policy_scan_begin(&scan, evict, true);
+	policy_scan_begin(&scan, evict, policy->region_units);
 	__wrap_policy_scan(policy, &scan, policy->region_count);
 	policy_scan_end(policy, &scan, &victim);
 	return victim;

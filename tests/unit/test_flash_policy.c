@@ -200,14 +200,14 @@ static void slices(void **state)
 	for (uint32_t count = 1; count <= REGIONS + 1; count++) {
 		uint32_t turns = 1;
 
-		policy_scan_begin(&scan, false, true);
+		policy_scan_begin(&scan, false, UNITS);
 		while (!policy_scan(&m->policy, &scan, count))
 			turns++;
 		assert_int_equal(turns, (REGIONS + count - 1) / count);
 		assert_true(policy_scan_end(&m->policy, &scan, &victim));
 		assert_int_equal(victim.region, 0);
 	}
-	policy_scan_begin(&scan, false, true);
+	policy_scan_begin(&scan, false, UNITS);
 	assert_false(policy_scan(&m->policy, &scan, 2));
 	policy_hold(&m->policy, 0, 50); /* which was looked at */
 	assert_true(policy_scan(&m->policy, &scan, REGIONS));
@@ -217,7 +217,7 @@ static void slices(void **state)
 	policy_hold(&m->policy, 0, UNITS - 50); /* nothing of it would be freed */
 	assert_false(policy_scan_end(&m->policy, &scan, &victim));
 	assert_int_equal(victim.region, POLICY_NONE);
-	policy_scan_begin(&scan, false, true);
+	policy_scan_begin(&scan, false, UNITS);
 	for (uint32_t region = 0; region < REGIONS; region++)
 		policy_candidate(&m->policy, region, false);
 	assert_true(policy_scan(&m->policy, &scan, REGIONS));
@@ -350,7 +350,7 @@ static struct policy_victim choose_bare(const struct model *m)
 	struct policy_victim victim;
 	struct policy_scan scan;
 
-	policy_scan_begin(&scan, false, false);
+	policy_scan_begin(&scan, false, 0);
 	assert_true(policy_scan(&m->policy, &scan, REGIONS));
 	assert_true(policy_scan_end(&m->policy, &scan, &victim));
 	return victim;

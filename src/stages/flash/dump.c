@@ -163,6 +163,8 @@ static void dump_settle(struct fio *f)
 		settle_one(f, partial, &f->claims[i]);
 	log_settled(tier, f->region, f->claim_count);
 	f->claim_count = 0;
+	if (!partial->claim_count)
+		block_let_go(tier, partial->id);
 	if (partial->done_count == partial->shard_count && !partial->doomed) {
 		publish(f, partial);
 	} else if (!partial->claim_count && (partial->doomed || !partial->done_count)) {
@@ -446,7 +448,7 @@ static uint32_t extent_fit(struct fio *f, uint32_t units)
 	return less;
 }
 
-enum claimed { CLAIMED, CLAIM_WAITS, CLAIM_FAILED };
+enum claimed { CLAIMED, CLAIM_WAITS, CLAIM_NO_ENTRY, CLAIM_NO_REGION, CLAIM_FAILED };
 
 /* [m] Its io's sequence, or, where another block had that one or a later one, a later one yet. */
 static uint64_t birth_next(struct fio *f)
@@ -466,11 +468,16 @@ static enum claimed entry_make(struct fio *f)
 	bool made = false;
 	uint32_t id;
 
+	if (f->io->shard_count - 1 > tier->shards_max) { /* whatever goes */
+		cairn_count(tier->env, CNT_REFUSED, 1);
+		cairn_io_fail(f->io, -ENOSPC);
+		return CLAIM_FAILED;
+	}
 	answer =
 		table_add(tier->table, f->fingerprint, &geometry, fresh_epoch(tier, 0), &made, &id);
 	if (answer == TABLE_ENTRIES_FULL || answer == TABLE_SHARDS_FULL) {
 		reclaim_kick(tier, true);
-		return CLAIM_WAITS;
+		return CLAIM_NO_ENTRY;
 	}
 	if (answer != TABLE_OK) {
 		cairn_count(tier->env, CNT_REFUSED, 1);
@@ -506,7 +513,7 @@ static enum claimed dump_claim(struct fio *f, bool *ret_large)
 			flash_partial_free(tier, f->partial);
 		}
 		f->partial = UINT32_MAX;
-		return CLAIM_WAITS;
+		return CLAIM_NO_REGION;
 	}
 	f->room_waits = false;
 	attr_take(f, my_partial(f));
@@ -652,6 +659,25 @@ static bool left_to_do(struct fio *f)
 	return false;
 }
 
+/* [m] CLAIMED, or CLAIM_WAITS: room will be told of, or CLAIM_FAILED, and the io says so. */
+static enum claimed claim_or_wait(struct fio *f, bool *ret_large)
+{
+	struct flash *tier = f->tier;
+	enum claimed claimed = dump_claim(f, ret_large);
+
+	if (claimed == CLAIMED || claimed == CLAIM_FAILED)
+		return claimed;
+	f->partial = UINT32_MAX;
+	f->claim_count = 0;
+	if ((claimed == CLAIM_NO_ENTRY && tier->no_entry) ||
+	    (claimed == CLAIM_NO_REGION && tier->no_region)) { /* all is held, or in use */
+		cairn_count(tier->env, CNT_REFUSED, 1);
+		cairn_io_fail(f->io, -ENOSPC);
+		return CLAIM_FAILED;
+	}
+	return dump_shed(f) ? CLAIM_FAILED : CLAIM_WAITS;
+}
+
 static void dump_look(struct fio *f)
 {
 	struct flash *tier = f->tier;
@@ -685,20 +711,7 @@ static void dump_look(struct fio *f)
 			cairn_io_fail(f->io, -ENOSPC);
 			f->partial = UINT32_MAX;
 		} else {
-			claimed = dump_claim(f, &large);
-		}
-		if (claimed == CLAIM_WAITS && tier->stuck) { /* all is held, or in use */
-			f->partial = UINT32_MAX;
-			f->claim_count = 0;
-			cairn_count(tier->env, CNT_REFUSED, 1);
-			cairn_io_fail(f->io, -ENOSPC);
-			claimed = CLAIM_FAILED;
-		}
-		if (claimed == CLAIM_WAITS) {
-			f->partial = UINT32_MAX;
-			f->claim_count = 0;
-			if (dump_shed(f))
-				claimed = CLAIM_FAILED;
+			claimed = claim_or_wait(f, &large);
 		}
 		if (claimed == CLAIM_WAITS) {
 			cairn_count(tier->env, CNT_ROOM_WAITS, 1);

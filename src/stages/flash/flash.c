@@ -285,6 +285,7 @@ static int open_steps(struct flash *tier, struct cairn_error *reterr)
 	tier->lazy = tier->unasked && tier->sync == SYNC_GROUP;
 	tier->super.flags = tier->unasked ? FLASH_SUPER_UNASKED : 0;
 	tier->super.owner_pid = (uint32_t)getpid();
+	reclaim_at_open(tier);
 	log_prepare(tier);
 	rc = flash_super_write(tier); /* its flush is for all that recovery found and wrote */
 	if (rc < 0)
@@ -561,7 +562,7 @@ static void flash_unhold(void *self, const struct cairn_ns_view *ns, const struc
 		return;
 	tier_lock(tier);
 	block_unhold(tier, (uint32_t)(hold >> 16), (uint16_t)hold);
-	room_came(tier);
+	room_given(tier);
 	tier_unlock(tier);
 }
 

@@ -54,6 +54,7 @@ void region_lose(struct flash *tier, uint32_t id, const struct table_place *plac
 	policy_drop(&tier->policy, number, epoch, place->length);
 	if (held)
 		policy_unhold(&tier->policy, number, place->length);
+	region_let_go(tier, number);
 }
 
 void record_dies(struct flash *tier, const struct table_place *place)
@@ -160,10 +161,12 @@ static void hold_count(struct flash *tier, uint32_t id, bool more)
 		if (!table_shard(tier->table, id, i, &place))
 			continue;
 		number = flash_region_of(&tier->layout, place.unit);
-		if (more)
+		if (more) {
 			policy_hold(&tier->policy, number, place.length);
-		else
-			policy_unhold(&tier->policy, number, place.length);
+			continue;
+		}
+		policy_unhold(&tier->policy, number, place.length);
+		region_let_go(tier, number);
 	}
 }
 
@@ -189,6 +192,34 @@ void block_unhold(struct flash *tier, uint32_t id, uint16_t incarnation)
 	epoch_of(tier, id, &held);
 	if (!held)
 		hold_count(tier, id, false);
+}
+
+void region_let_go(struct flash *tier, uint32_t number)
+{
+	struct region *region = &tier->regions[number];
+
+	if (!region->kept)
+		return;
+	region->kept = false;
+	tier->kept--;
+	tier->no_region = tier->no_entry = false;
+	tier->gifts++;
+	if (region->state == REGION_SEALED || region->state == REGION_RETIRED)
+		policy_candidate(&tier->policy, number, true);
+}
+
+void block_let_go(struct flash *tier, uint32_t id)
+{
+	struct table_geometry geometry;
+	struct table_place place;
+
+	tier->no_entry = false;
+	if (!tier->kept)
+		return;
+	table_geometry(tier->table, id, &geometry);
+	for (uint32_t i = 0; i < geometry.shard_count; i++)
+		if (table_shard(tier->table, id, i, &place))
+			region_let_go(tier, flash_region_of(&tier->layout, place.unit));
 }
 
 /* ---- open regions --------------------------------------------------------------------- */
@@ -355,6 +386,23 @@ bool log_reserve(struct flash *tier, uint32_t stream, uint32_t units, uint32_t r
 	}
 }
 
+/* Each unit of it may be a record, and need its entry of the table. */
+uint32_t log_room(const struct flash *tier)
+{
+	const struct flash_layout *layout = &tier->layout;
+	uint32_t number = tier->open_region[1], entries, end;
+	const struct region *region;
+
+	if (tier->free_count)
+		return layout->region_units;
+	if (number == NO_REGION || tier->regions[number].failed)
+		return 0;
+	region = &tier->regions[number];
+	entries = layout->unit / (uint32_t)sizeof(struct flash_table_entry);
+	end = flash_table_unit(layout, number, region->records + 1);
+	return end > region->at + 1 ? (end - region->at - 1) / (entries + 1) * entries : 0;
+}
+
 bool log_goes_on(const struct flash *tier, uint32_t stream, uint32_t region, uint32_t units)
 {
 	const struct region *r = &tier->regions[region];
@@ -481,7 +529,10 @@ static void sealed(struct engine_chain *chain)
 	draft->region = NO_REGION;
 	draft->sealing = false;
 	cairn_count(tier->env, chain->result < 0 ? CNT_IO_ERRORS : CNT_SEALED, 1);
-	room_came(tier);
+	if (region->stream == 0)
+		room_given(tier);
+	else
+		room_came(tier);
 	reclaim_draft_came(tier);
 	if (tier->free_count < free_target(tier))
 		reclaim_kick(tier, false);

@@ -183,7 +183,7 @@ static void offer(const struct policy *policy, uint32_t region, uint32_t age, ui
 static bool too_much(const struct policy *policy, const struct policy_scan *scan, uint32_t carried,
 		     uint32_t all)
 {
-	return carried && (!scan->carry || all > policy->region_units * POLICY_CARRY_SHARE ||
+	return carried && (all > scan->room || all > policy->region_units * POLICY_CARRY_SHARE ||
 			   carried > policy->credit);
 }
 
@@ -191,7 +191,7 @@ static bool too_much(const struct policy *policy, const struct policy_scan *scan
 static bool of_use(const struct policy *policy, const struct policy_scan *scan, uint32_t all,
 		   uint32_t live)
 {
-	return all < policy->region_units && !(scan->evict && all == live) && (scan->carry || !all);
+	return all < policy->region_units && all <= scan->room && !(scan->evict && all == live);
 }
 
 /* Its thresholds, from the youngest: everything is evicted, then less and less. */
@@ -281,10 +281,10 @@ void policy_suspect(struct policy *policy, uint32_t region)
 
 static const struct policy_choice none = {.victim = {.region = POLICY_NONE}};
 
-void policy_scan_begin(struct policy_scan *scan, bool evict, bool carry)
+void policy_scan_begin(struct policy_scan *scan, bool evict, uint32_t room)
 {
 	*scan = (struct policy_scan){
-		.evict = evict, .carry = carry, .best = none, .best_suspect = none};
+		.evict = evict, .room = room, .best = none, .best_suspect = none};
 }
 
 bool policy_scan(const struct policy *policy, struct policy_scan *scan, uint32_t count)
@@ -328,7 +328,7 @@ struct policy_victim policy_choose(struct policy *policy, bool evict)
 	struct policy_victim victim;
 	struct policy_scan scan;
 
-	policy_scan_begin(&scan, evict, true);
+	policy_scan_begin(&scan, evict, policy->region_units);
 	policy_scan(policy, &scan, policy->region_count);
 	policy_scan_end(policy, &scan, &victim);
 	return victim;

@@ -98,7 +98,8 @@ struct policy_choice {
 /* A choice that is made a few regions at a time. */
 struct policy_scan {
 	uint32_t next; /* region */
-	bool evict, carry;
+	bool evict;
+	uint32_t room; /* units that can be carried */
 	struct policy_choice best, best_suspect;
 };
 
@@ -144,9 +145,9 @@ struct policy_victim policy_choose(struct policy *policy, bool evict);
  * policy_scan() looks at @count regions more, and says whether it has looked at all; then
  * policy_scan_end() says what is chosen, as it is by then. False: none, for what was chosen is
  * no victim any more: begin anew. A region that became one behind the scan is not seen.
- * Without @carry there is no place for what would be carried: a victim is one of which nothing is.
+ * @room: units for which there is a place elsewhere; more than that is carried of no victim.
  */
-void policy_scan_begin(struct policy_scan *scan, bool evict, bool carry);
+void policy_scan_begin(struct policy_scan *scan, bool evict, uint32_t room);
 bool policy_scan(const struct policy *policy, struct policy_scan *scan, uint32_t count);
 bool policy_scan_end(const struct policy *policy, const struct policy_scan *scan,
 		     struct policy_victim *ret_victim);

@@ -305,10 +305,9 @@ static void victim_left(struct reclaim *r)
 		victim_retire(r);
 	} else {
 		region->state = region->failed ? REGION_RETIRED : REGION_SEALED;
-		policy_candidate(&tier->policy, r->victim, true);
+		policy_candidate(&tier->policy, r->victim, !region->kept);
 		use_over(r);
 		r->victim = NO_REGION;
-		r->barren++;
 	}
 	tier_unlock(tier);
 	reclaim_step(r);
@@ -330,10 +329,18 @@ static void victim_flushed(struct reclaim *r)
 	victim_left(r);
 }
 
+/* [m] Something in the victim must stay, and cannot go elsewhere: until it may, it is no victim. */
+static void victim_keep(struct reclaim *r)
+{
+	struct region *region = &r->tier->regions[r->victim];
+
+	r->tier->kept += !region->kept;
+	region->kept = true;
+}
+
 /*
- * It is not reclaimed: something in it must stay, and cannot go elsewhere now; or it
- * takes no writes. Before what was carried is marked as dead here, it has to be there
- * to stay.
+ * It is not reclaimed: something in it must stay; or it takes no writes. Before what was
+ * carried is marked as dead here, it has to be there to stay.
  */
 static void victim_back(struct reclaim *r)
 {
@@ -362,6 +369,8 @@ static void victim_over(struct reclaim *r)
 		if (slice_over(r, victim_over))
 			return;
 	if (region->live || region->failed) {
+		if (region->live)
+			victim_keep(r);
 		tier_unlock(tier);
 		victim_back(r);
 		return;
@@ -381,8 +390,6 @@ void reclaim_reader_gone(struct flash *tier, uint32_t region)
 {
 	struct reclaim *r = tier->reclaim;
 
-	tier->stuck = false;
-	tier->room_events++;
 	if (!r->waits_readers || r->victim != region)
 		return;
 	r->waits_readers = false;
@@ -468,20 +475,31 @@ static void evict(struct reclaim *r, uint32_t id)
 	block_remove(tier, id);
 }
 
-/* [m] No place for what is carried; unlocks. */
-static void no_place(struct reclaim *r)
+/*
+ * [m] No place for what is carried. True: it goes, since it has only been used since the victim
+ * was chosen. Else what comes next is on its way, and it is unlocked.
+ */
+static bool no_place(struct reclaim *r, const struct carried *carried)
 {
 	struct flash *tier = r->tier;
+	struct table_block block;
 
 	if (tier->free_count) { /* but no draft: one comes back when a region is sealed */
 		r->at--;
 		r->waits_draft = true;
 		r->turn = reclaim_next;
 		tier_unlock(tier);
-		return;
+		return false;
 	}
+	table_look(tier->table, carried->entry, &block);
+	if (block.state == TABLE_WHOLE && !block.holds) {
+		evict(r, carried->entry);
+		return true;
+	}
+	victim_keep(r);
 	tier_unlock(tier);
 	victim_back(r);
+	return false;
 }
 
 void reclaim_draft_came(struct flash *tier)
@@ -548,10 +566,8 @@ void reclaim_next(struct reclaim *r)
 			r->at--;
 			break;
 		}
-		if (!carry_reserve(r, &carried)) {
-			no_place(r);
+		if (!carry_reserve(r, &carried) && !no_place(r, &carried))
 			return;
-		}
 	}
 	tier_unlock(tier);
 	r->done = 0;
@@ -638,21 +654,23 @@ static void job_over(struct reclaim *r)
 static bool none_found(struct reclaim *r)
 {
 	struct flash *tier = r->tier;
-	bool needed = tier->free_count < 2 || r->scan.evict;
+	bool evict = r->scan.evict, needed = tier->free_count < 2 || evict;
 
-	r->barren = 0;
 	if (r->entries_wanted)
 		return true;
 	if (needed && tier->room_events != r->room_events) {
-		r->entries_wanted = r->scan.evict;
+		r->entries_wanted = evict;
 		return true;
 	}
-	if (r->scan.evict) /* what fills the table may all lie in regions that are not full */
+	if (evict) /* what fills the table may all lie in regions that are not full */
 		log_close(tier);
-	tier->stuck = needed && !any_sealing(tier); /* until something is given back */
-	if (tier->stuck) /* else who waits is woken when a region has been sealed */
-		waiters_wake(&tier->wait_room);
-	return false;
+	if (!needed ||
+	    any_sealing(tier)) /* then who waits is woken when a region has been sealed */
+		return false;
+	tier->no_entry = tier->no_entry || evict;
+	tier->no_region = tier->no_region || !evict;
+	waiters_wake(&tier->wait_room);
+	return evict && tier->free_count < free_target(tier); /* of regions there may be some */
 }
 
 /* [m] The victim is taken. */
@@ -720,11 +738,13 @@ static void reclaim_step(struct reclaim *r)
 		tier_unlock(tier);
 		return;
 	}
-	/* None is free where a store was killed before the victim of the last one was. */
-	policy_scan_begin(&r->scan, r->entries_wanted, tier->free_count > 0);
+	policy_scan_begin(&r->scan, r->entries_wanted, log_room(tier));
 	r->room_events = tier->room_events;
 	r->entries_wanted = false;
-	if (r->barren > tier->layout.region_count)
+	if (r->gifts != tier->gifts)
+		r->barren = 0;
+	r->gifts = tier->gifts;
+	if (r->barren > tier->layout.region_count) /* it would go on for nothing */
 		r->scan.next = tier->layout.region_count;
 	tier_unlock(tier);
 	victim_choose(r);
@@ -741,6 +761,29 @@ static void reclaim_run(struct stage_job *job)
 	r->slices = 0;
 	tier_unlock(r->tier);
 	turn(r);
+}
+
+void reclaim_at_open(struct flash *tier)
+{
+	uint32_t end = table_end(tier->table);
+
+	while (!tier->free_count && blank_find(tier) == NO_REGION) {
+		struct policy_victim victim;
+		struct policy_scan scan;
+		struct region *region;
+
+		policy_scan_begin(&scan, false, 0);
+		policy_scan(&tier->policy, &scan, tier->layout.region_count);
+		policy_scan_end(&tier->policy, &scan, &victim);
+		if (victim.region == POLICY_NONE)
+			return;
+		region = &tier->regions[victim.region];
+		for (uint32_t id = 0; id < end && region->live; id++)
+			evict_entry(tier, victim.region, id);
+		policy_take(&tier->policy, &victim);
+		region->state = region->failed ? REGION_RETIRED : REGION_BLANK;
+		cairn_count(tier->env, CNT_RECLAIMED, 1);
+	}
 }
 
 void reclaim_kick(struct flash *tier, bool entries)

@@ -45,12 +45,14 @@ struct reclaim {
 	/* the job's own */
 	uint32_t victim, records, at;
 	uint32_t numbers; /* that the use which ends has given out: they may have marks */
-	uint32_t carried_units, barren;
+	uint32_t carried_units;
+	uint32_t barren; /* victims in a row that gave next to nothing */
 	uint32_t rest;	 /* the next entry that may have a place in the victim */
 	uint32_t left;	 /* the next record of a victim that stays */
 	uint32_t slices; /* in this turn */
 	struct policy_scan scan;
 	uint64_t room_events; /* when it began */
+	uint64_t gifts;	      /* and these: what is barren was since */
 	bool again;	      /* a read that failed is under way once more */
 	struct policy_victim choice;
 	struct carried carried[CARRY_MAX];

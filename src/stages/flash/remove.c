@@ -33,7 +33,7 @@ static bool take_out(struct fio *f, uint32_t id)
 		flash_partial_free(tier, number);
 	}
 	block_remove(tier, id);
-	room_came(tier);
+	room_given(tier);
 	return true;
 }
 

@@ -301,6 +301,7 @@ static void change_take(struct space_write *w)
 	tier->blocks -= w->clear->blocks;
 	w->clear->blocks = 0;
 	flash_gauges(tier);
+	room_given(tier);
 }
 
 static void change_written(struct space_write *w)

@@ -169,6 +169,7 @@ struct region {
 	bool failed;	    /* a write did not go through: no more records */
 	bool tabled;	    /* its table is in the file */
 	bool suspect;	    /* something of this use did not check: it is reclaimed before others */
+	bool kept;	    /* given back by a reclaim, for what must stay in it: region_let_go() */
 	uint8_t damages;    /* how often, since open, over all its uses */
 	bool unread;	    /* not even its header could be read: what is in it may come back */
 	uint32_t readers;   /* loads under way */
@@ -341,9 +342,12 @@ struct flash {
 	 * through. */
 	uint64_t flush_sent, flush_over;
 	struct fence *fence;
-	bool fenced;	      /* the device does not answer */
-	bool stuck;	      /* nothing can be reclaimed: all is held, or being used */
+	bool fenced; /* the device does not answer */
+	/* No region, or no entry, can be had by a reclaim, until something is given back. */
+	bool no_region, no_entry;
+	uint32_t kept;	      /* regions */
 	uint64_t room_events; /* each may have made it possible to reclaim something */
+	uint64_t gifts;	      /* those of them that are not the reclaim's own */
 };
 
 /* A record that is written by this io. */
@@ -572,6 +576,12 @@ void block_mark(struct flash *tier, uint32_t id, const struct table_place *place
 /* [m] A hold of it begins (false: it cannot be counted), or is given back. */
 bool block_hold(struct flash *tier, uint32_t id);
 void block_unhold(struct flash *tier, uint32_t id, uint16_t incarnation);
+/* [m] Nothing of the block is being written: regions that were kept for that may go. */
+void block_let_go(struct flash *tier, uint32_t id);
+/* [m] Something that must stay in a region is let go of: it may be a victim again. */
+void region_let_go(struct flash *tier, uint32_t number);
+/* [m] Units that reclaims can carry elsewhere. */
+uint32_t log_room(const struct flash *tier);
 /* [m] Takes a block out: its records die. */
 void block_remove(struct flash *tier, uint32_t id);
 /* [m] The block was used, and so were those that it continues. */
@@ -582,9 +592,16 @@ void block_continues(struct flash *tier, uint32_t id, uint64_t parent);
 /* [m] Something was given back that may be room for who waits, or can be reclaimed now. */
 static inline void room_came(struct flash *tier)
 {
-	tier->stuck = false;
+	tier->no_region = tier->no_entry = false;
 	tier->room_events++;
 	waiters_wake(&tier->wait_room);
+}
+
+/* [m] ... and not by the reclaim itself, which may go round once more for that. */
+static inline void room_given(struct flash *tier)
+{
+	tier->gifts++;
+	room_came(tier);
 }
 
 /* Fewer are free: reclaim. */
@@ -713,6 +730,11 @@ int reclaim_init(struct flash *tier);
 void reclaim_fini(struct flash *tier);
 /* [m] Sees to it that regions become free. @entries: the table is full, too. */
 void reclaim_kick(struct flash *tier, bool entries);
+/*
+ * Where no region is free, as when a store was killed after the last one had been begun for what
+ * is carried: one is emptied before anybody can hold something in each, for log_prepare().
+ */
+void reclaim_at_open(struct flash *tier);
 /*
  * [m] Whether a new use of the region is being begun in place of one whose records may have been
  * removed meanwhile: until that is over the file may still have the last use.

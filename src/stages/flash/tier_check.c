@@ -166,6 +166,8 @@ static bool check_policy(const struct check *check, uint32_t number)
 	if (p->held != check->sums[number].held)
 		return wrong(&check->why, "region %u holds %u units, the policy knows of %u",
 			     number, check->sums[number].held, p->held);
+	if (p->candidate && region->kept)
+		return wrong(&check->why, "region %u may be a victim, and is kept", number);
 	if (p->candidate && !may)
 		return wrong(&check->why, "region %u may be a victim in state %u", number,
 			     region->state);
