@@ -75,8 +75,11 @@ static void faults_draw(struct config *config, struct kit_rng *rng)
 	}
 	if (way == 5)
 		config->rot = ONE_OF(rng, 200, 5000);
-	config->model.writes_fail = faults->write_ppm || faults->flush_ppm || faults->bad_bytes;
-	config->model.flushes_fail = faults->flush_ppm > 0;
+	if (way == 6 || (way == 0 && kit_below(rng, 2)))
+		faults->outages = ONE_OF(rng, 300, 3000);
+	config->model.writes_fail =
+		faults->write_ppm || faults->flush_ppm || faults->bad_bytes || faults->outages;
+	config->model.flushes_fail = faults->flush_ppm || faults->outages;
 	config->model.reads_fail = faults->read_ppm || faults->bad_bytes;
 	config->model.rots = config->rot > 0;
 }
@@ -144,13 +147,14 @@ static void stage_draw(struct config *config, struct kit_rng *rng)
 	snprintf(config->text, sizeof(config->text),
 		 "%lu MiB, region %u KiB, unit %u, sync %s, %s, entries %u, shards %u, %u keys, %u "
 		 "reactors, depth %u, leave %u, dumps %u, removes %u, faults %u/%u/%u, bad %lu, "
-		 "rot %u, hangs %u, of %lu ms, fail %u%s, shed %lu ms",
+		 "rot %u, outages %u, hangs %u, of %lu ms, fail %u%s, shed %lu ms",
 		 (unsigned long)(config->bytes / MIB), config->region / 1024, layout.unit,
 		 names[sync], policies[policy], entries, shards, config->model.keys,
 		 config->host.reactors, config->depth, config->host.leave_per_mille, config->dump,
 		 config->remove, config->faults.read_ppm, config->faults.write_ppm,
 		 config->faults.flush_ppm, (unsigned long)config->faults.bad_bytes, config->rot,
-		 config->hangs, (unsigned long)(config->host.hang_ns / 1000000), config->hang_fails,
+		 config->faults.outages, config->hangs,
+		 (unsigned long)(config->host.hang_ns / 1000000), config->hang_fails,
 		 config->watched_by_answers ? ", no probe" : "",
 		 (unsigned long)(config->shed_ns / 1000000));
 }

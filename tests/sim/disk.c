@@ -37,6 +37,7 @@ static struct {
 	uint32_t ops_end;
 	struct kit_rng *rng;
 	struct disk_faults faults;
+	uint32_t outage; /* operations of it that are left */
 	enum disk_area (*where)(uint64_t at, size_t length, const uint8_t *bytes);
 	uint64_t events, failures;
 } disk;
@@ -78,6 +79,7 @@ void disk_fini(void)
 void disk_set_faults(const struct disk_faults *faults)
 {
 	disk.faults = *faults;
+	disk.outage = faults->outages ? disk.outage : 0;
 }
 
 uint64_t disk_events(void)
@@ -216,6 +218,12 @@ static bool fails(const struct op *op)
 	if (op->kind != DISK_SYNC && faults->bad_bytes &&
 	    op->at < faults->bad_at + faults->bad_bytes && faults->bad_at < op->at + op->length)
 		return true;
+	if (faults->outages && !disk.outage && !kit_below(disk.rng, faults->outages))
+		disk.outage = 1 + (uint32_t)kit_below(disk.rng, 200);
+	if (disk.outage && op->kind != DISK_READ) {
+		disk.outage--;
+		return true;
+	}
 	return ppm && kit_below(disk.rng, 1000000) < ppm;
 }
 

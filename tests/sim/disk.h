@@ -21,8 +21,9 @@
 
 struct disk_faults {
 	uint32_t read_ppm, write_ppm, flush_ppm; /* fail */
-	uint32_t full_share;			 /* of writes that fail: with -ENOSPC, of 100 */
-	uint64_t bad_at, bad_bytes;		 /* where all fails */
+	uint32_t outages;    /* one in so many operations begins a time when no write passes */
+	uint32_t full_share; /* of writes that fail: with -ENOSPC, of 100 */
+	uint64_t bad_at, bad_bytes; /* where all fails */
 };
 
 /* Where a write or flush under way at a cut was. */

@@ -14,6 +14,7 @@
 #define BUFFER_BYTES (512u << 10)
 #define OPTIONS_MAX  32u
 #define COUNTERS_MAX 64u
+#define SLEEPERS     2u
 #define LATE_IN	     400u /* one operation in so many takes long */
 #define LATE_TIMES   100u
 
@@ -50,7 +51,10 @@ static struct {
 	uint32_t running; /* reactor whose event is handled; FIBER_NONE */
 	struct sim_io ios[SIM_IOS];
 	uint32_t ios_used, jobs;
-	struct stage_job *sleeper; /* the one job that sleeps */
+	struct sleeper {
+		struct stage_job *job;
+		uint64_t number;
+	} sleepers[SLEEPERS]; /* the watch, and a reclaim while the device takes no writes */
 	uint32_t sleeps;
 	bool closing;
 	uint32_t fences;
@@ -124,8 +128,18 @@ static void buffers_try(uint32_t reactor)
 	}
 }
 
+/* Where @job sleeps, or, of NULL, may; NULL: it does not. */
+static struct sleeper *sleeper_of(const struct stage_job *job)
+{
+	for (uint32_t i = 0; i < SLEEPERS; i++)
+		if (world.sleepers[i].job == job)
+			return &world.sleepers[i];
+	return NULL;
+}
+
 static void handle(void *what)
 {
+	struct sleeper *sleeper;
 	uint32_t reactor = (uint32_t)(uintptr_t)what;
 	struct event event = world.reactors[reactor].now;
 	struct sim_io *sio = event.what;
@@ -151,11 +165,12 @@ static void handle(void *what)
 		chain->done(chain);
 		break;
 	case EVENT_JOB:
-		if (job == world.sleeper && world.closing)
+		sleeper = sleeper_of(job);
+		if (sleeper && world.closing)
 			break;
 		job->posted = 0;
-		if (job == world.sleeper) {
-			world.sleeper = NULL;
+		if (sleeper) {
+			sleeper->job = NULL;
 			world.jobs++;
 		}
 		job->run(job);
@@ -301,15 +316,17 @@ static void job_end(const struct cairn_stage_env *env, struct stage_job *job)
 	world.jobs--;
 }
 
-/* Only the watch sleeps; where nobody watches, it never runs again: the clock would leap for it. */
+/* Where nobody watches, the watch never runs again: the clock would leap for it. */
 static void job_sleep(struct stage_job *job, uint64_t when_ns)
 {
-	CHECK(job->reactor && world.jobs > 0 && !world.sleeper);
+	struct sleeper *sleeper = sleeper_of(NULL);
+	bool watch = (void *)job != (void *)sim_tier->reclaim;
+
+	CHECK(job->reactor && world.jobs > 0 && sleeper && !sleeper_of(job));
 	CHECK(reactor_of(job) == world.running);
 	world.jobs--;
-	world.sleeper = job;
-	world.sleeps++;
-	if (world.opts.hang_ns && when_ns != UINT64_MAX)
+	*sleeper = (struct sleeper){job, ++world.sleeps};
+	if ((world.opts.hang_ns || !watch) && when_ns != UINT64_MAX)
 		timed_add((struct timed){.when_ns = when_ns,
 					 .what = job,
 					 .kind = TIMED_JOB,
@@ -627,6 +644,7 @@ static void time_passes(void)
 {
 	struct timed timed = timed_take();
 	struct sim_io *sio = timed.what;
+	struct sleeper *sleeper;
 
 	if (timed.when_ns > world.now_ns)
 		world.now_ns = timed.when_ns;
@@ -637,7 +655,8 @@ static void time_passes(void)
 		op_end(timed.what, timed.number, timed_fails(&timed, world.rng));
 		return;
 	case TIMED_JOB:
-		if (world.sleeper == timed.what && world.sleeps == timed.number)
+		sleeper = sleeper_of(timed.what);
+		if (sleeper && sleeper->number == timed.number)
 			job_again(timed.what);
 		return;
 	case TIMED_WAKE:
@@ -693,7 +712,7 @@ static void forget_all(void)
 	fibers_abandon();
 	timed_clear();
 	world.ios_used = world.jobs = 0;
-	world.sleeper = NULL;
+	memset(world.sleepers, 0, sizeof(world.sleepers));
 	world.closing = false;
 	world.fences += world.fences % 2;
 	world.running = FIBER_NONE;

@@ -613,19 +613,19 @@ static void hang(void)
 	sim_hang(which, ns, world.config.hang_fails);
 }
 
-/*
- * Whatever has happened to it, the store takes blocks while nothing is held and the disk works,
- * if some regions are left. False: the power went.
- */
+/* Whatever has happened, while nothing is held and the disk works. False: the power went. */
 static bool takes_dumps(void)
 {
 	struct disk_faults none = {0};
 	uint32_t left = 0;
 
+	disk_set_faults(&none);
+	while (sim_tier->refuses || sim_tier->doubts)
+		if (!step())
+			return false;
 	for (uint32_t i = 0; i < sim_tier->layout.region_count; i++)
 		left += sim_tier->regions[i].state != REGION_RETIRED;
-	disk_set_faults(&none);
-	for (uint32_t i = 0; i < DUMPS_ALONE && left >= REGIONS_LEAST; i++) {
+	for (uint32_t i = 0; quiet() && i < DUMPS_ALONE && left >= REGIONS_LEAST; i++) {
 		uint64_t refused = world.figures.refused;
 
 		dump_send((uint32_t)below(MODEL_SPACES), key_draw());
@@ -634,7 +634,7 @@ static bool takes_dumps(void)
 		CHECK(world.figures.refused == refused || !world.config.shed_ns,
 		      "a dump is declined");
 	}
-	return true;
+	return quiet();
 }
 
 static bool session_work(uint64_t until)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Dumps find room wherever something can go, and what cannot go costs no others: blocks that are
- * held in regions of which nothing can be carried, blocks that are too many shards.
+ * held in regions of which nothing can be carried, blocks of too many shards, a device that takes
+ * no writes for a while.
  */
 #include "flash_device.h"
 
@@ -115,12 +116,70 @@ static void declined_dumps_carry_nothing(void **state)
 	end();
 }
 
+/* ---- an outage --------------------------------------------------------------------------- */
+
+static int retired_of(void *context, const struct cairn_detail *detail)
+{
+	if (strcmp(detail->name, "regions_retired") == 0)
+		snprintf(context, 32, "%s", detail->text);
+	return 0;
+}
+
+/* What the file says is given up. */
+static void nothing_is_retired(void)
+{
+	char path[256], text[32] = "";
+	struct flash_rest_opts opts = {.sys = &sys_native, .stage = "flash", .path = path};
+
+	snprintf(path, sizeof(path), "%s/store", store.path);
+	assert_int_equal(flash_rest_inspect(&opts, CAIRN_INSPECT_STORE, retired_of, text, NULL), 0);
+	assert_string_equal(text, "none");
+}
+
+/* For a while the device takes no writes at all: what is there stays, and so do the regions. */
+static void an_outage_costs_no_region(void **state)
+{
+	uint64_t before, passed_by;
+	uint32_t next = 2000, ms = 0;
+
+	(void)state;
+	begin("size=16MiB, region=512KiB", 1, SHARD);
+	dump_all(0, 3000);
+	before = blocks_known(&store);
+	fail_range(&device.writes[0], 0, UINT64_MAX, -EIO);
+	for (next = 10000; flash_counter("passed_by") < 20; next++, ms++) {
+		assert_true(ms < 60000);
+		assert_int_equal(dump_one(&store, next, 0, SHARD, 0), -EIO);
+		usleep(1000);
+	}
+	passed_by = flash_counter("passed_by");
+	/* A few regions were open or free; one victim was begun at most. */
+	assert_true(before - blocks_known(&store) <= 2 * (512u << 10) / SHARD);
+	assert_true(flash_counter("retired_regions") < 12);
+	for (uint32_t i = 2500; i < 2510; i++)
+		assert_int_equal(load_one(&store, i, 0, SHARD), 0);
+	fail_range(&device.writes[0], 0, 0, 0);
+	for (ms = 0; dump_one(&store, next, 0, SHARD, 0) != 0; ms++, next++) {
+		assert_true(ms < 60000); /* the superblock is tried each second */
+		usleep(1000);
+	}
+	dump_all(20000, 5000);
+	assert_true(flash_counter("passed_by") >= passed_by);
+	assert_true(blocks_known(&store) + 64 > before);
+	fixture_close(&store);
+	nothing_is_retired();
+	open_again(1, SHARD);
+	dump_all(30000, 3000);
+	end();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_held_block_keeps_its_region_alone),
 		cmocka_unit_test(a_block_of_too_many_shards_costs_no_other),
 		cmocka_unit_test(declined_dumps_carry_nothing),
+		cmocka_unit_test(an_outage_costs_no_region),
 	};
 
 	return cmocka_run_group_tests_name("flash_room", tests, NULL, NULL);

@@ -102,7 +102,7 @@ static void carry_unwritten(struct reclaim *r)
 	cairn_count(tier->env, CNT_IO_ERRORS, 1);
 	r->at = now_of(r)->at - 1;
 	tier_lock(tier);
-	region_retire(tier, r->new_region, r->chain.result);
+	write_failed(tier, r->new_region, r->chain.result);
 	for (; r->now < r->count; r->now++)
 		carry_settle(r, now_of(r), false, false);
 	tier_unlock(tier);
@@ -234,6 +234,7 @@ static void batch_written(struct reclaim *r)
 		return;
 	}
 	tier_lock(r->tier);
+	write_passed(r->tier);
 	for (; r->now < r->count; r->now++)
 		carry_settle(r, now_of(r), !(r->bad >> r->now & 1), r->bad >> r->now & 1);
 	tier_unlock(r->tier);

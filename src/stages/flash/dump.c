@@ -157,7 +157,9 @@ static void dump_settle(struct fio *f)
 	partial = my_partial(f);
 	if (f->result < 0) {
 		cairn_count(tier->env, CNT_IO_ERRORS, 1);
-		region_retire(tier, f->region, f->result);
+		write_failed(tier, f->region, f->result);
+	} else {
+		write_passed(tier);
 	}
 	for (uint32_t i = 0; i < f->claim_count; i++)
 		settle_one(f, partial, &f->claims[i]);
@@ -652,7 +654,7 @@ static bool left_to_do(struct fio *f)
 
 	for (uint32_t i = 0; i < f->io->part_count; i++)
 		any = any || pending(f, i);
-	if (!any || !f->tier->fenced)
+	if (!any || !(f->tier->fenced || f->tier->refuses))
 		return any;
 	cairn_count(f->tier->env, CNT_PASSED_BY, 1);
 	cairn_io_fail(f->io, -EIO);

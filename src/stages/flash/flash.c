@@ -86,7 +86,10 @@ static const struct cairn_counter_row counters[CNT_COUNT] = {
 	[CNT_RETIRED] = {"retired_regions", "regions given up after a read or a write that failed",
 			 0},
 	[CNT_FENCES] = {"fences", "times that the device did not answer for hang=", 0},
-	[CNT_PASSED_BY] = {"passed_by", "dumps that ended because the device did not answer", 0},
+	[CNT_PASSED_BY] = {"passed_by",
+			   "dumps that ended because the device did not answer, or "
+			   "took no writes",
+			   0},
 	[CNT_RECOVERED] = {"recovered_blocks", "blocks found at open", 0},
 	[CNT_SHARD_MAX] = {"shard_bytes_max", "the largest shard that fits, bytes", 1},
 	[CNT_BYTES_USED] = {"bytes_used", "bytes of records that count, and of what surrounds them",
@@ -285,7 +288,6 @@ static int open_steps(struct flash *tier, struct cairn_error *reterr)
 	tier->lazy = tier->unasked && tier->sync == SYNC_GROUP;
 	tier->super.flags = tier->unasked ? FLASH_SUPER_UNASKED : 0;
 	tier->super.owner_pid = (uint32_t)getpid();
-	reclaim_at_open(tier);
 	log_prepare(tier);
 	rc = flash_super_write(tier); /* its flush is for all that recovery found and wrote */
 	if (rc < 0)

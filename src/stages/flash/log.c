@@ -468,6 +468,20 @@ void region_fail(struct flash *tier, uint32_t number, int64_t error)
 		tier->retired_new = true;
 }
 
+void region_unretire(struct flash *tier, uint32_t number)
+{
+	uint32_t at = 0;
+
+	while (at < tier->retired_count && tier->retired[at] != number)
+		at++;
+	if (at == tier->retired_count)
+		return;
+	tier->retired_new = true;
+	tier->retired_count--;
+	memmove(&tier->retired[at], &tier->retired[at + 1],
+		(tier->retired_count - at) * sizeof(tier->retired[0]));
+}
+
 void region_suspect(struct flash *tier, uint32_t number)
 {
 	struct region *region = &tier->regions[number];
@@ -521,7 +535,9 @@ static void sealed(struct engine_chain *chain)
 	assert(region->state == REGION_SEALING);
 	/* Without a table it is read as an open one is, record by record. */
 	if (chain->result < 0)
-		region_retire(tier, draft->region, chain->result);
+		write_failed(tier, draft->region, chain->result);
+	else
+		write_passed(tier);
 	region->tabled = chain->result >= 0;
 	region->state = region->failed ? REGION_RETIRED : REGION_SEALED;
 	region->draft = DRAFT_NONE;

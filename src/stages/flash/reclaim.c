@@ -164,7 +164,7 @@ static void header_written(struct reclaim *r)
 		 */
 		if (r->reclaiming) {
 			region->seq = r->old_seq;
-			region->records = r->records;
+			region->records = r->numbers; /* with a table or without */
 			memset(mark_at(tier, r->victim, 0), FLASH_MARK_DEAD, region->records);
 			region->kill_dirty = UINT64_MAX;
 		}
@@ -172,8 +172,9 @@ static void header_written(struct reclaim *r)
 			tier->flush_owed++;
 		cairn_count(tier->env, CNT_IO_ERRORS, 1);
 		region->state = REGION_RETIRED;
-		region_retire(tier, r->victim, r->chain.result);
+		write_failed(tier, r->victim, r->chain.result);
 	} else {
+		write_passed(tier);
 		region->state = REGION_FREE;
 		region->header_flush = r->chain.op_count == 1 ? tier->flush_sent + 1 : 0;
 		tier->free_count++;
@@ -221,51 +222,6 @@ static void header_write(struct reclaim *r)
 }
 
 /* ---- the end of a victim -------------------------------------------------------------------- */
-
-/* [m] Entry @id goes, if it has a place in the victim; false: it is being written, so not now. */
-static bool evict_entry(struct flash *tier, uint32_t victim, uint32_t id)
-{
-	struct table_block block;
-	struct table_place place;
-	uint32_t partial, shard = 0;
-
-	table_look(tier->table, id, &block);
-	if (block.state != TABLE_WHOLE && block.state != TABLE_PARTIAL)
-		return true;
-	while (shard < block.geometry.shard_count &&
-	       !(table_shard(tier->table, id, shard, &place) &&
-		 flash_region_of(&tier->layout, place.unit) == victim))
-		shard++;
-	if (shard == block.geometry.shard_count)
-		return true;
-	partial = block.state == TABLE_PARTIAL ? partial_find(tier, block.fingerprint) : UINT32_MAX;
-	if (partial != UINT32_MAX && tier->partials[partial].claim_count)
-		return false;
-	if (block.holds) /* what is held stays, too */
-		return true;
-	if (partial != UINT32_MAX)
-		flash_partial_free(tier, partial);
-	block_remove(tier, id);
-	cairn_count(tier->env, partial != UINT32_MAX ? CNT_PARTIALS_DROPPED : CNT_EVICTED, 1);
-	return true;
-}
-
-/*
- * [m] What is left with a place in the victim: partial blocks, and what its table did not
- * tell. False: there are more entries to look at, r->rest on. Nothing new comes into it.
- */
-static bool evict_rest(struct reclaim *r)
-{
-	struct flash *tier = r->tier;
-	uint32_t end = table_end(tier->table);
-
-	for (uint32_t i = 0; i < SLICE_ENTRIES && r->rest < end; i++) {
-		if (!tier->regions[r->victim].live || !evict_entry(tier, r->victim, r->rest))
-			return true;
-		r->rest++;
-	}
-	return r->rest == end || !tier->regions[r->victim].live;
-}
 
 /* [m] A region that takes no writes is not used again: what is in it is dead for ever. */
 static void victim_retire(struct reclaim *r)
@@ -365,7 +321,7 @@ static void victim_over(struct reclaim *r)
 	bool ready;
 
 	tier_lock(tier);
-	while (!evict_rest(r))
+	while (!reclaim_evict_rest(r))
 		if (slice_over(r, victim_over))
 			return;
 	if (region->live || region->failed) {
@@ -718,6 +674,20 @@ static void victim_choose(struct reclaim *r)
 		victim_begin(r);
 }
 
+/* [m] Unlocks. It looks again when it may be known how the device is (outage.c). */
+static void outage_wait(struct reclaim *r)
+{
+	struct flash *tier = r->tier;
+
+	uint64_t wait_ns = tier->refuses ? REFUSED_NS : DOUBT_NS;
+
+	tier->retired_new = true;
+	commit_super(tier);
+	r->turn = reclaim_step;
+	tier_unlock(tier);
+	stage_env(tier->env)->job_sleep(&r->job, tier->sys->now_ns() + wait_ns);
+}
+
 static void reclaim_step(struct reclaim *r)
 {
 	struct flash *tier = r->tier;
@@ -725,6 +695,10 @@ static void reclaim_step(struct reclaim *r)
 
 	tier_lock(tier);
 	assert(r->victim == NO_REGION);
+	if (tier->doubts || tier->refuses) {
+		outage_wait(r);
+		return;
+	}
 	wanted = tier->free_count < free_target(tier);
 	if (wanted)
 		r->victim = blank_find(tier);
@@ -761,29 +735,6 @@ static void reclaim_run(struct stage_job *job)
 	r->slices = 0;
 	tier_unlock(r->tier);
 	turn(r);
-}
-
-void reclaim_at_open(struct flash *tier)
-{
-	uint32_t end = table_end(tier->table);
-
-	while (!tier->free_count && blank_find(tier) == NO_REGION) {
-		struct policy_victim victim;
-		struct policy_scan scan;
-		struct region *region;
-
-		policy_scan_begin(&scan, false, 0);
-		policy_scan(&tier->policy, &scan, tier->layout.region_count);
-		policy_scan_end(&tier->policy, &scan, &victim);
-		if (victim.region == POLICY_NONE)
-			return;
-		region = &tier->regions[victim.region];
-		for (uint32_t id = 0; id < end && region->live; id++)
-			evict_entry(tier, victim.region, id);
-		policy_take(&tier->policy, &victim);
-		region->state = region->failed ? REGION_RETIRED : REGION_BLANK;
-		cairn_count(tier->env, CNT_RECLAIMED, 1);
-	}
 }
 
 void reclaim_kick(struct flash *tier, bool entries)

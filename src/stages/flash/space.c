@@ -282,10 +282,17 @@ static void copy_counts(struct space_write *w)
 
 static void restated(struct space_write *w)
 {
-	if (w->chain.result < 0)
-		write_over(w);
-	else
+	struct flash *tier = w->tier;
+
+	if (w->chain.result >= 0) {
 		copy_counts(w);
+		return;
+	}
+	/* Under this number the file may say what is not so: the next change has a later one, or a
+	 * close. */
+	tier->space_counter = counter_next(tier);
+	tier->space_unflushed = tier->space_single = true;
+	write_over(w);
 }
 
 /* [m] The change is in the file. */

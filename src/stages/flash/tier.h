@@ -169,6 +169,7 @@ struct region {
 	bool failed;	    /* a write did not go through: no more records */
 	bool tabled;	    /* its table is in the file */
 	bool suspect;	    /* something of this use did not check: it is reclaimed before others */
+	bool doubt, spared; /* the write that failed may have been the device's; was (outage.c) */
 	bool kept;	    /* given back by a reclaim, for what must stay in it: region_let_go() */
 	uint8_t damages;    /* how often, since open, over all its uses */
 	bool unread;	    /* not even its header could be read: what is in it may come back */
@@ -342,7 +343,9 @@ struct flash {
 	 * through. */
 	uint64_t flush_sent, flush_over;
 	struct fence *fence;
-	bool fenced; /* the device does not answer */
+	bool fenced;	 /* the device does not answer */
+	bool refuses;	 /* the device takes no writes */
+	uint32_t doubts; /* regions */
 	/* No region, or no entry, can be had by a reclaim, until something is given back. */
 	bool no_region, no_entry;
 	uint32_t kept;	      /* regions */
@@ -589,6 +592,16 @@ void block_touch(struct flash *tier, uint32_t id);
 /* [m] Tells it its parent, as table_set_parent(); which is not colder from then on. */
 void block_continues(struct flash *tier, uint32_t id, uint64_t parent);
 
+/* ---- outage.c ---------------------------------------------------------------------------- */
+
+/* [m] A write of a region failed, as region_retire(); one has gone through. */
+void write_failed(struct flash *tier, uint32_t number, int64_t error);
+void write_passed(struct flash *tier);
+/* [m] The superblock has, or has not. */
+void super_told(struct flash *tier, bool wrote);
+/* [m] The superblock is not to say that the region is retired. */
+void region_unretire(struct flash *tier, uint32_t number);
+
 /* [m] Something was given back that may be room for who waits, or can be reclaimed now. */
 static inline void room_came(struct flash *tier)
 {
@@ -730,11 +743,6 @@ int reclaim_init(struct flash *tier);
 void reclaim_fini(struct flash *tier);
 /* [m] Sees to it that regions become free. @entries: the table is full, too. */
 void reclaim_kick(struct flash *tier, bool entries);
-/*
- * Where no region is free, as when a store was killed after the last one had been begun for what
- * is carried: one is emptied before anybody can hold something in each, for log_prepare().
- */
-void reclaim_at_open(struct flash *tier);
 /*
  * [m] Whether a new use of the region is being begun in place of one whose records may have been
  * removed meanwhile: until that is over the file may still have the last use.
