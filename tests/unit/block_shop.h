@@ -149,7 +149,7 @@ static int dump_until(const struct shop *shop, uint32_t number, uint64_t bytes,
 	return xfer.result.status;
 }
 
-static int dump(const struct shop *shop, uint32_t number, uint64_t bytes)
+static inline int dump(const struct shop *shop, uint32_t number, uint64_t bytes)
 {
 	return dump_until(shop, number, bytes, CAIRN_DEADLINE_NONE);
 }
@@ -168,7 +168,7 @@ static bool is_content(const struct shop *shop, uint32_t number, const void *byt
 }
 
 /* 0 with the right bytes, or an error; wrong bytes fail the test. */
-static int load(const struct shop *shop, uint32_t number, uint64_t bytes)
+static inline int load(const struct shop *shop, uint32_t number, uint64_t bytes)
 {
 	uint8_t *memory = calloc(1, bytes);
 	struct cairn_xfer xfer = xfer_of(shop, number, memory, bytes);

@@ -62,8 +62,8 @@ static const struct cairn_counter_row cache_counters[CC_ROWS] = {
 	[CC_BYPASSED] = {"bypassed", "shards dumped below without being kept", 0},
 	[CC_EVICTED] = {"evicted_blocks", "blocks that went to make room", 0},
 	[CC_EVICTED_PARENTS] = {"evicted_parents",
-				"of these, that had children: for a chunk of another size of "
-				"slots, or a key whose buckets were full",
+				"of these, that had children: no leaf could go, for a chunk of "
+				"another size of slots, or a key whose buckets were full",
 				0},
 	[CC_REMOVED] = {"removed_blocks", "blocks removed", 0},
 	[CC_DAMAGED] = {"damaged_blocks", "blocks whose checksum did not match", 0},

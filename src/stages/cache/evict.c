@@ -17,6 +17,7 @@
 #define STEAL_EVERY  32u   /* evictions, or fewer, after which other classes are looked at */
 #define STEAL_PROBES 16u
 #define CHUNK_TRIES  64u
+#define END_STEPS    64u /* ancestors looked at for one that may go */
 
 #define NEWEST_LOOKS 64u /* slots of a chunk by which it is judged */
 #define NEWEST_MIN   8u	 /* blocks among them: else it is not known */
@@ -36,6 +37,7 @@ struct batch {
 	enum policy_kind policy;
 	struct policy_now now;
 	uint64_t *pinned; /* bits of hashes of what is pinned, to be passed by; or NULL */
+	uint64_t *ends;	  /* likewise of what alone may go; or NULL */
 };
 
 static uint64_t next_random(struct cache_map *map)
@@ -89,18 +91,28 @@ static uint32_t pinned_bit(uint32_t entry)
 	return entry * 2654435761u % PINNED_BITS;
 }
 
-static bool maybe_pinned(const struct batch *batch, uint32_t entry)
+static bool has_bit(const uint64_t *bits, uint32_t entry)
 {
 	uint32_t bit = pinned_bit(entry);
 
-	return batch->pinned && (batch->pinned[bit / 64] >> (bit % 64) & 1);
+	return bits[bit / 64] >> (bit % 64) & 1;
+}
+
+static void set_bit(uint64_t *bits, uint32_t entry)
+{
+	uint32_t bit = pinned_bit(entry);
+
+	bits[bit / 64] |= UINT64_C(1) << (bit % 64);
+}
+
+static bool maybe_pinned(const struct batch *batch, uint32_t entry)
+{
+	return batch->pinned && has_bit(batch->pinned, entry);
 }
 
 static void note_pinned(void *context, uint64_t link)
 {
-	uint32_t bit = pinned_bit(link_entry(link));
-
-	((uint64_t *)context)[bit / 64] |= UINT64_C(1) << (bit % 64);
+	set_bit(context, link_entry(link));
 }
 
 /* Keeps the least, in order. */
@@ -112,7 +124,7 @@ static void consider(struct batch *batch, uint32_t entry)
 
 	if (!state_may_go(state) || maybe_pinned(batch, entry) ||
 	    (!batch->parents_too && entry_children(batch->map, entry) > 0) ||
-	    has_entry(batch, entry))
+	    (batch->ends && !has_bit(batch->ends, entry)) || has_entry(batch, entry))
 		return;
 	victim.score = score_of(batch, entry);
 	if (batch->count == batch->limit) {
@@ -542,14 +554,17 @@ static bool steal_in_turn(struct cache_map *map, enum policy_kind policy, uint32
 		return false;
 	batch_init(&batch, map, policy);
 	sample_class(&batch, map, units);
+	if (batch.count == 0) { /* a chain: one leaf of so many */
+		batch.parents_too = true;
+		sample_class(&batch, map, units);
+	}
 	return batch.count > 0 &&
 	       steal_colder(map, policy, units,
 			    word_hint(&map->metas[batch.victims[0].entry].stamp), ret_evicted);
 }
 
-/* Chunks that have become empty by themselves, or can be made so. */
-static bool steal_any(struct cache_map *map, enum policy_kind policy, uint32_t units,
-		      struct evicted *ret_evicted)
+/* One that has become empty by itself. */
+static bool take_empty(struct cache_map *map)
 {
 	for (uint32_t chunk = 0; chunk < map->chunk_count; chunk++) {
 		const struct cache_chunk *at = &map->chunks[chunk];
@@ -558,6 +573,13 @@ static bool steal_any(struct cache_map *map, enum policy_kind policy, uint32_t u
 		    half_hint(&at->free_slots) == half_hint(&at->slots) && chunk_empty(map, chunk))
 			return true;
 	}
+	return false;
+}
+
+/* One that can be made so. */
+static bool steal_any(struct cache_map *map, enum policy_kind policy, uint32_t units,
+		      struct evicted *ret_evicted)
+{
 	for (uint32_t i = 0; i < 4; i++)
 		if (steal_colder(map, policy, units, UINT64_MAX, ret_evicted))
 			return true;
@@ -570,22 +592,74 @@ static bool steal_any(struct cache_map *map, enum policy_kind policy, uint32_t u
 
 /* ---- making room -------------------------------------------------------------------- */
 
+/* What may go of all that is looked at. */
+enum reach {
+	REACH_LEAVES,
+	REACH_ENDS, /* the nearest above each leaf that may not go itself */
+	REACH_ALL,
+};
+
+/*
+ * Of a chain whose end is pinned, held back or yet to get its memory the block goes that is next
+ * to it: so the rest can still be found from its beginning.
+ */
+static void note_ends(const struct batch *batch, struct cache_map *map, uint64_t *ret_ends)
+{
+	for (uint32_t entry = 0; entry < map->entry_count; entry++) {
+		uint64_t state = word_get(&map->entries[entry].state);
+		uint32_t at = entry;
+
+		if (!state_lives(state) || entry_children(map, entry) > 0)
+			continue;
+		for (uint32_t i = 0; i < END_STEPS; i++) {
+			uint64_t parent;
+
+			if (state_may_go(state) && !maybe_pinned(batch, at)) {
+				set_bit(ret_ends, at);
+				break;
+			}
+			parent = word_get(&map->metas[at].parent);
+			at = link_entry(parent);
+			if (parent == 0 || at >= map->entry_count)
+				break;
+			state = word_get(&map->entries[at].state);
+			if (state_life(state) != link_life(parent))
+				break;
+		}
+	}
+}
+
 /* What a sample did not give: all is looked at, but what is pinned. */
 static bool evict_any(struct cache_map *map, enum policy_kind policy, uint32_t units,
-		      struct evicted *ret_evicted)
+		      enum reach reach, struct evicted *ret_evicted)
 {
-	uint64_t pinned[PINNED_BITS / 64] = {0};
+	uint64_t pinned[PINNED_BITS / 64] = {0}, ends[PINNED_BITS / 64] = {0};
 	struct batch batch;
 
+	if (units > 0 && find_chunk(map, units) == CACHE_NONE)
+		return false;
 	batch_init(&batch, map, policy);
 	batch.limit = batch_size(map, units);
+	batch.parents_too = reach != REACH_LEAVES;
 	batch.pinned = pinned;
 	pins_each(map, note_pinned, pinned);
+	if (reach == REACH_ENDS) {
+		note_ends(&batch, map, ends);
+		batch.ends = ends;
+	}
 	if (units > 0)
 		scan_class(&batch, map, units);
 	else
 		scan_entries(&batch, map);
 	return take_all(map, &batch, ret_evicted) > 0;
+}
+
+/* No leaf can go. */
+static bool evict_parents(struct cache_map *map, enum policy_kind policy, uint32_t units,
+			  struct evicted *ret_evicted)
+{
+	return evict_any(map, policy, units, REACH_ENDS, ret_evicted) ||
+	       evict_any(map, policy, units, REACH_ALL, ret_evicted);
 }
 
 bool evict_for(struct cache_map *map, enum policy_kind policy, uint32_t units,
@@ -605,7 +679,8 @@ bool evict_for(struct cache_map *map, enum policy_kind policy, uint32_t units,
 	else
 		sample_entries(&batch, map);
 	return take_all(map, &batch, ret_evicted) > 0 ||
-	       evict_any(map, policy, units, ret_evicted) ||
+	       evict_any(map, policy, units, REACH_LEAVES, ret_evicted) ||
+	       (units > 0 && take_empty(map)) || evict_parents(map, policy, units, ret_evicted) ||
 	       (units > 0 && steal_any(map, policy, units, ret_evicted));
 }
 

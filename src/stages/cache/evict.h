@@ -6,9 +6,11 @@
  * Invariants, numbered:
  *  1. What goes is live, not DIRTY, a leaf (no entry names it as parent) but for 2, and pinned
  *     by nobody: it was EVICTING while the pins of all clients were looked at, and is so still.
- *  2. A block with children goes in two cases alone: a chunk that must change its class is
- *     emptied of all its blocks but pinned ones, and of a key whose buckets are both full of
- *     blocks with children or pins the least of those without pins goes.
+ *  2. A block with children goes in three cases alone: where no leaf of the size of slots, or,
+ *     for an entry, no leaf at all can go, that one does which is next to an end of its chain, or
+ *     else the least; a chunk that must change its class is emptied of all its blocks but pinned
+ *     ones; and of a key whose buckets are both full of blocks with children or pins the least
+ *     of those without pins goes.
  */
 #ifndef STAGES_CACHE_EVICT_H
 #define STAGES_CACHE_EVICT_H
@@ -24,7 +26,7 @@ struct evicted {
 
 /*
  * Makes room for one slot of @units, or, with 0, for an entry. False: all that could go is
- * pinned, or has children. Adds what went to @ret_evicted.
+ * pinned. Adds what went to @ret_evicted.
  */
 bool evict_for(struct cache_map *map, enum policy_kind policy, uint32_t units,
 	       struct evicted *ret_evicted);
