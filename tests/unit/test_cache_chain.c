@@ -11,19 +11,21 @@
 
 #include "block_shop.h"
 
-#define LENGTH	  65536u
-#define OPTIONS	  "size=16MiB, entries=2000"
-#define LINKS	  700u	       /* of 64 KiB: some three times what there is room for */
-#define PIECES	  2u	       /* shards of a block, where it has several */
-#define TAKEN_NS  10000000000u /* a dump that is not taken is declined then */
-#define ALONE	  UINT32_MAX   /* of no parent */
-#define OTHER	  100000u      /* blocks of no chain are numbered from here on */
-#define FULL_PART 10u	       /* but for one of so many places the memory stays full */
+#define LENGTH	    65536u
+#define OPTIONS	    "size=16MiB, entries=2000"
+#define LINKS	    700u	 /* of 64 KiB: some three times what there is room for */
+#define PIECES	    2u		 /* shards of a block, where it has several */
+#define TAKEN_NS    10000000000u /* a dump that is not taken is declined then */
+#define ALONE	    UINT32_MAX	 /* of no parent */
+#define DECLINED_NS 50000000u	 /* of one that cannot be taken */
+#define OTHER	    100000u	 /* blocks of no chain are numbered from here on */
+#define FULL_PART   10u		 /* but for one of so many places the memory stays full */
 
 /* All shards of a block; what the results say. */
-static int dump_linked(const struct shop *shop, uint32_t number, uint32_t shards, uint32_t parent)
+static int dump_by(const struct shop *shop, uint32_t number, uint32_t shards, uint32_t parent,
+		   uint64_t deadline_ns)
 {
-	struct cairn_task_opts opts = {.size = sizeof(opts), .deadline_ns = TAKEN_NS};
+	struct cairn_task_opts opts = {.size = sizeof(opts), .deadline_ns = deadline_ns};
 	struct cairn_block_attr attr = {.size = sizeof(attr)};
 	uint8_t *memory = malloc(LENGTH);
 	struct cairn_xfer xfers[PIECES];
@@ -44,6 +46,11 @@ static int dump_linked(const struct shop *shop, uint32_t number, uint32_t shards
 		if (xfers[i].result.status < 0)
 			status = xfers[i].result.status;
 	return status;
+}
+
+static int dump_linked(const struct shop *shop, uint32_t number, uint32_t shards, uint32_t parent)
+{
+	return dump_by(shop, number, shards, parent, TAKEN_NS);
 }
 
 static uint32_t parent_of(uint32_t number)
@@ -155,10 +162,37 @@ static void of_several_shards(void **state)
 	shop_close(&shop);
 }
 
+/* Guards that a dump that is declined after it has waited leaves its parent without a child. */
+static void declined(void **state)
+{
+	struct cairn_pinned pins[LINKS];
+	struct shop shop;
+	uint32_t room;
+
+	(void)state;
+	shop_open(&shop, OPTIONS, "", LENGTH);
+	room = fill_up(&shop);
+	shop_close(&shop);
+	shop_open(&shop, OPTIONS, "", LENGTH);
+	for (uint32_t number = 0; number < room; number++) {
+		struct cairn_key key = key_of(&shop, number);
+
+		assert_int_equal(dump_linked(&shop, number, 1, ALONE), 0);
+		assert_int_equal(cairn_pin(shop.ns, &key, 0, &pins[number]), 0);
+	}
+	assert_true(dump_by(&shop, OTHER, 1, 0, DECLINED_NS) < 0);
+	for (uint32_t number = 0; number < room; number++)
+		assert_int_equal(cairn_unpin(shop.store, pins[number].pin), 0);
+	for (uint32_t i = 1; i < 3 * room; i++)
+		assert_int_equal(dump_linked(&shop, OTHER + i, 1, ALONE), 0);
+	assert_false(in_memory(&shop, 0));
+	shop_close(&shop);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {TEST(longer_than_memory), TEST(pinned_end),
-					   TEST(of_several_shards)};
+					   TEST(declined), TEST(of_several_shards)};
 
 	if (shm_is_small())
 		return 77;

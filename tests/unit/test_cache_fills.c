@@ -403,6 +403,52 @@ static void failed_others(void **state)
 	shop_close(&shop);
 }
 
+#define PIECES 128u /* shards: of two ios */
+
+/* What the last of a block's results says. */
+static int all_pieces(const struct shop *shop, uint32_t number, bool load)
+{
+	struct cairn_xfer *xfers = calloc(PIECES, sizeof(*xfers));
+	uint8_t *memory = calloc(1, LENGTH);
+	int status;
+
+	assert_true(xfers && memory);
+	for (uint32_t i = 0; i < PIECES; i++) {
+		xfers[i] = xfer_of(shop, number, memory, LENGTH);
+		xfers[i].shard = i;
+	}
+	if (load)
+		cairn_load(shop->ns, xfers, PIECES, NULL, NULL);
+	else
+		cairn_dump(shop->ns, xfers, PIECES, NULL, NULL);
+	status = xfers[PIECES - 1].result.status;
+	give_back(shop, memory);
+	free(xfers);
+	return status;
+}
+
+/* Guards that the last of several ios takes the block's entry away, whichever of them made it. */
+static void failed_in_parts(void **state)
+{
+	struct cairn_namespace_desc desc = {
+		.size = sizeof(desc), .model = "p", .shard_count = PIECES, .shard_bytes = LENGTH};
+	struct shop shop;
+
+	(void)state;
+	shop_open(&shop, "size=32MiB, entries=2000",
+		  " | delay(read=1ms, write=1ms) | "
+		  "fault(rule=\"dump:EIO:1,load:EIO:1\") | null(size=64MiB)",
+		  LENGTH);
+	assert_int_equal(cairn_namespace_open(shop.store, &desc, &shop.ns, NULL), 0);
+	for (uint32_t i = 0; i < 20; i++) {
+		assert_true(all_pieces(&shop, i, false) < 0);
+		is_empty(&shop, i);
+		assert_int_equal(all_pieces(&shop, i, true), -EIO);
+		is_empty(&shop, i);
+	}
+	shop_close(&shop);
+}
+
 /* Guards that what is not there takes no place: else a table fills up with what failed. */
 static void many_misses(void **state)
 {
@@ -474,8 +520,9 @@ static void large_alone(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(one_flight),  TEST(one_fails),  TEST(failed_loads), TEST(failed_others),
-		TEST(many_misses), TEST(large_ones), TEST(large_alone),	 TEST(where_to),
+		TEST(one_flight),    TEST(one_fails),	    TEST(failed_loads),
+		TEST(failed_others), TEST(failed_in_parts), TEST(many_misses),
+		TEST(large_ones),    TEST(large_alone),	    TEST(where_to),
 	};
 
 	if (shm_is_small())

@@ -42,6 +42,16 @@ static bool all_there(const struct cache_map *map, uint32_t entry)
 	return shards != NULL;
 }
 
+bool shards_absent(const struct cache_map *map, uint32_t entry)
+{
+	uint32_t count = short_hint(&map->entries[entry].shard_count);
+
+	for (uint32_t i = 0; i < count; i++)
+		if (shard_state(shard_look(map, entry, i)) != SHARD_ABSENT)
+			return false;
+	return true;
+}
+
 void shards_settle(struct cache_map *map, uint32_t entry, uint32_t life)
 {
 	if (all_there(map, entry))

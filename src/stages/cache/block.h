@@ -35,6 +35,9 @@ struct cache_place {
 /* The shard's word, 0 for one that the entry has not. */
 uint64_t shard_look(const struct cache_map *map, uint32_t entry, uint32_t shard);
 
+/* Nothing of it is there or filling. Of an entry that is not pinned: as it was at some time. */
+bool shards_absent(const struct cache_map *map, uint32_t entry);
+
 /* ABSENT -> FILLING by this client, into a slot that it has reserved. False: not absent. */
 bool shard_claim(struct cache_map *map, const struct cache_place *place);
 /* FILLING by this client -> THERE, and the entry WHOLE if that was the last. False: broken. */

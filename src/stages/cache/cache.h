@@ -125,7 +125,6 @@ struct cache_saved {
 struct cache_io {
 	uint32_t record; /* its pin, or CACHE_NONE */
 	uint32_t entry, life;
-	bool made;	/* the entry, by this io */
 	bool down;	/* forwarded, to come back by done() */
 	bool was_there; /* a remove: it took one from memory */
 	bool over;	/* a dump: the tier below has answered */
@@ -210,7 +209,7 @@ int flush_clear_wait(struct cache_stage *stage, uint32_t space);
 /* common.c: what loads and dumps share. */
 bool io_pin(struct cache_stage *stage, struct cache_io *own, const struct cache_ref *ref);
 void io_unpin(struct cache_stage *stage, struct cache_io *own);
-/* The same; an entry that this io made, and in which nothing came, goes. */
+/* The same; an entry of which nothing is there goes with the last io that has it pinned. */
 void io_leave(struct cache_stage *stage, struct cache_io *own);
 /* Tells a pinned entry whose child it is, if the io says so and nobody has yet. */
 void io_parent(struct cache_stage *stage, const struct cairn_io *io, const struct cache_io *own,

@@ -40,24 +40,13 @@ void io_unpin(struct cache_stage *stage, struct cache_io *own)
 		background_reclaim(stage, entry);
 }
 
-/* Is nothing of a pinned entry there, and nobody at it? */
-static bool is_bare(const struct cache_map *map, uint32_t entry)
-{
-	uint32_t count = short_hint(&map->entries[entry].shard_count);
-
-	for (uint32_t i = 0; i < count; i++)
-		if (shard_state(shard_look(map, entry, i)) != SHARD_ABSENT)
-			return false;
-	return true;
-}
-
 void io_leave(struct cache_stage *stage, struct cache_io *own)
 {
-	struct cache_ref ref = {own->entry, (uint64_t)own->life << 32};
+	uint32_t entry = own->entry, life = own->life;
 
-	if (own->made && own->entry != CACHE_NONE && is_bare(stage->map, own->entry))
-		entry_remove(stage->map, &ref);
 	io_unpin(stage, own);
+	if (entry != CACHE_NONE && reclaim_bare(stage->map, entry, life))
+		background_changed(stage);
 }
 
 static void count_evicted(struct cache_stage *stage, const struct evicted *evicted)
@@ -177,7 +166,7 @@ bool io_entry(struct cache_stage *stage, struct cairn_io *io, struct cache_io *o
 	struct cache_lack lack;
 	struct cache_key key;
 	struct cache_ref ref;
-	bool room = true;
+	bool room = true, made = false;
 
 	if (!cache_key(stage, io->ns, &io->key, &key))
 		return false;
@@ -186,7 +175,7 @@ bool io_entry(struct cache_stage *stage, struct cairn_io *io, struct cache_io *o
 	if (own->record == CACHE_NONE)
 		return false;
 	for (uint32_t i = 0; i < ROOM_TRIES && room; i++) {
-		ref = cached_add(stage->map, own->record, &key, shape, &own->made, &lack);
+		ref = cached_add(stage->map, own->record, &key, shape, &made, &lack);
 		if (ref.entry != CACHE_NONE)
 			break;
 		room = lack.error == -ENOSPC && make_room(stage, &key, &lack);
@@ -198,7 +187,7 @@ bool io_entry(struct cache_stage *stage, struct cairn_io *io, struct cache_io *o
 	}
 	own->entry = ref.entry;
 	own->life = state_life(ref.state);
-	if (own->made || (io->op == CAIRN_OP_DUMP && io->attr.size > 0))
+	if (made || (io->op == CAIRN_OP_DUMP && io->attr.size > 0))
 		tell(stage, io, own, &key);
 	return true;
 }

@@ -242,6 +242,47 @@ HIT_PATH bool reclaim_gone(struct cache_map *map, uint32_t entry)
 	       take_gone(map, entry);
 }
 
+/* LIVE, or EVICTING by somebody else, -> EVICTING by this client. False: not bare any more. */
+static bool take_over_bare(struct cache_map *map, uint32_t entry, uint32_t life, uint64_t *ret)
+{
+	uint64_t *word = &map->entries[entry].state, state;
+
+	do {
+		state = word_get(word);
+		if (state_life(state) != life || !state_lives(state) || state_whole(state) ||
+		    !shards_absent(map, entry))
+			return false;
+		*ret = state_next(state, PHASE_EVICTING, state_kind(state), map->owner);
+	} while (!word_cas(word, state, *ret));
+	return true;
+}
+
+/*
+ * As an eviction of this one. Of two that leave it at once the second takes over from the first,
+ * who may have looked at the pins before that one's was cleared: tests/model/bare.pml.
+ */
+bool reclaim_bare(struct cache_map *map, uint32_t entry, uint32_t life)
+{
+	struct batch batch = {.map = map, .count = 1};
+	struct victim *victim = &batch.victims[0];
+	uint64_t *word = &map->entries[entry].state;
+	enum entry_kind kind;
+
+	victim->entry = entry;
+	if (!take_over_bare(map, entry, life, &victim->state))
+		return false;
+	kind = state_kind(victim->state);
+	pins_each(map, mark_pinned, &batch);
+	if (victim->pinned || !shards_absent(map, entry)) {
+		word_cas(word, victim->state, state_next(victim->state, PHASE_LIVE, kind, 0));
+		return false;
+	}
+	if (!word_cas(word, victim->state, state_next(victim->state, PHASE_DEAD, kind, map->owner)))
+		return false;
+	entry_take_apart(map, entry);
+	return true;
+}
+
 void reclaim_sweep(struct cache_map *map, uint32_t count)
 {
 	uint64_t first = word_add(&map->sweep_cursor, count);

@@ -37,7 +37,9 @@ bool evict_in_buckets(struct cache_map *map, enum policy_kind policy, const stru
 
 /* GONE: its memory comes back, if nobody pins it any more. */
 bool reclaim_gone(struct cache_map *map, uint32_t entry);
-/* The same for @count entries, going round. */
+/* Nothing of it is there, and nobody pins it: it goes. A claim of a shard is under a pin. */
+bool reclaim_bare(struct cache_map *map, uint32_t entry, uint32_t life);
+/* reclaim_gone() of @count entries, going round. */
 void reclaim_sweep(struct cache_map *map, uint32_t count);
 
 #endif

@@ -395,7 +395,7 @@ void load_describe(struct cache_stage *stage, struct cairn_io *io, struct cache_
 			part->status = -ENOENT;
 		}
 	}
-	io_unpin(stage, own);
+	io_leave(stage, own);
 	if (pending_parts(io)) {
 		own->down = true;
 		stage->host->forward(io);

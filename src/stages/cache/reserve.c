@@ -57,6 +57,8 @@ static void let_go(struct cache_stage *stage, const struct reservation *reservat
 		shard_abandon(stage->map, &reservation->place);
 	pin_give(stage->map, reservation->record);
 	background_reclaim(stage, reservation->place.entry);
+	if (reclaim_bare(stage->map, reservation->place.entry, reservation->place.life))
+		background_changed(stage);
 }
 
 void reservation_end(struct cache_stage *stage, void *base, bool published)
