@@ -170,6 +170,75 @@ static void changing_sizes(void **state)
 	shelf_free(&shelf);
 }
 
+#define OLD_BYTES 65536u
+#define NEW_BYTES 81920u
+#define CHUNKS	  64u /* at most, of SIZE */
+
+static uint32_t chunk_of(const struct cache_map *map, uint32_t entry)
+{
+	return slot_chunk(shard_slot(word_get(&map->entries[entry].only.word)));
+}
+
+/* Pins one block of each chunk, each of which has blocks of OLD_BYTES below @count. */
+static void pin_chunks(struct shelf_client *client, uint32_t count, struct shelf_pin *ret_pins)
+{
+	bool had[CHUNKS] = {false};
+
+	assert_true(client->map.chunk_count <= CHUNKS);
+	for (uint32_t number = 0; number < count; number++) {
+		struct shelf_pin pin;
+		uint32_t chunk;
+
+		assert_true(shelf_pin(client, number, &pin));
+		chunk = chunk_of(&client->map, pin.ref.entry);
+		if (had[chunk])
+			shelf_let_go(client, pin.record, pin.ref.entry);
+		else
+			ret_pins[chunk] = pin;
+		had[chunk] = true;
+	}
+	for (uint32_t chunk = 0; chunk < client->map.chunk_count; chunk++)
+		assert_true(had[chunk]);
+}
+
+/* Guards that nothing goes for a chunk that cannot change its size, and no more than one for one.
+ */
+static void pinned_chunks(void **state)
+{
+	uint32_t units = slots_units(NEW_BYTES), count, there = 0;
+	struct evicted evicted = {0};
+	struct shelf_pin pins[CHUNKS];
+	struct shelf_client client;
+	struct cache_map *map = &client.map;
+	struct shelf shelf;
+	uint64_t slot;
+
+	(void)state;
+	assert_true(shelf_new(&shelf, SIZE, ENTRIES, SOME));
+	assert_true(shelf_join(&client, &shelf, 0, 1));
+	count = map->chunk_count * (uint32_t)(map->chunk_bytes / OLD_BYTES);
+	for (uint32_t number = 0; number < count; number++)
+		dump(&client, number, OLD_BYTES, &evicted);
+	assert_int_equal(evicted.blocks, 0);
+	pin_chunks(&client, count, pins);
+	for (uint32_t i = 0; i < 50; i++) {
+		assert_false(slots_take(map, units, &slot));
+		assert_false(evict_for(map, POLICY_LRU, units, &evicted));
+	}
+	assert_int_equal(evicted.blocks, 0);
+	for (uint32_t number = 0; number < count; number++)
+		there += found(&client, number, OLD_BYTES) > 0;
+	assert_int_equal(there, count);
+	/* One may change now. */
+	shelf_let_go(&client, pins[1].record, pins[1].ref.entry);
+	assert_true(evict_for(map, POLICY_LRU, units, &evicted));
+	assert_int_equal(evicted.blocks, map->chunk_bytes / OLD_BYTES);
+	assert_true(slots_take(map, units, &slot));
+	assert_int_equal(slot_chunk(slot), 1);
+	shelf_die(&client);
+	shelf_free(&shelf);
+}
+
 #define WAYS  (2 * CACHE_BUCKET_WAYS)
 #define CROWD (WAYS + 2)
 #define CHILD 1000000u /* keys of others' children are numbered from here on */
@@ -291,6 +360,7 @@ static int run_many(void)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(changing_sizes),
+					   cmocka_unit_test(pinned_chunks),
 					   cmocka_unit_test(full_buckets)};
 
 	(void)argv;

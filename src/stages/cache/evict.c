@@ -4,6 +4,7 @@
 #include "base/atomic.h"
 #include "base/hot.h"
 #include "stages/cache/block.h"
+#include "stages/cache/colder.h"
 #include "stages/cache/evict.h"
 #include "stages/cache/pins.h"
 #include "stages/cache/slots.h"
@@ -15,13 +16,8 @@
 #define SCOOP_LEAVES 16u   /* put into the pool for each batch that goes */
 #define SCOOP_LOOKS  1024u /* entries looked at for them at most */
 #define STEAL_EVERY  32u   /* evictions, or fewer, after which other classes are looked at */
-#define STEAL_PROBES 16u
 #define CHUNK_TRIES  64u
 #define END_STEPS    64u /* ancestors looked at for one that may go */
-
-#define NEWEST_LOOKS 64u /* slots of a chunk by which it is judged */
-#define NEWEST_MIN   8u	 /* blocks among them: else it is not known */
-#define PINNED_BITS  65536u
 
 struct victim {
 	uint32_t entry, units;
@@ -39,15 +35,6 @@ struct batch {
 	uint64_t *pinned; /* bits of hashes of what is pinned, to be passed by; or NULL */
 	uint64_t *ends;	  /* likewise of what alone may go; or NULL */
 };
-
-static uint64_t next_random(struct cache_map *map)
-{
-	uint64_t z = word_add(&map->random, UINT64_C(0x9e3779b97f4a7c15));
-
-	z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-	z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-	return z ^ z >> 31;
-}
 
 static void batch_init(struct batch *batch, struct cache_map *map, enum policy_kind policy)
 {
@@ -86,33 +73,14 @@ static bool has_entry(const struct batch *batch, uint32_t entry)
 	return false;
 }
 
-static uint32_t pinned_bit(uint32_t entry)
-{
-	return entry * 2654435761u % PINNED_BITS;
-}
-
-static bool has_bit(const uint64_t *bits, uint32_t entry)
-{
-	uint32_t bit = pinned_bit(entry);
-
-	return bits[bit / 64] >> (bit % 64) & 1;
-}
-
-static void set_bit(uint64_t *bits, uint32_t entry)
-{
-	uint32_t bit = pinned_bit(entry);
-
-	bits[bit / 64] |= UINT64_C(1) << (bit % 64);
-}
-
 static bool maybe_pinned(const struct batch *batch, uint32_t entry)
 {
-	return batch->pinned && has_bit(batch->pinned, entry);
+	return batch->pinned && bits_have(batch->pinned, entry);
 }
 
 static void note_pinned(void *context, uint64_t link)
 {
-	set_bit(context, link_entry(link));
+	bits_add(context, link_entry(link));
 }
 
 /* Keeps the least, in order. */
@@ -124,7 +92,7 @@ static void consider(struct batch *batch, uint32_t entry)
 
 	if (!state_may_go(state) || maybe_pinned(batch, entry) ||
 	    (!batch->parents_too && entry_children(batch->map, entry) > 0) ||
-	    (batch->ends && !has_bit(batch->ends, entry)) || has_entry(batch, entry))
+	    (batch->ends && !bits_have(batch->ends, entry)) || has_entry(batch, entry))
 		return;
 	victim.score = score_of(batch, entry);
 	if (batch->count == batch->limit) {
@@ -297,14 +265,6 @@ void reclaim_sweep(struct cache_map *map, uint32_t count)
 
 /* ---- sampling ------------------------------------------------------------------- */
 
-static bool of_class(const struct cache_map *map, uint32_t chunk, uint32_t units)
-{
-	const struct cache_chunk *at = &map->chunks[chunk];
-
-	return chunk_phase(word_get(&at->state)) == CHUNK_SLOTS &&
-	       (units == 0 || half_hint(&at->units) == units);
-}
-
 static void look_at_slot(struct batch *batch, struct cache_map *map, uint64_t slot)
 {
 	uint64_t word = word_get(map_word(map, slot));
@@ -334,13 +294,13 @@ static uint32_t find_chunk(struct cache_map *map, uint32_t units)
 	uint32_t chunk;
 
 	for (uint32_t i = 0; i < CHUNK_TRIES; i++) {
-		chunk = (uint32_t)(next_random(map) % map->chunk_count);
-		if (of_class(map, chunk, units))
+		chunk = (uint32_t)(map_random(map) % map->chunk_count);
+		if (chunk_of_class(map, chunk, units))
 			return chunk;
 	}
 	for (uint32_t i = 0; i < map->chunk_count; i++) {
 		chunk = (uint32_t)((i + map->chunk_cursor) % map->chunk_count);
-		if (of_class(map, chunk, units))
+		if (chunk_of_class(map, chunk, units))
 			return chunk;
 	}
 	return CACHE_NONE;
@@ -349,7 +309,7 @@ static uint32_t find_chunk(struct cache_map *map, uint32_t units)
 static void sample_class(struct batch *batch, struct cache_map *map, uint32_t units)
 {
 	for (uint32_t seen = 0; seen < SAMPLE; seen += WINDOW) {
-		uint64_t random = next_random(map);
+		uint64_t random = map_random(map);
 		uint32_t chunk = find_chunk(map, units), slots;
 
 		if (chunk == CACHE_NONE)
@@ -364,14 +324,14 @@ static void sample_class(struct batch *batch, struct cache_map *map, uint32_t un
 static void scan_class(struct batch *batch, struct cache_map *map, uint32_t units)
 {
 	for (uint32_t chunk = 0; chunk < map->chunk_count; chunk++)
-		if (of_class(map, chunk, units))
+		if (chunk_of_class(map, chunk, units))
 			look_at_window(batch, map, chunk, 0, CACHE_WORDS_FAR);
 }
 
 static void sample_entries(struct batch *batch, struct cache_map *map)
 {
 	for (uint32_t seen = 0; seen < SAMPLE; seen += WINDOW) {
-		uint64_t first = next_random(map) % map->entry_count;
+		uint64_t first = map_random(map) % map->entry_count;
 
 		for (uint32_t i = 0; i < WINDOW; i++)
 			consider(batch, (uint32_t)((first + i) % map->entry_count));
@@ -426,7 +386,7 @@ static void scoop_slots(struct scoop *scoop)
 	slots = half_hint(&map->chunks[chunk].slots);
 	if (slots == 0 || slots > CACHE_WORDS_FAR)
 		return;
-	first = (uint32_t)next_random(map) % slots;
+	first = (uint32_t)map_random(map) % slots;
 	for (uint32_t i = 0; i < WINDOW && i < slots; i++) {
 		uint64_t word = word_get(map_word(map, slot_of(chunk, (first + i) % slots)));
 		uint32_t entry = slot_entry(word);
@@ -439,7 +399,7 @@ static void scoop_slots(struct scoop *scoop)
 static void scoop_entries(struct scoop *scoop)
 {
 	struct cache_map *map = scoop->map;
-	uint64_t first = next_random(map) % map->entry_count;
+	uint64_t first = map_random(map) % map->entry_count;
 
 	for (uint32_t i = 0; i < WINDOW; i++)
 		scoop_up(scoop, (uint32_t)((first + i) % map->entry_count), 0);
@@ -515,46 +475,6 @@ static bool evict_of_pool(struct cache_map *map, enum policy_kind policy, uint32
 
 /* ---- other classes ---------------------------------------------------------------- */
 
-/* When the newest of some blocks of a chunk was used; UINT64_MAX: too few are there to tell. */
-static uint64_t newest_in(const struct cache_map *map, uint32_t chunk)
-{
-	uint32_t slots = half_hint(&map->chunks[chunk].slots), seen = 0, step;
-	uint64_t newest = 0;
-
-	step = slots < NEWEST_LOOKS ? 1 : slots / NEWEST_LOOKS;
-	for (uint32_t i = 0; i < slots && i < CACHE_WORDS_FAR; i += step) {
-		uint64_t word = word_get(map_word(map, slot_of(chunk, i))), stamp;
-		uint32_t entry = slot_entry(word);
-
-		if ((word & 3) != SLOT_LINKED || entry >= map->entry_count)
-			continue;
-		stamp = word_hint(&map->metas[entry].stamp);
-		newest = stamp > newest ? stamp : newest;
-		seen++;
-	}
-	return seen >= NEWEST_MIN || seen == slots ? newest : UINT64_MAX;
-}
-
-/* A chunk of another class whose blocks were all used before @stamp; the oldest of some. */
-static uint32_t colder_chunk(struct cache_map *map, uint32_t units, uint64_t stamp)
-{
-	uint32_t best = CACHE_NONE;
-
-	for (uint32_t i = 0; i < STEAL_PROBES; i++) {
-		uint32_t chunk = (uint32_t)(next_random(map) % map->chunk_count);
-		uint64_t newest;
-
-		if (!of_class(map, chunk, 0) || of_class(map, chunk, units))
-			continue;
-		newest = newest_in(map, chunk);
-		if (newest >= stamp)
-			continue;
-		stamp = newest;
-		best = chunk;
-	}
-	return best;
-}
-
 /* Everything in the chunk goes; true: it has no class any more. */
 static bool steal(struct cache_map *map, enum policy_kind policy, uint32_t chunk,
 		  struct evicted *ret_evicted)
@@ -572,10 +492,10 @@ static bool steal(struct cache_map *map, enum policy_kind policy, uint32_t chunk
 	return chunk_empty(map, chunk);
 }
 
-static bool steal_colder(struct cache_map *map, enum policy_kind policy, uint32_t units,
-			 uint64_t stamp, struct evicted *ret_evicted)
+static bool steal_colder(struct cache_map *map, enum policy_kind policy, const struct held *held,
+			 uint32_t units, uint64_t stamp, struct evicted *ret_evicted)
 {
-	uint32_t chunk = colder_chunk(map, units, stamp);
+	uint32_t chunk = colder_chunk(map, held, units, stamp);
 
 	return chunk != CACHE_NONE && steal(map, policy, chunk, ret_evicted);
 }
@@ -590,8 +510,9 @@ static bool steal_in_turn(struct cache_map *map, enum policy_kind policy, uint32
 {
 	uint64_t slots = map->chunk_bytes / CACHE_UNIT / units;
 	struct batch batch;
+	struct held held;
 
-	if (next_random(map) % (slots < STEAL_EVERY ? slots + 1 : STEAL_EVERY) != 0)
+	if (map_random(map) % (slots < STEAL_EVERY ? slots + 1 : STEAL_EVERY) != 0)
 		return false;
 	batch_init(&batch, map, policy);
 	sample_class(&batch, map, units);
@@ -599,8 +520,10 @@ static bool steal_in_turn(struct cache_map *map, enum policy_kind policy, uint32
 		batch.parents_too = true;
 		sample_class(&batch, map, units);
 	}
-	return batch.count > 0 &&
-	       steal_colder(map, policy, units,
+	if (batch.count == 0)
+		return false;
+	held_init(&held, map);
+	return steal_colder(map, policy, &held, units,
 			    word_hint(&map->metas[batch.victims[0].entry].stamp), ret_evicted);
 }
 
@@ -610,7 +533,7 @@ static bool take_empty(struct cache_map *map)
 	for (uint32_t chunk = 0; chunk < map->chunk_count; chunk++) {
 		const struct cache_chunk *at = &map->chunks[chunk];
 
-		if (of_class(map, chunk, 0) &&
+		if (chunk_of_class(map, chunk, 0) &&
 		    half_hint(&at->free_slots) == half_hint(&at->slots) && chunk_empty(map, chunk))
 			return true;
 	}
@@ -621,12 +544,14 @@ static bool take_empty(struct cache_map *map)
 static bool steal_any(struct cache_map *map, enum policy_kind policy, uint32_t units,
 		      struct evicted *ret_evicted)
 {
+	struct held held;
+
+	held_init(&held, map);
 	for (uint32_t i = 0; i < 4; i++)
-		if (steal_colder(map, policy, units, UINT64_MAX, ret_evicted))
+		if (steal_colder(map, policy, &held, units, UINT64_MAX, ret_evicted))
 			return true;
 	for (uint32_t chunk = 0; chunk < map->chunk_count; chunk++)
-		if (of_class(map, chunk, 0) && !of_class(map, chunk, units) &&
-		    steal(map, policy, chunk, ret_evicted))
+		if (held_may_change(&held, chunk, units) && steal(map, policy, chunk, ret_evicted))
 			return true;
 	return false;
 }
@@ -656,7 +581,7 @@ static void note_ends(const struct batch *batch, struct cache_map *map, uint64_t
 			uint64_t parent;
 
 			if (state_may_go(state) && !maybe_pinned(batch, at)) {
-				set_bit(ret_ends, at);
+				bits_add(ret_ends, at);
 				break;
 			}
 			parent = word_get(&map->metas[at].parent);
@@ -674,7 +599,7 @@ static void note_ends(const struct batch *batch, struct cache_map *map, uint64_t
 static bool evict_any(struct cache_map *map, enum policy_kind policy, uint32_t units,
 		      enum reach reach, struct evicted *ret_evicted)
 {
-	uint64_t pinned[PINNED_BITS / 64] = {0}, ends[PINNED_BITS / 64] = {0};
+	uint64_t pinned[HASH_WORDS] = {0}, ends[HASH_WORDS] = {0};
 	struct batch batch;
 
 	if (units > 0 && find_chunk(map, units) == CACHE_NONE)
@@ -730,7 +655,7 @@ bool evict_in_buckets(struct cache_map *map, enum policy_kind policy, const stru
 		      struct evicted *ret_evicted)
 {
 	const uint64_t *ways[2] = {cached_ways(map, key, 0), cached_ways(map, key, 1)};
-	uint64_t pinned[PINNED_BITS / 64] = {0};
+	uint64_t pinned[HASH_WORDS] = {0};
 	struct batch batch;
 	bool went = false;
 

@@ -67,6 +67,16 @@ static inline uint64_t ref_link(const struct cache_ref *ref)
 /* Sets what follows from the header at @base, which is checked; all else is zero. */
 void map_init(struct cache_map *map, void *base, const void *lent);
 
+/* Where sampling goes on. */
+static inline uint64_t map_random(struct cache_map *map)
+{
+	uint64_t z = word_add(&map->random, UINT64_C(0x9e3779b97f4a7c15));
+
+	z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+	z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+	return z ^ z >> 31;
+}
+
 /* Fills the offsets of a header whose size, entries and pins_max are set. False: too small. */
 bool layout_plan(struct cache_header *header);
 
