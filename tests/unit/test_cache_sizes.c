@@ -172,7 +172,8 @@ static void changing_sizes(void **state)
 
 #define OLD_BYTES 65536u
 #define NEW_BYTES 81920u
-#define CHUNKS	  64u /* at most, of SIZE */
+#define CHUNKS	  64u	/* at most, of SIZE */
+#define DRAWS	  1000u /* random numbers by which it is found that there is no room, at most */
 
 static uint32_t chunk_of(const struct cache_map *map, uint32_t entry)
 {
@@ -201,6 +202,19 @@ static void pin_chunks(struct shelf_client *client, uint32_t count, struct shelf
 		assert_true(had[chunk]);
 }
 
+/* Random numbers that were drawn since @before, or @most if there were more. */
+static uint32_t draws_since(const struct cache_map *map, uint64_t before, uint32_t most)
+{
+	struct cache_map from = {.random = before};
+	uint32_t count = 0;
+
+	while (from.random != map->random && count < most) {
+		map_random(&from);
+		count++;
+	}
+	return count;
+}
+
 /* Guards that nothing goes for a chunk that cannot change its size, and no more than one for one.
  */
 static void pinned_chunks(void **state)
@@ -211,7 +225,7 @@ static void pinned_chunks(void **state)
 	struct shelf_client client;
 	struct cache_map *map = &client.map;
 	struct shelf shelf;
-	uint64_t slot;
+	uint64_t slot, before;
 
 	(void)state;
 	assert_true(shelf_new(&shelf, SIZE, ENTRIES, SOME));
@@ -222,8 +236,10 @@ static void pinned_chunks(void **state)
 	assert_int_equal(evicted.blocks, 0);
 	pin_chunks(&client, count, pins);
 	for (uint32_t i = 0; i < 50; i++) {
+		before = map->random;
 		assert_false(slots_take(map, units, &slot));
 		assert_false(evict_for(map, POLICY_LRU, units, &evicted));
+		assert_true(draws_since(map, before, DRAWS) < DRAWS);
 	}
 	assert_int_equal(evicted.blocks, 0);
 	for (uint32_t number = 0; number < count; number++)

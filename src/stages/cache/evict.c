@@ -375,17 +375,18 @@ static void scoop_up(struct scoop *scoop, uint32_t entry, uint32_t units)
 	scoop->leaves++;
 }
 
-static void scoop_slots(struct scoop *scoop)
+/* False: there is no chunk of the class. */
+static bool scoop_slots(struct scoop *scoop)
 {
 	struct cache_map *map = scoop->map;
 	uint32_t chunk = find_chunk(map, scoop->units), slots, first;
 
 	scoop->looked++;
 	if (chunk == CACHE_NONE)
-		return;
+		return false;
 	slots = half_hint(&map->chunks[chunk].slots);
 	if (slots == 0 || slots > CACHE_WORDS_FAR)
-		return;
+		return true;
 	first = (uint32_t)map_random(map) % slots;
 	for (uint32_t i = 0; i < WINDOW && i < slots; i++) {
 		uint64_t word = word_get(map_word(map, slot_of(chunk, (first + i) % slots)));
@@ -394,6 +395,7 @@ static void scoop_slots(struct scoop *scoop)
 		if ((word & 3) == SLOT_LINKED && entry < map->entry_count)
 			scoop_up(scoop, entry, scoop->units);
 	}
+	return true;
 }
 
 static void scoop_entries(struct scoop *scoop)
@@ -454,14 +456,14 @@ static bool evict_of_pool(struct cache_map *map, enum policy_kind policy, uint32
 {
 	struct batch batch;
 	struct scoop scoop = {.batch = &batch, .map = map, .units = units};
-	bool went;
+	bool some = true, went;
 
 	if (!flag_raise(&map->pool.taken))
 		return false;
 	batch_init(&batch, map, policy);
-	while (scoop.leaves < SCOOP_LEAVES && scoop.looked < SCOOP_LOOKS) {
+	while (some && scoop.leaves < SCOOP_LEAVES && scoop.looked < SCOOP_LOOKS) {
 		if (units > 0)
-			scoop_slots(&scoop);
+			some = scoop_slots(&scoop);
 		else
 			scoop_entries(&scoop);
 	}
