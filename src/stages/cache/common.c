@@ -80,11 +80,11 @@ bool take_slot(struct cache_stage *stage, uint64_t stored, uint32_t meta, uint64
 		return false;
 	for (uint32_t i = 0; i < ROOM_TRIES && room && !taken; i++) {
 		taken = slots_take(stage->map, units, ret_slot);
-		if (!taken && background_pending(stage))
-			break; /* memory is on its way: nothing goes for what only comes later */
 		if (taken)
 			break;
-		look_for_dead(stage);
+		look_for_dead(stage); /* first: one may have what is on its way */
+		if (background_pending(stage))
+			break; /* nothing goes for what only comes later */
 		room = evict_for(stage->map, stage->policy, units, &evicted);
 	}
 	count_evicted(stage, &evicted);
