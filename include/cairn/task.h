@@ -339,7 +339,9 @@ struct cairn_lookup_opts {
  * expires, or its owner dies. Holds are bounded: in time by the store's `hold_max`;
  * what would exceed `hold_bytes` or `hold_keys`, or comes when CAIRN_HOLDS_MAX holds
  * are in force, counts as absent; so does a block that is whole only over several
- * tiers, for none of them can promise its part. Removes and clears win over holds.
+ * tiers, for none of them can promise its part, and what a cache has no record left for: of
+ * as many as it has `entries`, 1024 to 65536, seven eighths or so are for holds and pins, one
+ * for each block and hold. Removes and clears win over holds.
  * *ret_hold is 0 when nothing was counted.
  *
  * Errors: -EINVAL, -EOWNERDEAD.

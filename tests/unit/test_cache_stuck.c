@@ -49,14 +49,23 @@ static uint32_t chunks_in(const struct view *view, enum chunk_phase phase)
 	return count;
 }
 
+/* All memory is there. */
+static void await_chunks(const struct view *view)
+{
+	for (uint32_t ms = 0; chunks_in(view, CHUNK_BARE) + chunks_in(view, CHUNK_BACKING) > 0;
+	     ms++) {
+		assert_true(ms < WAIT_S * 1000);
+		usleep(1000);
+	}
+}
+
 /* As a client leaves it that is killed while a chunk of its gets memory. */
 static void die_backing(struct view *view)
 {
 	struct cache_chunk *last = &view->chunks[view->header->chunks - 1];
 	uint64_t state;
 
-	while (chunks_in(view, CHUNK_FREE) < view->header->chunks)
-		usleep(1000);
+	await_chunks(view);
 	state = word_get(&last->state);
 	half_put(&view->clients[DEAD].state, CLIENT_LIVE);
 	assert_true(word_cas(&last->state, state, chunk_next(state, CHUNK_BACKING, DEAD + 1)));
@@ -93,10 +102,182 @@ static void dead_while_backing(void **state)
 	shop_close(&shop);
 }
 
+/* ---- records ----------------------------------------------------------------------------- */
+
+#define HELD 20u
+
+/* Looked up and held again and again, until no more counts. How many holds. */
+static uint32_t hold_all(const struct shop *shop, uint64_t *ret_holds)
+{
+	struct cairn_lookup_opts opts = {.size = sizeof(opts), .flags = CAIRN_LOOKUP_HOLD};
+	struct cairn_found found[HELD];
+	struct cairn_key keys[HELD];
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < HELD; i++)
+		keys[i] = key_of(shop, i);
+	while (count < CAIRN_HOLDS_MAX &&
+	       cairn_lookup(shop->ns, keys, HELD, found, &opts, &ret_holds[count]) > 0)
+		count++;
+	assert_true(count < CAIRN_HOLDS_MAX);
+	return count;
+}
+
+/*
+ * Guards that holds and pins leave records to ios: else what is held is loaded as if it were not
+ * there, and nothing is dumped, with nearly all of the memory free.
+ */
+static void held_again_and_again(void **state)
+{
+	static uint64_t holds[CAIRN_HOLDS_MAX];
+	struct cairn_reserved reserved;
+	struct cairn_pinned pinned;
+	struct cairn_xfer shape;
+	struct cairn_key key;
+	struct shop shop;
+	uint32_t count;
+
+	(void)state;
+	/* Loads are copied by reactors. */
+	shop_open(&shop, SIZES ", verify=hit", "", LENGTH);
+	for (uint32_t i = 0; i < HELD; i++)
+		assert_int_equal(dump(&shop, i, LENGTH), 0);
+	count = hold_all(&shop, holds);
+	key = key_of(&shop, 0);
+	shape = xfer_of(&shop, 2 * HELD, NULL, LENGTH);
+	assert_int_equal(cairn_pin(shop.ns, &key, 0, &pinned), -EAGAIN);
+	assert_int_equal(cairn_reserve(shop.ns, &shape, &reserved), -EAGAIN);
+	for (uint32_t i = 0; i < HELD; i++) {
+		assert_int_equal(load(&shop, i, LENGTH), 0);
+		assert_int_equal(dump_until(&shop, HELD + i, LENGTH, WAIT_S * UINT64_C(1000000000)),
+				 0);
+		assert_int_equal(load(&shop, HELD + i, LENGTH), 0);
+	}
+	assert_int_equal(cairn_hold_release(shop.store, holds[0]), 0);
+	assert_int_equal(cairn_pin(shop.ns, &key, 0, &pinned), 0);
+	assert_int_equal(cairn_unpin(shop.store, pinned.pin), 0);
+	assert_int_equal(cairn_reserve(shop.ns, &shape, &reserved), 0);
+	assert_int_equal(cairn_abort(shop.store, reserved.base), 0);
+	for (uint32_t i = 1; i < count; i++)
+		assert_int_equal(cairn_hold_release(shop.store, holds[i]), 0);
+	shop_close(&shop);
+}
+
+#define DUMPS 700u
+
+/* Of the first client, that are set. */
+static uint32_t records_used(const struct view *view)
+{
+	const uint64_t *pins = (const uint64_t *)(void *)(view->file + view->header->pins_at);
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < view->header->pins_max; i++)
+		count += word_get(&pins[i]) != 0;
+	return count;
+}
+
+static bool has_room(const struct view *view)
+{
+	uint32_t slots = 0;
+
+	for (uint32_t i = 0; i < view->header->chunks; i++)
+		slots += half_get(&view->chunks[i].free_slots);
+	return slots > 0 || chunks_in(view, CHUNK_FREE) > 0;
+}
+
+/* Until each of the memory's slots has a block that is pinned. How many. */
+static uint32_t pin_all(const struct shop *shop, const struct view *view, uint64_t *ret_pins)
+{
+	struct cairn_pinned pinned;
+	uint32_t count = 0;
+
+	await_chunks(view);
+	for (; has_room(view); count++) {
+		struct cairn_key key = key_of(shop, count);
+
+		assert_true(count < BLOCKS);
+		assert_int_equal(dump(shop, count, LENGTH), 0);
+		assert_int_equal(cairn_pin(shop->ns, &key, 0, &pinned), 0);
+		ret_pins[count] = pinned.pin;
+	}
+	assert_true(count > HELD);
+	return count;
+}
+
+/* Dumps for which there is no room, of one memory: they wait. */
+static void dump_many(const struct shop *shop, uint8_t *memory, uint64_t *ret_tasks)
+{
+	static struct cairn_xfer xfers[DUMPS];
+	struct cairn_task_opts opts = {.size = sizeof(opts), .deadline_ns = CAIRN_DEADLINE_NONE};
+
+	for (uint32_t i = 0; i < DUMPS; i++) {
+		xfers[i] = xfer_of(shop, 2 * BLOCKS + i, memory, LENGTH);
+		assert_int_equal(cairn_dump(shop->ns, &xfers[i], 1, &opts, &ret_tasks[i]), 0);
+	}
+}
+
+static void wait_for_all(const struct shop *shop, const uint64_t *tasks)
+{
+	for (uint32_t i = 0; i < DUMPS; i++)
+		assert_int_equal(
+			cairn_task_wait(shop->store, tasks[i], 0, WAIT_S * UINT64_C(1000000000)),
+			0);
+}
+
+/*
+ * Guards that a load which finds no record waits for one, where all that ios have are those of
+ * dumps that wait for room: the block is there, and is not told to be missing.
+ */
+static void no_record_left(void **state)
+{
+	static uint64_t pins[BLOCKS], holds[CAIRN_HOLDS_MAX], tasks[DUMPS];
+	struct cairn_task_opts opts = {.size = sizeof(opts), .deadline_ns = CAIRN_DEADLINE_NONE};
+	uint8_t *memory = calloc(2, LENGTH);
+	struct cairn_error error = {0};
+	struct cairn_xfer xfer;
+	char spec[SPEC_MAX];
+	struct view view;
+	struct shop shop;
+	uint32_t pinned, held;
+	uint64_t task;
+
+	(void)state;
+	assert_non_null(memory);
+	snprintf(spec, sizeof(spec), "store(reactors=1, ios=1024) | cache(%s, name=%s)", SIZES,
+		 region);
+	assert_int_equal(shop_try(&shop, spec, NULL, LENGTH, &error), 0);
+	view = view_open();
+	pinned = pin_all(&shop, &view, pins);
+	held = hold_all(&shop, holds);
+	dump_many(&shop, memory, tasks);
+	for (uint32_t ms = 0; records_used(&view) < view.header->pins_max; ms++) {
+		assert_true(ms < WAIT_S * 1000);
+		usleep(1000);
+	}
+	xfer = xfer_of(&shop, 1, memory + LENGTH, LENGTH);
+	assert_int_equal(cairn_load(shop.ns, &xfer, 1, &opts, &task), 0);
+	assert_int_equal(cairn_task_wait(shop.store, task, 0, 100000000u), -ETIMEDOUT);
+	for (uint32_t i = 0; i < pinned; i++)
+		assert_int_equal(cairn_unpin(shop.store, pins[i]), 0);
+	for (uint32_t i = 0; i < held; i++)
+		assert_int_equal(cairn_hold_release(shop.store, holds[i]), 0);
+	assert_int_equal(cairn_task_wait(shop.store, task, 0, WAIT_S * UINT64_C(1000000000)), 0);
+	/* It may have been evicted since, for one of the dumps. */
+	assert_true(xfer.result.status == 0 || xfer.result.status == -ENOENT);
+	if (xfer.result.status == 0)
+		assert_true(is_content(&shop, 1, memory + LENGTH, LENGTH));
+	wait_for_all(&shop, tasks);
+	munmap(view.file, view.bytes);
+	shop_close(&shop);
+	free(memory);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(dead_while_backing),
+		TEST(held_again_and_again),
+		TEST(no_record_left),
 	};
 
 	if (shm_is_small())

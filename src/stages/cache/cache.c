@@ -277,6 +277,8 @@ static void cache_resume(void *self, struct cairn_io *io, void *scratch)
 		prefetch_begin(stage, io, own);
 	else if (io->op == CAIRN_OP_REMOVE)
 		remove_begin(stage, io, own);
+	else if (io->op == CAIRN_OP_DESCRIBE)
+		load_describe(stage, io, own);
 	else
 		dump_begin(stage, io, own);
 }
@@ -288,7 +290,7 @@ static void hold(struct cache_stage *stage, const struct cache_ref *ref,
 		 struct cairn_probe *ret_probe)
 {
 	struct cache_ref now = *ref;
-	uint32_t record = pin_take(stage->map);
+	uint32_t record = pin_take_long(stage->map);
 
 	if (record == CACHE_NONE)
 		return;

@@ -207,6 +207,8 @@ void flush_walk(struct cache_stage *stage);
 int flush_clear_wait(struct cache_stage *stage, uint32_t space);
 
 /* common.c: what loads and dumps share. */
+/* Has the io a record to pin with? */
+bool io_record(struct cache_stage *stage, struct cache_io *own);
 bool io_pin(struct cache_stage *stage, struct cache_io *own, const struct cache_ref *ref);
 void io_unpin(struct cache_stage *stage, struct cache_io *own);
 /* The same; an entry of which nothing is there goes with the last io that has it pinned. */

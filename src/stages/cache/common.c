@@ -13,13 +13,18 @@
 #define PAUSE_NS     20000u
 #define PAUSE_NS_MAX 2000000u
 
+bool io_record(struct cache_stage *stage, struct cache_io *own)
+{
+	if (own->record == CACHE_NONE)
+		own->record = pin_take(stage->map);
+	return own->record != CACHE_NONE;
+}
+
 bool io_pin(struct cache_stage *stage, struct cache_io *own, const struct cache_ref *ref)
 {
 	struct cache_ref now = *ref;
 
-	if (own->record == CACHE_NONE)
-		own->record = pin_take(stage->map);
-	if (own->record == CACHE_NONE || !pin_entry(stage->map, own->record, &now))
+	if (!io_record(stage, own) || !pin_entry(stage->map, own->record, &now))
 		return false;
 	own->entry = now.entry;
 	own->life = state_life(now.state);
@@ -170,9 +175,7 @@ bool io_entry(struct cache_stage *stage, struct cairn_io *io, struct cache_io *o
 
 	if (!cache_key(stage, io->ns, &io->key, &key))
 		return false;
-	if (own->record == CACHE_NONE)
-		own->record = pin_take(stage->map);
-	if (own->record == CACHE_NONE)
+	if (!io_record(stage, own))
 		return false;
 	for (uint32_t i = 0; i < ROOM_TRIES && room; i++) {
 		ref = cached_add(stage->map, own->record, &key, shape, &made, &lack);

@@ -17,12 +17,12 @@ HIT_PATH static void ask_shard(const struct cache_map *map, uint32_t entry)
 }
 
 /*
- * The entry of @key, pinned in a record of its own; false: not in memory. After a pause
- * others' data lies in the caches: what a hit touches is asked for at once then, and not
- * a line after the other.
+ * The entry of @key, pinned in a record of its own, for longer than this call where it @stays;
+ * false: not in memory. After a pause others' data lies in the caches: what a hit touches is
+ * asked for at once then, and not a line after the other.
  */
 HIT_PATH static bool find_and_pin(struct cache_stage *stage, const struct cairn_ns_view *ns,
-				  const struct cairn_key *key, uint32_t *ret_record,
+				  const struct cairn_key *key, bool stays, uint32_t *ret_record,
 				  struct cache_ref *ret_ref, int *ret_error)
 {
 	struct cache_key mine;
@@ -38,7 +38,7 @@ HIT_PATH static bool find_and_pin(struct cache_stage *stage, const struct cairn_
 	if (ret_ref->entry == CACHE_NONE || state_kind(ret_ref->state) == KIND_HIDDEN)
 		return false;
 	ask_shard(stage->map, ret_ref->entry);
-	*ret_record = pin_take(stage->map);
+	*ret_record = stays ? pin_take_long(stage->map) : pin_take(stage->map);
 	if (*ret_record == CACHE_NONE) {
 		*ret_error = -EAGAIN;
 		return false;
@@ -80,7 +80,8 @@ HIT_PATH int cache_serve(void *self, const struct cairn_ns_view *ns, const struc
 	int ret = -EAGAIN, error;
 
 	/* With checks at each hit the reactors share the work. */
-	if (stage->verify_hits || !find_and_pin(stage, ns, &xfer->key, &record, &ref, &error))
+	if (stage->verify_hits ||
+	    !find_and_pin(stage, ns, &xfer->key, false, &record, &ref, &error))
 		return -EAGAIN;
 	if (shard_view(stage->map, ref.entry, xfer->shard, &view) && xfer->offset < view.stored &&
 	    xfer->length <= view.stored - xfer->offset && tail_fresh(stage, &view)) {
@@ -102,7 +103,7 @@ HIT_PATH int cache_pin(void *self, const struct cairn_ns_view *ns, const struct 
 	uint32_t record;
 	int error;
 
-	if (!find_and_pin(stage, ns, key, &record, &ref, &error))
+	if (!find_and_pin(stage, ns, key, true, &record, &ref, &error))
 		return error;
 	if (!shard_view(stage->map, ref.entry, shard, &view)) {
 		let_go(stage, record, ref.entry);

@@ -185,8 +185,19 @@ static bool fillable(const struct cache_stage *stage, const struct cairn_io *io,
 	       !(io->flags & CAIRN_IO_PARTIAL) && own->tries < 4;
 }
 
-/* The entry of the block, pinned; made if it is to be filled. False: all goes below. */
-static bool find_entry(struct cache_stage *stage, struct cairn_io *io, struct cache_io *own)
+/* No record is free to pin it in, and what is here is nowhere else: it is waited for. */
+static bool must_wait(struct cache_stage *stage, struct cache_io *own, const struct cache_ref *ref)
+{
+	return ref->entry != CACHE_NONE && state_kind(ref->state) != KIND_HIDDEN &&
+	       (stage->env->below == 0 || state_dirty(ref->state)) && !io_record(stage, own);
+}
+
+/*
+ * The entry of the block, pinned; made if it is to be filled. False: all goes below, or
+ * waits.
+ */
+static bool find_entry(struct cache_stage *stage, struct cairn_io *io, struct cache_io *own,
+		       bool *ret_wait)
 {
 	struct cache_shape shape;
 	struct cache_key key;
@@ -196,6 +207,9 @@ static bool find_entry(struct cache_stage *stage, struct cairn_io *io, struct ca
 	if (!cache_key(stage, io->ns, &io->key, &key))
 		return false;
 	ref = cached_find(stage->map, &key);
+	*ret_wait = must_wait(stage, own, &ref);
+	if (*ret_wait)
+		return false;
 	if (ref.entry != CACHE_NONE && io_pin(stage, own, &ref)) {
 		if (!cache_expired(stage, own->entry)) {
 			io_parent(stage, io, own, &key);
@@ -267,7 +281,7 @@ static uint64_t pending_parts(const struct cairn_io *io)
 static void load_look(struct cache_stage *stage, struct cairn_io *io, struct cache_io *own)
 {
 	uint64_t pending = pending_parts(io);
-	bool found = find_entry(stage, io, own);
+	bool wait = false, found = find_entry(stage, io, own, &wait);
 
 	if (found)
 		cache_touch(stage, own->entry, cache_tick(stage));
@@ -276,6 +290,8 @@ static void load_look(struct cache_stage *stage, struct cairn_io *io, struct cac
 			continue;
 		if (found)
 			load_part(stage, io, own, i);
+		else if (wait)
+			own->waiting |= BIT(i);
 		else
 			own->apart |= BIT(i);
 	}
@@ -323,7 +339,7 @@ static void load_go(struct cache_stage *stage, struct cairn_io *io, struct cache
 		cairn_io_fail(io, -ETIMEDOUT);
 		finish(stage, io, own);
 	} else {
-		cairn_count(stage->env, CC_WAITS, 1);
+		cairn_count(stage->env, CC_WAITS, own->entry != CACHE_NONE);
 		io_pause(stage, io, own);
 	}
 }
@@ -376,6 +392,10 @@ void load_describe(struct cache_stage *stage, struct cairn_io *io, struct cache_
 
 	if (cache_key(stage, io->ns, &io->key, &key))
 		ref = cached_find(stage->map, &key);
+	if (must_wait(stage, own, &ref) && !io_late(stage, io)) {
+		io_pause(stage, io, own);
+		return;
+	}
 	found = ref.entry != CACHE_NONE && state_kind(ref.state) != KIND_HIDDEN &&
 		io_pin(stage, own, &ref) && !cache_expired(stage, own->entry);
 	for (uint32_t i = 0; i < io->part_count; i++) {

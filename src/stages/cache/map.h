@@ -39,8 +39,9 @@ struct cache_map {
 
 	/* This process's own. */
 	uint64_t *my_pins;
-	uint32_t *pin_next; /* of the lists: record + 1 */
-	struct pin_stripe stripes[PIN_STRIPES];
+	uint32_t *pin_next;			    /* of the lists: record + 1 */
+	struct pin_stripe stripes[PIN_STRIPES + 1]; /* the last: of those from pins_long on */
+	uint32_t pins_long; /* records below it are for what callers keep, too */
 	uint32_t hints[CLASS_HINTS];
 	uint64_t entry_cursor, sweep_cursor, chunk_cursor;
 	uint64_t stash[ENTRY_STASH]; /* entry + 1 of some that were freed */

@@ -35,14 +35,30 @@ static uint32_t pop(struct cache_map *map, struct pin_stripe *stripe)
 	return record;
 }
 
-void pins_init(struct cache_map *map)
+static struct pin_stripe *stripe_of(struct cache_map *map, uint32_t record)
 {
-	/* The lowest of each list first: so few records are looked at. */
-	for (uint32_t i = map->pins_max; i-- > 0;)
-		push(map, &map->stripes[i % PIN_STRIPES], i);
+	return &map->stripes[record < map->pins_long ? record % PIN_STRIPES : PIN_STRIPES];
 }
 
-HIT_PATH uint32_t pin_take(struct cache_map *map)
+void pins_init(struct cache_map *map)
+{
+	uint32_t share = map->pins_max / PINS_SHARE;
+
+	share = share > PINS_SHARE_MIN ? share : PINS_SHARE_MIN;
+	assert(map->pins_max >= CACHE_PINS_MIN && CACHE_PINS_MIN > PINS_SHARE_MIN);
+	map->pins_long = map->pins_max - share;
+	/* The lowest of each list first: so few records are looked at. */
+	for (uint32_t i = map->pins_max; i-- > 0;)
+		push(map, stripe_of(map, i), i);
+}
+
+/* Before the record is set: who looks for pins sees both, or neither. */
+static void tell_used(struct cache_map *map, uint32_t record)
+{
+	half_raise(&map->clients[map->client].pins_used, record + 1);
+}
+
+HIT_PATH uint32_t pin_take_long(struct cache_map *map)
 {
 	uint32_t first = my_stripe();
 
@@ -51,11 +67,22 @@ HIT_PATH uint32_t pin_take(struct cache_map *map)
 
 		if (record == CACHE_NONE)
 			continue;
-		/* Before the record is set: who looks for pins sees both, or neither. */
-		half_raise(&map->clients[map->client].pins_used, record + 1);
+		tell_used(map, record);
 		return record;
 	}
 	return CACHE_NONE;
+}
+
+HIT_PATH uint32_t pin_take(struct cache_map *map)
+{
+	uint32_t record = pin_take_long(map);
+
+	if (record != CACHE_NONE)
+		return record;
+	record = pop(map, &map->stripes[PIN_STRIPES]);
+	if (record != CACHE_NONE)
+		tell_used(map, record);
+	return record;
 }
 
 HIT_PATH void pin_ask(const struct cache_map *map)
@@ -78,7 +105,7 @@ HIT_PATH void pin_give(struct cache_map *map, uint32_t record)
 {
 	assert(record < map->pins_max);
 	pin_clear(&map->my_pins[record]);
-	push(map, &map->stripes[record % PIN_STRIPES], record);
+	push(map, stripe_of(map, record), record);
 }
 
 HIT_PATH bool pin_entry(struct cache_map *map, uint32_t record, struct cache_ref *ref)

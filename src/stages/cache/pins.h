@@ -10,16 +10,22 @@
  *     that is dead, with all its I/O ended, whoever cleans up after it.
  *  2. An entry that a record names, with the record set before the entry was seen LIVE,
  *     or EVICTING and made LIVE again, is in that life until the record is cleared.
+ *  3. What callers keep, for as long as they like, leaves PINS_SHARE of the records to ios.
  */
 #ifndef STAGES_CACHE_PINS_H
 #define STAGES_CACHE_PINS_H
 
 #include "stages/cache/map.h"
 
+#define PINS_SHARE     8u   /* one of so many is for ios alone, */
+#define PINS_SHARE_MIN 256u /* and so many at least: two reactors have as many ios by default */
+
 void pins_init(struct cache_map *map); /* my_pins and pin_next are there */
 
-/* A free record, or CACHE_NONE: all are in use. */
+/* A free record, for an io or a call, or CACHE_NONE: all are in use. */
 uint32_t pin_take(struct cache_map *map);
+/* The same for what outlives the call: a hold, a pin or a reservation. */
+uint32_t pin_take_long(struct cache_map *map);
 /* Ask for the memory that a pin_take() will touch: its first line, then what that names. */
 void pin_ask(const struct cache_map *map);
 void pin_ask_record(const struct cache_map *map);

@@ -144,7 +144,8 @@ int cache_reserve(void *self, const struct cairn_ns_view *ns, const struct cairn
 		return -EFBIG;
 	if (shape->attr)
 		io.attr = *shape->attr;
-	if (!io_entry(stage, &io, &own, &made))
+	own.record = pin_take_long(stage->map);
+	if (own.record == CACHE_NONE || !io_entry(stage, &io, &own, &made))
 		return -EAGAIN;
 	ret = claim(stage, shape, &own);
 	if (ret != 0) {
