@@ -173,7 +173,8 @@ struct cairn_io {
 	uint32_t task_class;	      /* enum cairn_class */
 	uint32_t level;		      /* the host's: the stage that has it now */
 	uint64_t sequence;	      /* of the submission, one counter per store */
-	uint64_t deadline_ns;	      /* on the host's clock; UINT64_MAX: none */
+	uint64_t deadline_ns;	      /* on the host's clock; UINT64_MAX: none. 0 once its
+				       * task has ended: nobody waits for it any more */
 	struct cairn_block_attr attr; /* a dump's; all zero but size: none */
 	void *host_private;
 	/*

@@ -110,6 +110,8 @@ void io_abandon(struct io_slot *slot, int32_t status)
 
 	assert(part && !slot->abandoned);
 	slot->abandoned = true;
+	/* Nobody waits for it: what has not begun is left, and what waits for room does not. */
+	slot->io.deadline_ns = 0;
 	/* A stage may have parts of its own in an io that came without. */
 	items = part->task->xfers ? slot->io.part_count : 1;
 	for (uint32_t i = 0; i < items; i++) {
@@ -120,9 +122,6 @@ void io_abandon(struct io_slot *slot, int32_t status)
 		return;
 	/* Nothing of it targets the caller's memory: the task need not wait for it. */
 	list_remove(&slot->link);
-	/* Nobody waits for it: what of a prefetch has not begun is left. */
-	if (part->task->op == CAIRN_OP_PREFETCH)
-		slot->io.deadline_ns = 0;
 	slot->part = NULL;
 	orphan_count(part->task->store, true);
 }

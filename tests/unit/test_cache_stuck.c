@@ -272,12 +272,57 @@ static void no_record_left(void **state)
 	free(memory);
 }
 
+/* ---- dumps that nobody waits for -------------------------------------------------------- */
+
+/*
+ * Guards that a dump which waits for room, and has no deadline, ends when it is cancelled: else its
+ * memory is never the caller's again, all that comes after waits behind it, and the store cannot
+ * be closed.
+ */
+static void cancelled_for_want_of_room(void **state)
+{
+	static uint64_t pins[BLOCKS], tasks[DUMPS];
+	struct cairn_task_opts opts = {.size = sizeof(opts),
+				       .deadline_ns = WAIT_S * UINT64_C(1000000000)};
+	uint8_t *memory = calloc(1, LENGTH);
+	struct cairn_result result = {0};
+	struct cairn_key key;
+	struct view view;
+	struct shop shop;
+	uint32_t pinned;
+
+	(void)state;
+	assert_non_null(memory);
+	shop_open(&shop, SIZES, "", LENGTH);
+	view = view_open();
+	pinned = pin_all(&shop, &view, pins);
+	dump_many(&shop, memory, tasks);
+	/* Each has an entry: the first are under way. */
+	for (uint32_t ms = 0; records_used(&view) == pinned; ms++) {
+		assert_true(ms < WAIT_S * 1000);
+		usleep(1000);
+	}
+	for (uint32_t i = 0; i < DUMPS; i++)
+		assert_int_equal(cairn_task_cancel(shop.store, tasks[i]), 0);
+	wait_for_all(&shop, tasks);
+	assert_int_equal(records_used(&view), pinned);
+	key = key_of(&shop, 1);
+	assert_int_equal(cairn_remove(shop.ns, &key, 1, &result, &opts, NULL), 0);
+	for (uint32_t i = 0; i < pinned; i++)
+		assert_int_equal(cairn_unpin(shop.store, pins[i]), 0);
+	assert_int_equal(dump(&shop, 1, LENGTH), 0);
+	munmap(view.file, view.bytes);
+	shop_close(&shop);
+	free(memory);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(dead_while_backing),
 		TEST(held_again_and_again),
 		TEST(no_record_left),
+		TEST(cancelled_for_want_of_room),
 	};
 
 	if (shm_is_small())

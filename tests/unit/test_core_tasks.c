@@ -240,6 +240,35 @@ static void close_outwaits_the_waiters(void **state)
 	assert_int_equal(late[0].result.status, -ECANCELED);
 }
 
+/* What a stage has of a task that was cancelled is told so, dumps and loads, detached or not. */
+static void stages_see_a_cancel(void **state)
+{
+	static struct cairn_xfer xfers[4];
+	struct spy *spy;
+
+	(void)state;
+	spy = open_spied("store(reactors=1) | spy() | null(size=1MiB)");
+	spy_set(spy, &spy->keep, true);
+	for (uint32_t i = 0; i < 4; i++) {
+		struct cairn_task_opts opts = {.size = sizeof(opts),
+					       .deadline_ns = CAIRN_DEADLINE_NONE,
+					       .flags = i & 1 ? CAIRN_TASK_DETACH : 0};
+		uint64_t task;
+
+		fill(&xfers[i], i < 2 ? f.memory : f.back, i, 1);
+		assert_int_equal(
+			(i < 2 ? cairn_dump : cairn_load)(f.ns, &xfers[i], 1, &opts, &task), 0);
+		spy_await(spy, &spy->kept_count, i + 1);
+		assert_true(spy->kept[i]->deadline_ns == UINT64_MAX);
+		assert_int_equal(cairn_task_cancel(f.store, task), 0);
+		assert_int_equal(cairn_task_wait(f.store, task, CAIRN_EVENT_RESULT, UINT64_MAX), 0);
+		assert_int_equal(xfers[i].result.status, -ECANCELED);
+		assert_int_equal(spy->kept[i]->deadline_ns, 0);
+	}
+	spy_let_go(spy, NULL);
+	close_store();
+}
+
 /* ---- callbacks ------------------------------------------------------------------ */
 
 struct relay {
@@ -395,6 +424,7 @@ int main(void)
 		cmocka_unit_test(release_waits_for_the_telling),
 		cmocka_unit_test(one_of_several_waiters_has_it),
 		cmocka_unit_test(close_outwaits_the_waiters),
+		cmocka_unit_test(stages_see_a_cancel),
 		cmocka_unit_test(callbacks_submit),
 		cmocka_unit_test(several_threads_drain),
 		cmocka_unit_test(handles_in_use),
