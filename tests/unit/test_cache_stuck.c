@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/store.h" /* before cmocka.h, which has a macro fail() */
+
 #include <cmocka.h>
 
 #include <errno.h>
@@ -12,6 +14,7 @@
 #include "base/atomic.h"
 #include "block_shop.h"
 #include "stages/cache/state.h"
+#include "sys/sys.h"
 
 #define LENGTH 20000u
 #define SIZES  "size=16MiB, entries=2000"
@@ -316,13 +319,75 @@ static void cancelled_for_want_of_room(void **state)
 	free(memory);
 }
 
+/* ---- work without an end ----------------------------------------------------------------- */
+
+static struct view spun;
+static uint32_t spinning;
+
+/* A chunk that is there wants its memory again. */
+static void make_bare(struct cache_chunk *chunk)
+{
+	uint64_t state = word_get(&chunk->state);
+
+	if (chunk_phase(state) == CHUNK_FREE &&
+	    word_cas(&chunk->state, state, chunk_next(state, CHUNK_BARE, 0)))
+		half_add(&spun.header->backed, UINT32_MAX);
+}
+
+/* Of a chunk that gets memory: while it spins there is always one more that is to have some. */
+static int spin(void *address, size_t bytes, int advice)
+{
+	int ret = sys_native.madvise(address, bytes, advice);
+
+	if (advice == MADV_POPULATE_WRITE && half_get(&spinning))
+		for (uint32_t i = 0; i < spun.header->chunks; i++)
+			make_bare(&spun.chunks[i]);
+	return ret;
+}
+
+/*
+ * Guards that what could not be written below at once is tried again while a large region gets
+ * its memory, which may take minutes, and not after that.
+ */
+static void retries_beside_work(void **state)
+{
+	struct cairn_namespace_desc desc = {
+		.size = sizeof(desc), .model = "m", .shard_count = 1, .shard_bytes = LENGTH};
+	static struct sys sys; /* a test that fails leaves the store open */
+	struct cairn_error error = {0};
+	char spec[SPEC_MAX];
+	struct shop shop;
+
+	(void)state;
+	sys = sys_native;
+	sys.madvise = spin;
+	snprintf(spec, sizeof(spec),
+		 "cache(%s, write=back, name=%s) | fault(rule=\"dump:EIO:#1\") | null(size=64MiB)",
+		 SIZES, region);
+	if (store_open(&sys, spec, NULL, &shop.store, &error) < 0 ||
+	    cairn_namespace_open(shop.store, &desc, &shop.ns, &error) < 0)
+		fail_msg("%s", error.text);
+	spun = view_open();
+	await_chunks(&spun);
+	half_put(&spinning, 1);
+	make_bare(&spun.chunks[spun.header->chunks - 1]);
+	assert_int_equal(dump(&shop, 1, LENGTH), 0);
+	assert_int_equal(counted(&shop, "held_back_blocks"), 1);
+	for (uint32_t ms = 0; counted(&shop, "flushed_blocks") == 0; ms++) {
+		assert_true(ms < WAIT_S * 1000);
+		usleep(1000);
+	}
+	half_put(&spinning, 0);
+	await_chunks(&spun);
+	shop_close(&shop);
+	munmap(spun.file, spun.bytes);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(dead_while_backing),
-		TEST(held_again_and_again),
-		TEST(no_record_left),
-		TEST(cancelled_for_want_of_room),
+		TEST(dead_while_backing),	  TEST(held_again_and_again), TEST(no_record_left),
+		TEST(cancelled_for_want_of_room), TEST(retries_beside_work),
 	};
 
 	if (shm_is_small())

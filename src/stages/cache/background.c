@@ -120,14 +120,15 @@ static void background_run(struct stage_job *job)
 
 	if (stage->job_busy)
 		return;
+	/* Between all pieces: those of a large region take minutes, and this is for a moment. */
+	if (stage->flush)
+		flush_pump(stage);
 	if (flag_get(&stage->want_repair) || next_bare(stage) != CACHE_NONE ||
 	    region_huge_pending(&stage->region)) {
 		cache_tell(stage);
 		work_send(stage);
 		return;
 	}
-	if (stage->flush)
-		flush_pump(stage);
 	tell_ns = tell(stage);
 	flush_ns = flush_next_ns(stage);
 	/* Asleep for good, or until the next kick: an open store of which nothing is asked. */
