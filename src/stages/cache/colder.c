@@ -29,35 +29,21 @@ static uint64_t newest_in(const struct cache_map *map, uint32_t chunk)
 	return seen >= NEWEST_MIN || seen == slots ? newest : UINT64_MAX;
 }
 
-static void note_slot(const struct cache_map *map, uint64_t word, uint64_t *held)
+static void note_pinned(void *context, uint64_t link)
 {
-	if (shard_state(word) != SHARD_ABSENT && slot_chunk(shard_slot(word)) < map->chunk_count)
-		bits_add(held, slot_chunk(shard_slot(word)));
+	bits_add(context, link_entry(link));
 }
 
-/* The chunks that have something of a pinned block. */
-static void note_held(void *context, uint64_t link)
+void pinned_bits(const struct cache_map *map, uint64_t *bits)
 {
-	struct held *held = context;
-	const struct cache_map *map = held->map;
-	uint32_t entry = link_entry(link), count;
-	const struct cache_shard *shards;
-
-	if (entry >= map->entry_count ||
-	    state_life(word_get(&map->entries[entry].state)) != link_life(link))
-		return;
-	shards = map_shards(map, entry);
-	count = short_hint(&map->entries[entry].shard_count);
-	note_slot(map, word_get(&map->entries[entry].only.word), held->bits);
-	for (uint32_t i = 0; shards && i < count; i++)
-		note_slot(map, word_get(&shards[i].word), held->bits);
+	pins_each(map, note_pinned, bits);
 }
 
 void held_init(struct held *held, const struct cache_map *map)
 {
 	memset(held, 0, sizeof(*held));
 	held->map = map;
-	pins_each(map, note_held, held);
+	pinned_bits(map, held->bits);
 }
 
 bool held_may_change(const struct held *held, uint32_t chunk, uint32_t units)
@@ -65,8 +51,7 @@ bool held_may_change(const struct held *held, uint32_t chunk, uint32_t units)
 	const struct cache_map *map = held->map;
 	uint32_t slots = half_hint(&map->chunks[chunk].slots);
 
-	if (!chunk_of_class(map, chunk, 0) || chunk_of_class(map, chunk, units) ||
-	    bits_have(held->bits, chunk))
+	if (!chunk_of_class(map, chunk, 0) || chunk_of_class(map, chunk, units))
 		return false;
 	for (uint32_t i = 0; i < slots && i < CACHE_WORDS_FAR; i++) {
 		uint64_t word = word_get(map_word(map, slot_of(chunk, i))), state;
@@ -74,7 +59,8 @@ bool held_may_change(const struct held *held, uint32_t chunk, uint32_t units)
 
 		if (word == 0)
 			continue;
-		if ((word & 3) != SLOT_LINKED || entry >= map->entry_count)
+		if ((word & 3) != SLOT_LINKED || entry >= map->entry_count ||
+		    bits_have(held->bits, entry))
 			return false;
 		state = word_get(&map->entries[entry].state);
 		if (!state_may_go(state) && state_phase(state) != PHASE_GONE)

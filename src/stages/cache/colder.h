@@ -35,7 +35,10 @@ static inline bool chunk_of_class(const struct cache_map *map, uint32_t chunk, u
 	       (units == 0 || half_hint(&at->units) == units);
 }
 
-/* The chunks that have something of a block that is pinned, as it was at some time. */
+/* Adds the entries that are pinned, each as it was at some time since. */
+void pinned_bits(const struct cache_map *map, uint64_t *bits);
+
+/* These, of one look. */
 struct held {
 	const struct cache_map *map;
 	uint64_t bits[HASH_WORDS];

@@ -78,11 +78,6 @@ static bool maybe_pinned(const struct batch *batch, uint32_t entry)
 	return batch->pinned && bits_have(batch->pinned, entry);
 }
 
-static void note_pinned(void *context, uint64_t link)
-{
-	bits_add(context, link_entry(link));
-}
-
 /* Keeps the least, in order. */
 static void consider(struct batch *batch, uint32_t entry)
 {
@@ -610,7 +605,7 @@ static bool evict_any(struct cache_map *map, enum policy_kind policy, uint32_t u
 	batch.limit = batch_size(map, units);
 	batch.parents_too = reach != REACH_LEAVES;
 	batch.pinned = pinned;
-	pins_each(map, note_pinned, pinned);
+	pinned_bits(map, pinned);
 	if (reach == REACH_ENDS) {
 		note_ends(&batch, map, ends);
 		batch.ends = ends;
@@ -661,7 +656,7 @@ bool evict_in_buckets(struct cache_map *map, enum policy_kind policy, const stru
 	struct batch batch;
 	bool went = false;
 
-	pins_each(map, note_pinned, pinned);
+	pinned_bits(map, pinned);
 	for (uint32_t parents_too = 0; parents_too < 2 && !went; parents_too++) {
 		batch_init(&batch, map, policy);
 		batch.parents_too = parents_too;
