@@ -234,7 +234,6 @@ static void batch_written(struct reclaim *r)
 		return;
 	}
 	tier_lock(r->tier);
-	write_passed(r->tier);
 	for (; r->now < r->count; r->now++)
 		carry_settle(r, now_of(r), !(r->bad >> r->now & 1), r->bad >> r->now & 1);
 	tier_unlock(r->tier);

@@ -195,7 +195,7 @@ static void super_written(struct commit *commit)
 	commit->super_failed = commit->chain.result < 0;
 	tier->super_unsure = commit->super_failed;
 	tier->retired_new = tier->retired_new || commit->super_failed;
-	super_told(tier, commit->ops[commit->asked].result >= 0);
+	super_told(tier, !commit->super_failed);
 	if (commit->asked && commit->super_failed) {
 		tier->super.flags |= FLASH_SUPER_UNASKED;
 		commit->result = commit->chain.result;

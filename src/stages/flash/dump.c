@@ -158,8 +158,6 @@ static void dump_settle(struct fio *f)
 	if (f->result < 0) {
 		cairn_count(tier->env, CNT_IO_ERRORS, 1);
 		write_failed(tier, f->region, f->result);
-	} else {
-		write_passed(tier);
 	}
 	for (uint32_t i = 0; i < f->claim_count; i++)
 		settle_one(f, partial, &f->claims[i]);

@@ -536,8 +536,6 @@ static void sealed(struct engine_chain *chain)
 	/* Without a table it is read as an open one is, record by record. */
 	if (chain->result < 0)
 		write_failed(tier, draft->region, chain->result);
-	else
-		write_passed(tier);
 	region->tabled = chain->result >= 0;
 	region->state = region->failed ? REGION_RETIRED : REGION_SEALED;
 	region->draft = DRAFT_NONE;

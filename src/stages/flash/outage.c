@@ -3,10 +3,11 @@
  * A device that takes no writes for a while.
  *
  * Invariants, numbered:
- *  1. A region in which a write failed is in doubt until the device has taken one, or refused the
- *     superblock's, which is to say that it is given up. While any is, no victim is chosen: each
- *     would lose what is in it, and its header be refused as well.
- *  2. Where the superblock is refused, too, it is the device, and no region is given up for it.
+ *  1. A region in which a write failed, or a flush that it needed, is in doubt until the
+ *     superblock, which is to say that it is given up, is written and flushed, or that fails as
+ *     well. While any is, no victim is chosen: each would lose what is in it, and its header be
+ *     refused, too.
+ *  2. Where the superblock fails, it is the device, and no region is given up for it.
  *     Until it takes the superblock, which is tried each second, dumps end -EIO before they take
  *     a region, and nothing is reclaimed. Loads go on. Then the regions are as they were.
  */
@@ -40,12 +41,6 @@ void write_failed(struct flash *tier, uint32_t number, int64_t error)
 	commit_super(tier);
 }
 
-void write_passed(struct flash *tier)
-{
-	if (tier->doubts && !tier->refuses)
-		doubts_end(tier, false);
-}
-
 static void outage_over(struct flash *tier)
 {
 	tier->refuses = false;
@@ -66,13 +61,14 @@ static void outage_over(struct flash *tier)
 
 void super_told(struct flash *tier, bool wrote)
 {
-	if (wrote && tier->refuses) {
-		doubts_end(tier, true);
+	bool over = wrote && tier->refuses;
+
+	if (!tier->doubts && !over)
+		return;
+	doubts_end(tier, over || !wrote);
+	if (over) {
 		outage_over(tier);
-	} else if (wrote) {
-		write_passed(tier);
-	} else if (tier->doubts) {
-		doubts_end(tier, true);
+	} else if (!wrote && !tier->refuses) {
 		tier->refuses = true;
 		waiters_wake(&tier->wait_room);
 		reclaim_kick(tier, false);

@@ -174,7 +174,6 @@ static void header_written(struct reclaim *r)
 		region->state = REGION_RETIRED;
 		write_failed(tier, r->victim, r->chain.result);
 	} else {
-		write_passed(tier);
 		region->state = REGION_FREE;
 		region->header_flush = r->chain.op_count == 1 ? tier->flush_sent + 1 : 0;
 		tier->free_count++;

@@ -594,10 +594,9 @@ void block_continues(struct flash *tier, uint32_t id, uint64_t parent);
 
 /* ---- outage.c ---------------------------------------------------------------------------- */
 
-/* [m] A write of a region failed, as region_retire(); one has gone through. */
+/* [m] A write of a region failed, or the flush that it needed: as region_retire(). */
 void write_failed(struct flash *tier, uint32_t number, int64_t error);
-void write_passed(struct flash *tier);
-/* [m] The superblock has, or has not. */
+/* [m] The superblock was written and flushed, or was not. */
 void super_told(struct flash *tier, bool wrote);
 /* [m] The superblock is not to say that the region is retired. */
 void region_unretire(struct flash *tier, uint32_t number);
