@@ -102,6 +102,18 @@ static void longer_than_memory(void **state)
 	shop_close(&shop);
 }
 
+/* Opened, and how many blocks find room in it. */
+static uint32_t shop_measured(struct shop *shop)
+{
+	uint32_t room;
+
+	shop_open(shop, OPTIONS, "", LENGTH);
+	room = fill_up(shop);
+	shop_close(shop);
+	shop_open(shop, OPTIONS, "", LENGTH);
+	return room;
+}
+
 /* Guards that a chain of which nothing can go but what has children keeps nobody out. */
 static void pinned_end(void **state)
 {
@@ -111,10 +123,7 @@ static void pinned_end(void **state)
 	uint32_t room;
 
 	(void)state;
-	shop_open(&shop, OPTIONS, "", LENGTH);
-	room = fill_up(&shop);
-	shop_close(&shop);
-	shop_open(&shop, OPTIONS, "", LENGTH);
+	room = shop_measured(&shop);
 	for (uint32_t number = 0; number < room; number++)
 		assert_int_equal(dump_linked(&shop, number, 1, parent_of(number)), 0);
 	assert_int_equal(counted(&shop, "evicted_blocks"), 0);
@@ -170,10 +179,7 @@ static void declined(void **state)
 	uint32_t room;
 
 	(void)state;
-	shop_open(&shop, OPTIONS, "", LENGTH);
-	room = fill_up(&shop);
-	shop_close(&shop);
-	shop_open(&shop, OPTIONS, "", LENGTH);
+	room = shop_measured(&shop);
 	for (uint32_t number = 0; number < room; number++) {
 		struct cairn_key key = key_of(&shop, number);
 
