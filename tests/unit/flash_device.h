@@ -270,6 +270,19 @@ static inline int remove_block(uint32_t number, uint32_t durability)
 	return cairn_remove(store.ns, &key, 1, NULL, &opts, NULL);
 }
 
+/* By its number; the hold. */
+static inline uint64_t hold_block(uint32_t number)
+{
+	struct cairn_lookup_opts opts = {
+		.size = sizeof(opts), .flags = CAIRN_LOOKUP_HOLD, .hold_ns = 60000000000ull};
+	struct cairn_key key = key_of(&store, number);
+	struct cairn_found found;
+	uint64_t hold;
+
+	assert_int_equal(cairn_lookup(store.ns, &key, 1, &found, &opts, &hold), 1);
+	return hold;
+}
+
 /* ---- the file ------------------------------------------------------------------------ */
 
 /* What lies in the file, region by region; of those that are open, too. */

@@ -6,19 +6,6 @@
  */
 #include "flash_device.h"
 
-#define HOLD_NS 60000000000ull
-
-static uint64_t hold_block(struct cairn_namespace *ns, const struct cairn_key *key)
-{
-	struct cairn_lookup_opts opts = {
-		.size = sizeof(opts), .flags = CAIRN_LOOKUP_HOLD, .hold_ns = HOLD_NS};
-	struct cairn_found found = {0};
-	uint64_t hold = 0;
-
-	assert_int_equal(cairn_lookup(ns, key, 1, &found, &opts, &hold), 1);
-	return hold;
-}
-
 static void dump_all(uint32_t first, uint32_t count)
 {
 	for (uint32_t i = first; i < first + count; i++)
@@ -32,7 +19,6 @@ static void one_is_held(const char *policy, bool read)
 {
 	struct range *range = read ? &device.reads[0] : &device.writes[0];
 	char flash[48];
-	struct cairn_key key;
 	uint64_t hold, at, errors;
 
 	snprintf(flash, sizeof(flash), "size=8MiB, region=512KiB, policy=%s", policy);
@@ -42,8 +28,7 @@ static void one_is_held(const char *policy, bool read)
 	at = flash_trailer_unit(&file.layout, flash_region_of(&file.layout, (uint32_t)at));
 	at = flash_byte_of(&file.layout, (uint32_t)at) - 1; /* the end of the table */
 	fail_range(range, at, at + 1, -EIO);
-	key = key_of(&store, 7);
-	hold = hold_block(store.ns, &key);
+	hold = hold_block(7);
 	dump_all(100, 200);
 	if (!read)
 		fail_range(range, 0, 0, 0);
@@ -98,11 +83,8 @@ static void declined_dumps_carry_nothing(void **state)
 
 	(void)state;
 	begin("size=8MiB, region=512KiB", 1, SHARD);
-	for (; held < 2000 && dump_one(&store, held, 0, SHARD, 0) == 0; held++) {
-		struct cairn_key key = key_of(&store, held);
-
-		holds[held] = hold_block(store.ns, &key);
-	}
+	for (; held < 2000 && dump_one(&store, held, 0, SHARD, 0) == 0; held++)
+		holds[held] = hold_block(held);
 	assert_true(held > 300 && held < 2000);
 	for (next = 10000; next < 10020; next++)
 		dump_one(&store, next, 0, SHARD, 0);

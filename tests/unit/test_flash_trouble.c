@@ -379,16 +379,6 @@ static void regions_that_take_no_writes_are_retired(void **state)
 /* ---- a reclaim that cannot go on --------------------------------------------------------------
  */
 
-static void hold_block(uint32_t number, uint64_t *ret_hold)
-{
-	struct cairn_lookup_opts opts = {
-		.size = sizeof(opts), .flags = CAIRN_LOOKUP_HOLD, .hold_ns = 60000000000ull};
-	struct cairn_key key = key_of(&store, number);
-	struct cairn_found found;
-
-	assert_int_equal(cairn_lookup(store.ns, &key, 1, &found, &opts, ret_hold), 1);
-}
-
 /* From now on; the next @left of them go well. */
 static void count_carries(uint64_t left)
 {
@@ -435,7 +425,7 @@ static void what_was_carried_out_of_a_victim_that_stays(void **state)
 		if (dump_one(&store, count, 0, BYTES, CAIRN_DURABLE) < 0)
 			break;
 		if (count % 2)
-			hold_block(count, &holds[count]);
+			holds[count] = hold_block(count);
 	}
 	assert_true(count < BLOCKS);
 	assert_int_equal(carries(), 2);
@@ -474,14 +464,14 @@ static void turn_byte(uint64_t at)
 static void carried_together(bool unread)
 {
 	enum { HELD = 40, BAD = 17, OTHERS = 2000 };
-	uint64_t hold, begin_at, length;
+	uint64_t begin_at, length;
 	const struct flash_table_entry *entry;
 	uint32_t next = HELD;
 
 	begin("size=8MiB, region=512KiB, policy=fifo", 1, SHARD);
 	for (uint32_t i = 0; i < HELD; i++) {
 		assert_int_equal(dump_one(&store, i, 0, SHARD, 0), 0);
-		hold_block(i, &hold);
+		hold_block(i);
 	}
 	while (!flash_counter("sealed_regions"))
 		assert_int_equal(dump_one(&store, next++, 0, SHARD, 0), 0);

@@ -220,30 +220,28 @@ static bool take_over_bare(struct cache_map *map, uint32_t entry, uint32_t life,
 	return true;
 }
 
+/* It is EVICTING by this client, as @state says. */
+static bool take_bare(struct cache_map *map, uint32_t entry, uint64_t state)
+{
+	struct batch batch = {.map = map, .count = 1, .parents_too = true};
+	struct evicted evicted = {0};
+
+	batch.victims[0] = (struct victim){.entry = entry, .state = state};
+	pins_each(map, mark_pinned, &batch);
+	if (!shards_absent(map, entry))
+		batch.victims[0].pinned = true;
+	return end_all(map, &batch, &evicted) > 0;
+}
+
 /*
  * As an eviction of this one. Of two that leave it at once the second takes over from the first,
  * who may have looked at the pins before that one's was cleared: tests/model/bare.pml.
  */
 bool reclaim_bare(struct cache_map *map, uint32_t entry, uint32_t life)
 {
-	struct batch batch = {.map = map, .count = 1};
-	struct victim *victim = &batch.victims[0];
-	uint64_t *word = &map->entries[entry].state;
-	enum entry_kind kind;
+	uint64_t state;
 
-	victim->entry = entry;
-	if (!take_over_bare(map, entry, life, &victim->state))
-		return false;
-	kind = state_kind(victim->state);
-	pins_each(map, mark_pinned, &batch);
-	if (victim->pinned || !shards_absent(map, entry)) {
-		word_cas(word, victim->state, state_next(victim->state, PHASE_LIVE, kind, 0));
-		return false;
-	}
-	if (!word_cas(word, victim->state, state_next(victim->state, PHASE_DEAD, kind, map->owner)))
-		return false;
-	entry_take_apart(map, entry);
-	return true;
+	return take_over_bare(map, entry, life, &state) && take_bare(map, entry, state);
 }
 
 void reclaim_sweep(struct cache_map *map, uint32_t count)

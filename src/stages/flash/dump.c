@@ -450,6 +450,13 @@ static uint32_t extent_fit(struct fio *f, uint32_t units)
 
 enum claimed { CLAIMED, CLAIM_WAITS, CLAIM_NO_ENTRY, CLAIM_NO_REGION, CLAIM_FAILED };
 
+static enum claimed refused(struct fio *f)
+{
+	cairn_count(f->tier->env, CNT_REFUSED, 1);
+	cairn_io_fail(f->io, -ENOSPC);
+	return CLAIM_FAILED;
+}
+
 /* [m] Its io's sequence, or, where another block had that one or a later one, a later one yet. */
 static uint64_t birth_next(struct fio *f)
 {
@@ -468,22 +475,16 @@ static enum claimed entry_make(struct fio *f)
 	bool made = false;
 	uint32_t id;
 
-	if (f->io->shard_count - 1 > tier->shards_max) { /* whatever goes */
-		cairn_count(tier->env, CNT_REFUSED, 1);
-		cairn_io_fail(f->io, -ENOSPC);
-		return CLAIM_FAILED;
-	}
+	if (f->io->shard_count - 1 > tier->shards_max) /* whatever goes */
+		return refused(f);
 	answer =
 		table_add(tier->table, f->fingerprint, &geometry, fresh_epoch(tier, 0), &made, &id);
 	if (answer == TABLE_ENTRIES_FULL || answer == TABLE_SHARDS_FULL) {
 		reclaim_kick(tier, true);
 		return CLAIM_NO_ENTRY;
 	}
-	if (answer != TABLE_OK) {
-		cairn_count(tier->env, CNT_REFUSED, 1);
-		cairn_io_fail(f->io, -ENOSPC);
-		return CLAIM_FAILED;
-	}
+	if (answer != TABLE_OK)
+		return refused(f);
 	assert(made);
 	f->partial = flash_partial_new(tier, f->fingerprint, id, f->io->shard_count, birth_next(f));
 	if (f->partial != UINT32_MAX)
@@ -670,11 +671,8 @@ static enum claimed claim_or_wait(struct fio *f, bool *ret_large)
 	f->partial = UINT32_MAX;
 	f->claim_count = 0;
 	if ((claimed == CLAIM_NO_ENTRY && tier->no_entry) ||
-	    (claimed == CLAIM_NO_REGION && tier->no_region)) { /* all is held, or in use */
-		cairn_count(tier->env, CNT_REFUSED, 1);
-		cairn_io_fail(f->io, -ENOSPC);
-		return CLAIM_FAILED;
-	}
+	    (claimed == CLAIM_NO_REGION && tier->no_region)) /* all is held, or in use */
+		return refused(f);
 	return dump_shed(f) ? CLAIM_FAILED : CLAIM_WAITS;
 }
 

@@ -163,10 +163,10 @@ static void hold_count(struct flash *tier, uint32_t id, bool more)
 		number = flash_region_of(&tier->layout, place.unit);
 		if (more) {
 			policy_hold(&tier->policy, number, place.length);
-			continue;
+		} else {
+			policy_unhold(&tier->policy, number, place.length);
+			region_let_go(tier, number);
 		}
-		policy_unhold(&tier->policy, number, place.length);
-		region_let_go(tier, number);
 	}
 }
 

@@ -14,6 +14,7 @@
 /* Of them in one turn of the job, or dumps, which use up regions meanwhile, get far ahead. */
 #define TURN_SLICES   8u
 
+/* Between two looks whether the device takes writes; whether it is known. */
 #define REFUSED_NS 1000000000u
 #define DOUBT_NS   10000000u
 
@@ -77,11 +78,6 @@ void reclaim_read_failed(struct reclaim *r, void (*again)(struct reclaim *),
 			 void (*failed)(struct reclaim *));
 /* Goes on with the record behind the one at r->at. */
 void reclaim_next(struct reclaim *r);
-/*
- * [m] What is left with a place in the victim: partial blocks, and what its table did not
- * tell. False: there are more entries to look at, r->rest on. Nothing new comes into it.
- */
-bool reclaim_evict_rest(struct reclaim *r);
 /* The records r->carried, whose new places are reserved. Then reclaim_next(). */
 void reclaim_carry(struct reclaim *r);
 

@@ -558,6 +558,8 @@ void log_record(struct flash *tier, uint32_t number, const struct flash_record *
 void log_forget(struct flash *tier, const struct table_place *place);
 /* [m] A write failed, or what was read again: nothing more goes into the region, ever. */
 void region_retire(struct flash *tier, uint32_t number, int64_t error);
+/* [m] The superblock is not to say that the region is retired. */
+void region_unretire(struct flash *tier, uint32_t number);
 /*
  * [m] The same for one that is not in use: it is called failed, and the superblock will
  * say so, but for @error -ENOSPC: the next open may find room.
@@ -591,15 +593,6 @@ void block_remove(struct flash *tier, uint32_t id);
 void block_touch(struct flash *tier, uint32_t id);
 /* [m] Tells it its parent, as table_set_parent(); which is not colder from then on. */
 void block_continues(struct flash *tier, uint32_t id, uint64_t parent);
-
-/* ---- outage.c ---------------------------------------------------------------------------- */
-
-/* [m] A write of a region failed, or the flush that it needed: as region_retire(). */
-void write_failed(struct flash *tier, uint32_t number, int64_t error);
-/* [m] The superblock was written and flushed, or was not. */
-void super_told(struct flash *tier, bool wrote);
-/* [m] The superblock is not to say that the region is retired. */
-void region_unretire(struct flash *tier, uint32_t number);
 
 /* [m] Something was given back that may be room for who waits, or can be reclaimed now. */
 static inline void room_came(struct flash *tier)
@@ -660,6 +653,13 @@ void drafts_fini(struct flash *tier);
  */
 int seal_flush(struct flash *tier);
 int seal_now(struct flash *tier, uint32_t number, int flushed);
+
+/* ---- outage.c ---------------------------------------------------------------------------- */
+
+/* [m] A write of a region failed, or the flush that it needed: as region_retire(). */
+void write_failed(struct flash *tier, uint32_t number, int64_t error);
+/* [m] The superblock was written and flushed, or was not. */
+void super_told(struct flash *tier, bool wrote);
 
 /* ---- partial.c ------------------------------------------------------------------------- */
 
